@@ -18,15 +18,14 @@ namespace tessera {
 
 }  // namespace tessera
 
-#define TESSERA_CHECK(condition)                        \
-  do {                                                  \
+#define TESSERA_CHECK(condition)                          \
+  do {                                                    \
     if (!(condition)) ::tessera::CheckFailed(#condition); \
   } while (false)
 
-#define RETURN_IF_ERROR(expression)                        \
-  do {                                                     \
-    if (absl::Status status_ = (expression); !status_.ok()) \
-      return status_;                                      \
+#define RETURN_IF_ERROR(expression)                                         \
+  do {                                                                      \
+    if (absl::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 
 #define TESSERA_CONCAT_(a, b) a##b

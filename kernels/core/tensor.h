@@ -28,8 +28,8 @@ class BasicTensorView {
   }
   // A mutable view is usable as a constant one.
   template <typename Other>
-    requires(std::is_convertible_v<Other*, Void*>)
-  BasicTensorView(const BasicTensorView<Other>& other)  // NOLINT(google-explicit-constructor)
+  requires(std::is_convertible_v<Other*, Void*>)
+      BasicTensorView(const BasicTensorView<Other>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.data()), dtype_(other.dtype()), rank_(other.rank()), stride0_(other.stride0()) {
     for (int i = 0; i < rank_; ++i) dims_[i] = other.dim(i);
   }

@@ -1,0 +1,84 @@
+// A device: memory plus one ordered queue of work. Everything above kernels/ sees device memory
+// only as addresses that it passes back; the host never reads or writes through them.
+#ifndef TESSERA_KERNELS_CORE_DEVICE_H_
+#define TESSERA_KERNELS_CORE_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/tensor.h"
+
+namespace tessera {
+
+class DeviceBuffer;
+
+// Driven by one thread (the rank's worker), except Run's closures, which execute wherever the
+// device executes its queue. Work may run at once (cpu, ref) or later (queued devices); either way
+// it runs in the order in which it was enqueued.
+class Device {
+ public:
+  virtual ~Device() = default;
+  Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  // Zero-filled and aligned to 64 bytes. RESOURCE_EXHAUSTED when there is no room; the message
+  // names `what` and the size. A buffer must not outlive its device and is freed after queued work.
+  absl::StatusOr<DeviceBuffer> Allocate(size_t bytes, std::string_view what);
+
+  // Host to device, in queue order. `host` is copied before the call returns.
+  virtual void Upload(void* device, const void* host, size_t bytes) = 0;
+  // Device to host, in queue order. `host` may be read once Synchronize() has returned OK.
+  virtual void Download(void* host, const void* device, size_t bytes) = 0;
+  // Waits for all enqueued work. A failure is sticky: every later call returns it again.
+  virtual absl::Status Synchronize() = 0;
+
+  // Enqueues a host function that touches device memory (transports of CPU devices). Inside it,
+  // and only there, Access() turns a device address into one that can be dereferenced.
+  virtual void Run(std::function<absl::Status()> work) = 0;
+  virtual void* Access(void* device) = 0;
+  const void* Access(const void* device) { return Access(const_cast<void*>(device)); }
+
+ protected:
+  friend class DeviceBuffer;
+  virtual absl::StatusOr<void*> AllocateBytes(size_t bytes) = 0;
+  virtual void FreeBytes(void* device, size_t bytes) = 0;
+};
+
+// Owns one allocation of a device. Move-only.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(Device* device, void* data, size_t bytes)
+      : device_(device), data_(data), bytes_(bytes) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~DeviceBuffer() {
+    if (data_ != nullptr) device_->FreeBytes(data_, bytes_);
+  }
+
+  size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }
+  // A contiguous tensor inside the buffer; CHECKs that it fits.
+  TensorView View(DType dtype, std::initializer_list<int64_t> dims, size_t byte_offset = 0) const;
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_CORE_DEVICE_H_

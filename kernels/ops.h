@@ -1,0 +1,257 @@
+// The operations of a decoder layer, each with its shape contract. Three backends implement them:
+// ref/ (naive fp32, the oracle), cpu/ (threads and SIMD), cuda/ (GPU); ref/ also runs behind a
+// queue in tests. Every call only enqueues; results are defined after device().Synchronize().
+//
+// Batch invariance: an output row depends on its own inputs only. Every reduction runs in an order
+// that is fixed by the row's own shape (K, context length, number of experts), never by the number
+// of rows, the position of the row, the block placement or the number of threads.
+//
+// Letters in shapes: T tokens of the step, S sequences, N logits rows, H hidden size, Nq/Nk query
+// and KV heads on this rank, D head_dim, F feed-forward width, E experts held by this rank, k
+// experts per token, V vocabulary. int = DType::kI32. "act" = ActivationDType().
+#ifndef TESSERA_KERNELS_OPS_H_
+#define TESSERA_KERNELS_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+
+namespace tessera {
+
+// A matrix [rows, cols] (out_features, in_features) in whatever layout the backend likes best.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+  virtual size_t bytes() const = 0;  // device memory held
+};
+
+// A rectangle of a stored matrix in host memory (a memory-mapped file, unaligned).
+struct HostMatrix {
+  const void* data = nullptr;
+  DType dtype = DType::kBF16;  // kF32, kBF16 or kF16
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t row_stride = 0;  // elements between rows, >= cols
+};
+
+// One weight made of parts stacked along rows (q, k, v; gate, up). All parts have the same cols.
+// `pad_rows` zero rows follow. `dtype` is the precision to keep: kF32 keeps every bit of the source
+// (a bf16 source may stay bf16), kBF16 rounds to bfloat16.
+struct WeightSource {
+  std::vector<HostMatrix> parts;
+  int64_t pad_rows = 0;
+  DType dtype = DType::kF32;
+};
+
+// K and V of one layer: [num_blocks, Nk, block_size, D] each, kF32 or kBF16.
+struct KvLayer {
+  TensorView k;
+  TensorView v;
+};
+
+// out[t] = table[ids[t] - vocab_begin], zeros when the id is outside [vocab_begin, + table rows).
+struct EmbedArgs {
+  ConstTensorView ids;            // [T] int
+  const Weight* table = nullptr;  // [V on this rank, H]
+  int32_t vocab_begin = 0;
+  TensorView out;  // [T, H] act
+};
+
+// x += add (when given), then out = x / sqrt(mean(x^2) + eps) * weight. Statistics in fp32.
+struct RmsNormArgs {
+  TensorView x;            // [T, H] act, the residual stream; written only when add is given
+  ConstTensorView add;     // [T, H] act, optional
+  ConstTensorView weight;  // [H] f32
+  float eps = 1e-6F;
+  TensorView out;  // [T, H] act
+};
+
+// out = x w^T (+ bias). fp32 accumulation. x and out may be column ranges (row stride).
+struct GemmArgs {
+  ConstTensorView x;               // [M, K] act
+  const Weight* weight = nullptr;  // [Nout, K]
+  ConstTensorView bias;            // [Nout] f32, optional
+  TensorView out;                  // [M, Nout] act or f32
+};
+
+// Rows sorted by expert: out[r] = x[row_index[r]] w_e^T for offsets[e] <= r < offsets[e + 1].
+// Rows at or beyond offsets[E] are neither read nor written.
+struct GroupedGemmArgs {
+  ConstTensorView x;                        // [M, K] act
+  ConstTensorView row_index;                // [R] int, optional (absent: r itself)
+  ConstTensorView offsets;                  // [E + 1] int
+  absl::Span<const Weight* const> experts;  // E weights [Nout, K]
+  TensorView out;                           // [R, Nout] act
+};
+
+// Per head: q and k are RMS-normalised over D (weights q_norm, k_norm) and rotated (rotate-half
+// pairing) at `positions`; q is written back in place; k and v go to the cache slots.
+// A slot is block * block_size + offset; slot -1 stores nothing.
+struct QkNormRopeStoreKvArgs {
+  TensorView qkv;                // [T, (Nq + 2 Nk) D] act: q heads, k heads, v heads
+  ConstTensorView q_norm;        // [D] f32
+  ConstTensorView k_norm;        // [D] f32
+  ConstTensorView cos_sin;       // [max positions, D] f32: cos of D/2 pairs, then sin
+  ConstTensorView positions;     // [T] int
+  ConstTensorView slot_mapping;  // [T] int
+  KvLayer kv;
+  int32_t num_q_heads = 0;
+  int32_t num_kv_heads = 0;
+  float eps = 1e-6F;
+};
+
+// Causal attention over paged KV. Sequence s owns query rows [cu_seqlens[s], cu_seqlens[s + 1]);
+// they are the last ones of its context_lens[s] positions, all already in the cache. Query head h
+// reads KV head h / (Nq / Nk). Position j is visible from p iff j <= p (and j > p - window when
+// window > 0).
+struct PagedAttentionArgs {
+  ConstTensorView q;  // [T, Nq D] act (a column range of qkv)
+  KvLayer kv;
+  ConstTensorView block_tables;  // [S, max_blocks] int
+  ConstTensorView cu_seqlens;    // [S + 1] int
+  ConstTensorView context_lens;  // [S] int
+  int32_t num_q_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t window = 0;
+  float scale = 1.0F;
+  TensorView out;  // [T, Nq D] act
+};
+
+// out = silu(x[:, :F]) * x[:, F:]. With num_rows only the first *num_rows rows are touched.
+struct SiluAndMulArgs {
+  ConstTensorView x;         // [M, 2F] act
+  ConstTensorView num_rows;  // [1] int, optional
+  TensorView out;            // [M, F] act
+};
+
+// The k largest logits per row, descending; equal logits: lower index first. Weights are the fp32
+// softmax over all experts, divided by the sum of the chosen ones when normalize.
+struct RouteTopKArgs {
+  ConstTensorView logits;  // [T, total experts] f32
+  bool normalize = true;
+  TensorView ids;      // [T, k] int
+  TensorView weights;  // [T, k] f32
+};
+
+// Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E).
+struct MoePermuteArgs {
+  ConstTensorView ids;  // [T, k] int
+  int32_t expert_begin = 0;
+  int32_t num_experts = 0;  // E
+  TensorView offsets;       // [E + 1] int
+  TensorView row_token;     // [T k] int: token of each sorted row
+  TensorView positions;     // [T, k] int: sorted row of each pair, -1 when the expert is elsewhere
+};
+
+// out[t] = sum over ascending j of weights[t, j] * y[positions[t, j]], fp32; pairs at -1 are
+// skipped.
+struct MoeFinalizeArgs {
+  ConstTensorView y;          // [R, H] act
+  ConstTensorView positions;  // [T, k] int
+  ConstTensorView weights;    // [T, k] f32
+  TensorView out;             // [T, H] act
+};
+
+// out[i] = x[rows[i]].
+struct GatherRowsArgs {
+  ConstTensorView x;     // [T, H]
+  ConstTensorView rows;  // [N] int
+  TensorView out;        // [N, H]
+};
+
+// Shards of the vocabulary side by side: out[n, r * W + c] = shards[r, n, c] where that is < V.
+struct ConcatColumnsArgs {
+  ConstTensorView shards;  // [R, N, W] f32
+  TensorView out;          // [N, V] f32
+};
+
+// Sampling, one row per logits row. All per-row arrays live on the device and came with the plan.
+//
+// 1. Logprobs, rank and top-k alternatives are those of the raw logits' log-softmax.
+// 2. penalties (pen_*): l = l > 0 ? l / repetition : l * repetition for every listed token;
+//    l -= frequency * output_count + (output_count > 0 ? presence : 0).
+// 3. adjustments (adj_*): l += value (-inf bans); in list order.
+// 4. temperature 0 (or < 1e-5): argmax, lowest id on ties. Otherwise l /= temperature, then keep
+// the
+//    top_k largest (0 = all; ties at the limit: lower ids), then the smallest prefix of
+//    the descending order whose probability reaches top_p (at least one), then those with
+//    probability >= min_p * the largest. Draw by Gumbel-max: argmax of l + g(seed, position, id)
+//    with g = -log(-log(u)) and u from Philox 4x32-10 keyed by (seed, position, id)
+//    (kernels/core/philox.h), so a request draws the same token in any batch and any layout.
+// 5. forced[n] >= 0 replaces steps 2-4: that token is the result (its raw logprob is reported).
+// A row whose tokens are all banned or whose logits hold NaN yields token -1.
+struct SampleArgs {
+  TensorView logits;                   // [N, V] f32, scratch after the call
+  ConstTensorView forced;              // [N] int, -1 = sample
+  ConstTensorView temperature;         // [N] f32
+  ConstTensorView top_k;               // [N] int
+  ConstTensorView top_p;               // [N] f32
+  ConstTensorView min_p;               // [N] f32
+  ConstTensorView repetition_penalty;  // [N] f32
+  ConstTensorView presence_penalty;    // [N] f32
+  ConstTensorView frequency_penalty;   // [N] f32
+  ConstTensorView seed;                // [N] i64
+  ConstTensorView position;            // [N] int: index of the token to be drawn in its sequence
+  ConstTensorView pen_offsets;         // [N + 1] int into pen_tokens
+  ConstTensorView pen_tokens;          // [P] int, distinct per row: tokens of prompt and output
+  ConstTensorView pen_counts;          // [P] int, occurrences in the output (0: prompt only)
+  ConstTensorView adj_offsets;         // [N + 1] int into adj_tokens
+  ConstTensorView adj_tokens;          // [A] int
+  ConstTensorView adj_values;          // [A] f32
+  ConstTensorView num_logprobs;        // [N] int: alternatives wanted, -1 = no logprobs at all
+  TensorView token;                    // [N] int out
+  TensorView logprob;                  // [N] f32 out (untouched for rows with num_logprobs -1)
+  TensorView rank;                     // [N] int out, 1 = most likely
+  TensorView top_tokens;    // [N, K] int out, K = largest num_logprobs (may be 0: empty view)
+  TensorView top_logprobs;  // [N, K] f32 out
+};
+
+// One instance = one rank's device and its ordered queue. Used by one thread. Arguments are views
+// into device memory; shape violations are CHECK failures (they are bugs, never input).
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual std::string_view name() const = 0;  // "ref", "cpu", "cuda"
+  virtual Device& device() = 0;
+  // Type of activations when the model runs in `model_dtype` (kF32 or kBF16).
+  virtual DType ActivationDType(DType model_dtype) const = 0;
+  // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
+  // The source is read before the call returns.
+  virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) = 0;
+
+  virtual void Embed(const EmbedArgs& args) = 0;
+  virtual void RmsNorm(const RmsNormArgs& args) = 0;
+  virtual void Gemm(const GemmArgs& args) = 0;
+  virtual void GroupedGemm(const GroupedGemmArgs& args) = 0;
+  virtual void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args) = 0;
+  virtual void PagedAttention(const PagedAttentionArgs& args) = 0;
+  virtual void SiluAndMul(const SiluAndMulArgs& args) = 0;
+  virtual void RouteTopK(const RouteTopKArgs& args) = 0;
+  virtual void MoePermute(const MoePermuteArgs& args) = 0;
+  virtual void MoeFinalize(const MoeFinalizeArgs& args) = 0;
+  virtual void GatherRows(const GatherRowsArgs& args) = 0;
+  virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
+  virtual void Sample(const SampleArgs& args) = 0;
+};
+
+// The backends linked into this binary, chosen by name; the only place that knows them.
+struct OpsOptions {
+  std::string_view backend = "cpu";
+  int num_threads = 1;  // host threads of this rank
+};
+absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);
+std::vector<std::string_view> LinkedBackends();
+
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_OPS_H_
