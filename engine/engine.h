@@ -1,0 +1,83 @@
+// The engine: requests in, token deltas out. A façade over one engine thread.
+#ifndef TESSERA_ENGINE_ENGINE_H_
+#define TESSERA_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/executor/executor.h"
+#include "engine/options.h"
+#include "engine/types.h"
+
+namespace tessera {
+
+class Tokenizer;
+struct ModelConfig;
+
+// A snapshot of the counters behind /metrics and GetLoad. Counters only grow.
+struct EngineStats {
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int64_t num_waiting_tokens = 0;
+  int32_t kv_blocks_total = 0;
+  int32_t kv_blocks_used = 0;        // referenced by sequences
+  int32_t kv_blocks_cached = 0;      // unreferenced, content kept
+  int32_t kv_blocks_free = 0;        // unreferenced, content worthless
+  int64_t prefix_cache_queries = 0;  // tokens
+  int64_t prefix_cache_hits = 0;     // tokens
+  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens_cached = 0;
+  int64_t generation_tokens = 0;
+  int64_t reasoning_tokens = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_steps = 0;
+  // Age of the last finished step while work is pending, zero when idle.
+  absl::Duration step_age = absl::ZeroDuration();
+  bool alive = true;
+};
+
+// One finished step, for histograms. Called on the engine thread; must not block.
+struct StepEvent {
+  absl::Duration duration;
+  int32_t prefill_tokens = 0;
+  int32_t decode_tokens = 0;
+};
+
+struct EngineHooks {
+  std::function<void(const StepEvent&)> on_step;     // may be empty
+  std::function<void(const absl::Status&)> on_dead;  // the executor failed; called once
+};
+
+// Thread-safe. Submit and Cancel never block on a step.
+class Engine {
+ public:
+  // Sizes and allocates the KV cache, then starts the engine thread.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                        const ModelConfig& config,
+                                                        std::shared_ptr<const Tokenizer> tokenizer,
+                                                        std::unique_ptr<Executor> executor,
+                                                        EngineHooks hooks);
+  virtual ~Engine() = default;
+
+  // RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE when draining or dead,
+  // INVALID_ARGUMENT when prompt + max_tokens can never fit. The sink is called from now on.
+  virtual absl::StatusOr<RequestId> Submit(GenerateRequest request,
+                                           std::shared_ptr<ResponseSink> sink) = 0;
+  // Idempotent. OnDone(CANCELLED or `status`) follows within one step.
+  virtual void Cancel(RequestId id, absl::Status status = absl::CancelledError("cancelled")) = 0;
+  virtual EngineStats stats() const = 0;
+  // The context limit in force, tokens.
+  virtual int32_t max_model_len() const = 0;
+  // Refuses new requests, waits for the running ones; those left at the deadline end UNAVAILABLE.
+  virtual absl::Status Drain(absl::Time deadline) = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_ENGINE_H_

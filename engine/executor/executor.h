@@ -1,0 +1,42 @@
+// All ranks behind one object.
+#ifndef TESSERA_ENGINE_EXECUTOR_EXECUTOR_H_
+#define TESSERA_ENGINE_EXECUTOR_EXECUTOR_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/scheduler/step_plan.h"
+
+namespace tessera {
+
+struct MemoryReport {
+  int64_t weight_bytes = 0;    // largest rank
+  int64_t buffer_bytes = 0;    // largest rank
+  int64_t kv_block_bytes = 0;  // one block, all layers, largest rank
+};
+
+// Used by one thread (the engine's), except Abort().
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // What loading took; the weights are loaded when the executor has been created.
+  virtual MemoryReport memory() const = 0;
+  virtual int32_t num_groups() const = 0;  // data-parallel groups
+  // KV storage of `num_blocks` blocks for every group.
+  virtual absl::Status AllocateKv(int32_t num_blocks) = 0;
+  // FIFO: results come back in the order of submission.
+  virtual void Submit(StepPlan plan) = 0;
+  // Blocks for the oldest submitted step. An error is sticky: the executor is dead.
+  virtual absl::StatusOr<StepResult> Wait() = 0;
+  // Makes a pending or later Wait() fail soon. Any thread.
+  virtual void Abort(absl::Status reason) = 0;
+  virtual absl::Status Shutdown(absl::Time deadline) = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_EXECUTOR_H_

@@ -1,0 +1,53 @@
+// Options of the engine: one struct, one default each.
+#ifndef TESSERA_ENGINE_OPTIONS_H_
+#define TESSERA_ENGINE_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "kernels/core/dtype.h"
+
+namespace tessera {
+
+// How the model is laid out over ranks; world size = tensor_parallel * data_parallel.
+struct LayoutOptions {
+  int32_t tensor_parallel = 1;
+  int32_t data_parallel = 1;
+  bool expert_parallel = false;
+  std::string moe_comm = "auto";  // auto, allreduce, alltoall
+};
+
+struct ModelOptions {
+  std::string model_dir;
+  std::string backend = "cpu";  // ref, cpu, queued
+  DType dtype = DType::kBF16;   // kF32 or kBF16
+  int32_t num_threads = 0;      // of all local ranks together; 0: the CPUs this process may use
+  int32_t max_model_len = 0;    // tokens; 0: the model's own context limit
+  LayoutOptions layout;
+};
+
+struct SchedulerOptions {
+  int32_t max_num_seqs = 64;              // running sequences per group
+  int32_t max_num_batched_tokens = 2048;  // tokens per step and group
+  int32_t max_prefill_chunk = 512;        // tokens of one prompt per step while others decode
+  int32_t block_size = 16;                // tokens per KV block
+  int32_t num_blocks = 0;                 // per group; set by the engine from kv_cache_bytes
+  int32_t max_model_len = 0;              // set by the engine
+  int32_t max_queued_requests = 1024;
+  int64_t max_queued_tokens = 4 << 20;  // prompt tokens waiting
+  bool enable_prefix_cache = true;
+  absl::Duration batch_wait = absl::ZeroDuration();  // an idle engine waits so long for company
+  // A waiting request gains one priority class per this time.
+  absl::Duration ageing = absl::Seconds(10);
+};
+
+struct EngineOptions {
+  ModelOptions model;
+  SchedulerOptions scheduler;
+  int64_t kv_cache_bytes = 0;  // per group; 0: a quarter of the free memory, at most 4 GiB
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_OPTIONS_H_

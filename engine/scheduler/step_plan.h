@@ -1,0 +1,72 @@
+// One step's work as flat arrays: made by the scheduler, run by every rank, serialisable.
+#ifndef TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
+#define TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace tessera {
+
+// Sampling inputs, one entry per logits row unless stated; see SampleArgs in kernels/ops.h.
+struct SamplingPlan {
+  std::vector<int32_t> forced;  // >= 0: this token is the result (budget, prompt logprobs)
+  std::vector<float> temperature;
+  std::vector<int32_t> top_k;
+  std::vector<float> top_p;
+  std::vector<float> min_p;
+  std::vector<float> repetition_penalty;
+  std::vector<float> presence_penalty;
+  std::vector<float> frequency_penalty;
+  std::vector<int64_t> seed;
+  std::vector<int32_t> position;
+  std::vector<int32_t> num_logprobs;  // -1: none
+  std::vector<int32_t> pen_offsets;   // [N + 1]
+  std::vector<int32_t> pen_tokens;
+  std::vector<int32_t> pen_counts;
+  std::vector<int32_t> adj_offsets;  // [N + 1]
+  std::vector<int32_t> adj_tokens;
+  std::vector<float> adj_values;
+};
+
+// The part of a step that one data-parallel group runs. S sequences, T tokens, N logits rows.
+struct BatchPlan {
+  std::vector<int32_t> token_ids;     // [T]
+  std::vector<int32_t> positions;     // [T]
+  std::vector<int32_t> slot_mapping;  // [T] block * block_size + offset
+  std::vector<int32_t> cu_seqlens;    // [S + 1] query row ranges
+  std::vector<int32_t> context_lens;  // [S] positions visible, this chunk included
+  int32_t max_blocks = 0;
+  std::vector<int32_t> block_tables;  // [S, max_blocks], padded with 0
+  std::vector<int32_t> logits_rows;   // [N] ascending indices into the tokens
+  SamplingPlan sampling;              // [N]
+
+  int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
+  int32_t num_sequences() const { return static_cast<int32_t>(context_lens.size()); }
+  int32_t num_logits() const { return static_cast<int32_t>(logits_rows.size()); }
+};
+
+struct StepPlan {
+  uint64_t step_id = 0;
+  std::vector<BatchPlan> groups;  // one per data-parallel group; may be empty for some
+  bool return_logits = false;     // also bring the raw logits to the host (score, tests)
+};
+
+// Results of one group, one entry per logits row.
+struct BatchResult {
+  std::vector<int32_t> token;  // -1: the row's logits were unusable (NaN or everything banned)
+  std::vector<float> logprob;
+  std::vector<int32_t> rank;
+  int32_t num_top = 0;
+  std::vector<int32_t> top_tokens;  // [N, num_top]
+  std::vector<float> top_logprobs;  // [N, num_top]
+  std::vector<float> logits;        // [N, vocab_size] when asked for
+};
+
+struct StepResult {
+  uint64_t step_id = 0;
+  std::vector<BatchResult> groups;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_

@@ -1,0 +1,157 @@
+// What goes into the engine and what comes out: plain values, no proto, no tensors.
+#ifndef TESSERA_ENGINE_TYPES_H_
+#define TESSERA_ENGINE_TYPES_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace tessera {
+
+// Given by Engine::Submit; unique for the life of the process.
+enum class RequestId : uint64_t {};
+
+// Meanings and defaults are vLLM's SamplingParams. Values are already validated by the server
+// (finite, in range, ids < vocab_size).
+struct SamplingParams {
+  float temperature = 1.0F;         // 0: greedy
+  int32_t top_k = 0;                // 0: all
+  float top_p = 1.0F;               // (0, 1]
+  float min_p = 0.0F;               // [0, 1]
+  float repetition_penalty = 1.0F;  // > 0, over prompt and output
+  float presence_penalty = 0.0F;    // over output
+  float frequency_penalty = 0.0F;   // over output
+  // Unset: the engine draws one. Choice i of n uses seed + i.
+  std::optional<uint64_t> seed;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logit
+  std::vector<std::vector<int32_t>> bad_words;        // token sequences that never complete
+  // When non-empty only these ids can be drawn.
+  std::vector<int32_t> allowed_token_ids;
+  std::optional<int32_t> logprobs;         // alternatives per output token, 0: the token's only
+  std::optional<int32_t> prompt_logprobs;  // the same for prompt tokens
+};
+
+struct StoppingParams {
+  // Output tokens; unset: up to the context limit.
+  std::optional<int32_t> max_tokens;
+  int32_t min_tokens = 0;  // eos, stop ids and stop strings are ignored before
+  std::vector<int32_t> stop_token_ids;
+  std::vector<std::string> stop;  // matched on text, never shown unless include_stop
+  bool include_stop = false;
+  bool ignore_eos = false;
+};
+
+// How the output text is split. Ids of -1 mean that the model has no such token.
+struct ReasoningParams {
+  bool parse = false;  // split <think>…</think> into TokenDelta::reasoning
+  // The prompt ends with a closed, empty think block: everything is content.
+  bool starts_closed = false;
+  // Tokens after <think> before the close sequence is forced; unset: no budget.
+  std::optional<int32_t> max_thinking_tokens;
+  std::vector<int32_t> close_token_ids;  // forced one per step when the budget is spent
+};
+
+enum class ToolCallFormat { kNone, kHermes, kCoderXml };
+
+struct OutputParams {
+  bool skip_special_tokens = true;
+  ToolCallFormat tool_call_format = ToolCallFormat::kNone;
+  std::string tools_json;  // the request's tools, for kCoderXml's conversion of arguments
+};
+
+struct GenerateRequest {
+  std::string external_id;          // the client's or a generated id, for logs only
+  std::vector<int32_t> prompt_ids;  // 1 … context limit - 1 ids
+  int32_t n = 1;                    // choices that share the prompt
+  SamplingParams sampling;
+  StoppingParams stopping;
+  ReasoningParams reasoning;
+  OutputParams output;
+  int32_t priority = 0;                       // lower runs first
+  absl::Time arrival = absl::InfinitePast();  // when the front end received it; TTFT starts here
+  absl::Time deadline = absl::InfiniteFuture();
+  std::string cache_salt;  // tenants with different salts never share prefix blocks
+  bool use_prefix_cache = true;
+};
+
+struct TokenAlternative {
+  int32_t token = 0;
+  float logprob = 0.0F;
+};
+
+struct TokenLogprobs {
+  int32_t token = 0;
+  float logprob = 0.0F;
+  int32_t rank = 0;                   // 1 = most likely
+  std::vector<TokenAlternative> top;  // descending
+};
+
+struct ToolCallDelta {
+  int32_t index = 0;
+  std::string id;    // with the first delta of a call only
+  std::string name;  // with the first delta of a call only
+  std::string arguments_fragment;
+};
+
+enum class FinishReason : uint8_t { kStop, kLength, kToolCalls, kCancelled };
+
+struct ChoiceFinish {
+  FinishReason reason = FinishReason::kStop;
+  std::optional<int32_t> stop_token_id;    // the eos or stop id that ended it
+  std::optional<std::string> stop_string;  // the stop string that ended it
+  bool thinking_budget_enforced = false;
+};
+
+// Token counts so far (cumulative, so that a client notices a lost chunk).
+struct Usage {
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;  // prompt tokens served from the prefix cache
+  int32_t completion_tokens = 0;
+  int32_t reasoning_tokens = 0;
+};
+
+// New output of one choice. Text may be empty while a character or a stop string is incomplete.
+struct TokenDelta {
+  int32_t choice = 0;
+  std::vector<int32_t> token_ids;
+  std::string text;
+  std::string reasoning;
+  std::vector<ToolCallDelta> tool_calls;
+  std::vector<TokenLogprobs> logprobs;         // one per token id when asked for
+  std::vector<TokenLogprobs> prompt_logprobs;  // once, with the first delta; [prompt length - 1]
+  Usage usage;                                 // of this choice
+  std::optional<ChoiceFinish> finish;          // set on the last delta of the choice
+};
+
+// Times of a finished request, for metrics. All relative to monotonic engine time.
+struct RequestTiming {
+  absl::Time arrival;
+  absl::Time first_scheduled;
+  absl::Time first_token;
+  absl::Time last_token;
+  int32_t num_preemptions = 0;
+};
+
+struct FinishInfo {
+  Usage usage;  // of all choices together; the prompt counts once
+  RequestTiming timing;
+};
+
+// Called on the engine thread, never blocks. The engine keeps the sink until OnDone has returned.
+class ResponseSink {
+ public:
+  virtual ~ResponseSink() = default;
+  virtual void OnTokens(TokenDelta delta) = 0;
+  // Exactly once, last. OK also when stopped by length; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE
+  // (engine dead or draining) and INTERNAL otherwise.
+  virtual void OnDone(const absl::Status& status, const FinishInfo& info) = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_TYPES_H_
