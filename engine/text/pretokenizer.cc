@@ -1,0 +1,240 @@
+#include "engine/text/pretokenizer.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "engine/text/utf8.h"
+
+namespace tessera {
+namespace {
+
+// PCRE2's \s also has U+180E, which the tokenizer's own regular expressions do not count as space;
+// so the set is spelled out (the White_Space property of Unicode 15.0).
+constexpr char kSpaceSet[] =
+    R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+
+std::string PatternForPcre2() {
+  // One pass from left to right, so the one \s inside brackets is taken with its bracket.
+  return absl::StrReplaceAll(std::string(kQwenSplitPattern),
+                             {{R"([^\s)", absl::StrCat("[^", kSpaceSet)},
+                              {R"(\s)", absl::StrCat("[", kSpaceSet, "]")},
+                              {R"(\S)", absl::StrCat("[^", kSpaceSet, "]")}});
+}
+
+enum class AsciiClass : uint8_t { kLetter, kDigit, kSpace, kLineBreak, kOther, kNotAscii };
+
+constexpr std::array<AsciiClass, 256> MakeAsciiClasses() {
+  std::array<AsciiClass, 256> classes{};
+  for (int c = 0; c < 256; ++c) {
+    AsciiClass& entry = classes[static_cast<size_t>(c)];
+    if (c >= 0x80) {
+      entry = AsciiClass::kNotAscii;
+    } else if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
+      entry = AsciiClass::kLetter;
+    } else if (c >= '0' && c <= '9') {
+      entry = AsciiClass::kDigit;
+    } else if (c == '\r' || c == '\n') {
+      entry = AsciiClass::kLineBreak;
+    } else if (c == ' ' || (c >= 0x09 && c <= 0x0D)) {
+      entry = AsciiClass::kSpace;
+    } else {
+      entry = AsciiClass::kOther;
+    }
+  }
+  return classes;
+}
+
+constexpr std::array<AsciiClass, 256> kAsciiClasses = MakeAsciiClasses();
+
+// Finds the end of the piece at the start of `text` where ASCII alone decides it. Each function
+// tries one group of the pattern's alternatives; all of them answer kUndecided when the answer
+// depends on a byte above 0x7F.
+class AsciiPiece {
+ public:
+  static constexpr size_t kUndecided = 0;
+
+  explicit AsciiPiece(std::string_view text) : text_(text) {}
+
+  size_t End() const {
+    switch (ClassAt(0)) {
+      case AsciiClass::kLetter:
+        return WordEnd(1);
+      case AsciiClass::kDigit:
+        return 1;
+      case AsciiClass::kLineBreak:
+        return SpaceEnd();
+      case AsciiClass::kSpace:
+        return AfterSpace();
+      case AsciiClass::kOther:
+        return AfterOther();
+      case AsciiClass::kNotAscii:
+        break;
+    }
+    return kUndecided;
+  }
+
+ private:
+  bool AtEnd(size_t i) const { return i >= text_.size(); }
+
+  // The class of byte i; past the end, a class that ends every run and decides every case: a
+  // space, which no other alternative joins to what stands before it.
+  AsciiClass ClassAt(size_t i) const {
+    return AtEnd(i) ? AsciiClass::kSpace : kAsciiClasses[static_cast<uint8_t>(text_[i])];
+  }
+
+  // [^\r\n\p{L}\p{N}]?\p{L}+ with the letters from `i` on.
+  size_t WordEnd(size_t i) const {
+    while (ClassAt(i) == AsciiClass::kLetter) ++i;
+    return ClassAt(i) == AsciiClass::kNotAscii ? kUndecided : i;
+  }
+
+  // ' ?[^\s\p{L}\p{N}]+[\r\n]*' with the symbols from `i` on.
+  size_t SymbolsEnd(size_t i) const {
+    while (ClassAt(i) == AsciiClass::kOther) ++i;
+    if (ClassAt(i) == AsciiClass::kNotAscii) return kUndecided;
+    while (ClassAt(i) == AsciiClass::kLineBreak) ++i;
+    return i;
+  }
+
+  // (?i:'s|'t|'re|'ve|'m|'ll|'d): the length of the contraction, 0 when there is none.
+  size_t ContractionEnd() const {
+    if (text_[0] != '\'' || AtEnd(1)) return 0;
+    const char first = LowerCase(1);
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
+    if (AtEnd(2)) return 0;
+    const char second = LowerCase(2);
+    const bool two_letters = (first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
+                             (first == 'l' && second == 'l');
+    return two_letters ? 3 : 0;
+  }
+
+  char LowerCase(size_t i) const { return static_cast<char>(text_[i] | 0x20); }
+
+  size_t AfterOther() const {
+    if (const size_t end = ContractionEnd(); end > 0) return end;
+    const AsciiClass next = ClassAt(1);
+    if (next == AsciiClass::kNotAscii) return kUndecided;
+    return next == AsciiClass::kLetter ? WordEnd(1) : SymbolsEnd(1);
+  }
+
+  size_t AfterSpace() const {
+    const AsciiClass next = ClassAt(1);
+    if (next == AsciiClass::kNotAscii) return kUndecided;
+    if (next == AsciiClass::kLetter) return WordEnd(1);
+    if (next == AsciiClass::kOther && text_[0] == ' ') return SymbolsEnd(1);
+    return SpaceEnd();
+  }
+
+  // \s*[\r\n]+|\s+(?!\S)|\s+
+  size_t SpaceEnd() const {
+    size_t end = 0;
+    size_t after_line_break = 0;
+    while (!AtEnd(end)) {
+      const AsciiClass at = ClassAt(end);
+      if (at == AsciiClass::kNotAscii) return kUndecided;
+      if (at != AsciiClass::kSpace && at != AsciiClass::kLineBreak) break;
+      ++end;
+      if (at == AsciiClass::kLineBreak) after_line_break = end;
+    }
+    if (after_line_break > 0) return after_line_break;
+    return AtEnd(end) || end == 1 ? end : end - 1;
+  }
+
+  std::string_view text_;
+};
+
+struct CodeDeleter {
+  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+};
+struct MatchDataDeleter {
+  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+};
+struct MatchContextDeleter {
+  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+};
+
+}  // namespace
+
+struct Pretokenizer::Regex {
+  std::unique_ptr<pcre2_code, CodeDeleter> code;
+  std::unique_ptr<pcre2_match_context, MatchContextDeleter> context;  // only read while matching
+  bool compiled_to_machine_code = false;
+};
+
+struct Pretokenizer::Splitter::Match {
+  std::unique_ptr<pcre2_match_data, MatchDataDeleter> data;
+};
+
+absl::StatusOr<std::unique_ptr<const Pretokenizer>> Pretokenizer::Create() {
+  const std::string pattern = PatternForPcre2();
+  int error = 0;
+  PCRE2_SIZE error_offset = 0;
+  auto regex = std::make_unique<Regex>();
+  regex->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                  PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK,
+                                  &error, &error_offset, nullptr));
+  if (regex->code == nullptr) {
+    return absl::InternalError(absl::StrCat("PCRE2 cannot compile the Qwen split pattern (error ",
+                                            error, "): it needs Unicode support"));
+  }
+  regex->context.reset(pcre2_match_context_create(nullptr));
+  if (regex->context != nullptr) pcre2_set_match_limit(regex->context.get(), UINT32_MAX);
+  // Where memory cannot be made executable the interpreter gives the same answers, slower.
+  regex->compiled_to_machine_code = pcre2_jit_compile(regex->code.get(), PCRE2_JIT_COMPLETE) == 0;
+  return std::unique_ptr<const Pretokenizer>(new Pretokenizer(std::move(regex)));
+}
+
+Pretokenizer::Pretokenizer(std::unique_ptr<const Regex> regex) : regex_(std::move(regex)) {}
+Pretokenizer::~Pretokenizer() = default;
+
+Pretokenizer::Splitter::Splitter(const Pretokenizer& pretokenizer, std::string_view text)
+    : pretokenizer_(pretokenizer), text_(text) {}
+Pretokenizer::Splitter::~Splitter() = default;
+
+std::string_view Pretokenizer::Splitter::Next() {
+  const size_t length = AsciiPiece(text_.substr(position_)).End();
+  if (length == AsciiPiece::kUndecided) return NextByRegex();
+  return TakeUntil(position_ + length);
+}
+
+std::string_view Pretokenizer::Splitter::NextByRegex() { return TakeUntil(PieceEndByRegex()); }
+
+std::string_view Pretokenizer::Splitter::TakeUntil(size_t end) {
+  const std::string_view piece = text_.substr(position_, end - position_);
+  position_ = end;
+  return piece;
+}
+
+size_t Pretokenizer::Splitter::PieceEndByRegex() {
+  const Regex& regex = *pretokenizer_.regex_;
+  if (match_ == nullptr) {
+    match_ = std::make_unique<Match>();
+    match_->data.reset(pcre2_match_data_create(1, nullptr));
+  }
+  pcre2_match_data* data = match_->data.get();
+  if (data == nullptr) return text_.size();
+  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text_.data());
+  int result = PCRE2_ERROR_NOMATCH;
+  if (regex.compiled_to_machine_code) {
+    result = pcre2_jit_match(regex.code.get(), subject, text_.size(), position_, 0, data,
+                             regex.context.get());
+  }
+  if (result < 0) {  // no machine code, or its small stack did not suffice
+    result = pcre2_match(regex.code.get(), subject, text_.size(), position_,
+                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, regex.context.get());
+  }
+  const size_t end = result < 0 ? 0 : pcre2_get_ovector_pointer(data)[1];
+  // The pattern matches at every position, so this means that PCRE2 is out of memory: keep the
+  // rest in one piece rather than lose text.
+  return end > position_ ? end : text_.size();
+}
+
+}  // namespace tessera

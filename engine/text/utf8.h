@@ -1,0 +1,61 @@
+// UTF-8 validation and repair. An invalid sequence becomes one U+FFFD per maximal subpart (Unicode
+// 15.0 section 3.9, "U+FFFD Substitution of Maximal Subparts"; the rule of WHATWG and Rust), so a
+// whole text and the same text cut into pieces at any byte are repaired to the same characters.
+#ifndef TESSERA_ENGINE_TEXT_UTF8_H_
+#define TESSERA_ENGINE_TEXT_UTF8_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace tessera {
+
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
+
+// What stands at the start of a byte string.
+struct Utf8Unit {
+  enum class Kind {
+    kCharacter,   // `length` bytes are one character
+    kInvalid,     // `length` bytes (1 to 3) are a maximal subpart of no character
+    kIncomplete,  // all `length` bytes (1 to 3) begin a character that more bytes could complete
+  };
+  Kind kind;
+  size_t length;
+};
+
+// Requires non-empty `bytes`.
+Utf8Unit NextUtf8Unit(std::string_view bytes);
+
+// The code point of a complete character as delimited by NextUtf8Unit.
+char32_t DecodeUtf8Character(std::string_view character);
+
+// Appends the character of a scalar value (not a surrogate, at most U+10FFFF).
+void AppendUtf8(char32_t code_point, std::string* text);
+
+// Number of leading bytes below 0x80.
+size_t AsciiPrefixLength(std::string_view bytes);
+
+bool IsValidUtf8(std::string_view bytes);
+
+// Appends `bytes` with every invalid or incomplete sequence replaced by U+FFFD.
+void AppendRepairedUtf8(std::string_view bytes, std::string* text);
+
+// Repairs a byte stream as it arrives: text comes out in whole characters, an unfinished character
+// (at most 3 bytes) waits for its rest. Not thread-safe: one stream, one owner.
+class Utf8Stream {
+ public:
+  void Push(std::string_view bytes, std::string* text);
+
+  // The stream has ended: an unfinished character becomes one U+FFFD. The object can be used again.
+  void Finish(std::string* text);
+
+  size_t pending_bytes() const { return pending_.size(); }
+
+ private:
+  std::string pending_;  // kIncomplete or empty
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_TEXT_UTF8_H_
