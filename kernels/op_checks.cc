@@ -1,0 +1,183 @@
+#include "kernels/op_checks.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+bool IsVector(const ConstTensorView& view, DType dtype, int64_t size) {
+  return view.rank() == 1 && view.dtype() == dtype && view.dim(0) == size && view.contiguous();
+}
+
+bool IsMatrix(const ConstTensorView& view, int64_t rows, int64_t cols) {
+  return view.rank() == 2 && view.dim(0) == rows && view.dim(1) == cols && view.stride0() >= cols;
+}
+
+bool IsMatrix(const ConstTensorView& view, DType dtype, int64_t rows, int64_t cols) {
+  return IsMatrix(view, rows, cols) && view.dtype() == dtype;
+}
+
+void CheckKv(const KvLayer& kv, int64_t num_kv_heads) {
+  TESSERA_CHECK(kv.k.rank() == 4 && kv.v.rank() == 4 && kv.k.dtype() == kv.v.dtype());
+  TESSERA_CHECK(kv.k.dtype() == DType::kF32 || kv.k.dtype() == DType::kBF16);
+  for (int i = 0; i < 4; ++i) TESSERA_CHECK(kv.k.dim(i) == kv.v.dim(i));
+  TESSERA_CHECK(kv.k.dim(1) == num_kv_heads && kv.k.dim(2) > 0 && kv.k.dim(3) > 0);
+}
+
+}  // namespace
+
+void Check(const EmbedArgs& args) {
+  TESSERA_CHECK(args.table != nullptr && args.ids.rank() == 1);
+  TESSERA_CHECK(IsVector(args.ids, DType::kI32, args.ids.dim(0)));
+  TESSERA_CHECK(IsMatrix(args.out, args.ids.dim(0), args.table->cols()));
+}
+
+void Check(const RmsNormArgs& args) {
+  TESSERA_CHECK(args.x.rank() == 2);
+  TESSERA_CHECK(IsVector(args.weight, DType::kF32, args.x.dim(1)));
+  TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.x.dim(0), args.x.dim(1)));
+  if (args.add.empty()) return;
+  TESSERA_CHECK(IsMatrix(args.add, args.x.dtype(), args.x.dim(0), args.x.dim(1)));
+}
+
+void Check(const GemmArgs& args) {
+  TESSERA_CHECK(args.weight != nullptr && args.x.rank() == 2);
+  TESSERA_CHECK(args.x.dim(1) == args.weight->cols());
+  TESSERA_CHECK(IsMatrix(args.out, args.x.dim(0), args.weight->rows()));
+  TESSERA_CHECK(args.out.dtype() == args.x.dtype() || args.out.dtype() == DType::kF32);
+  TESSERA_CHECK(args.bias.empty() || IsVector(args.bias, DType::kF32, args.weight->rows()));
+}
+
+void Check(const GroupedGemmArgs& args) {
+  const auto num_experts = static_cast<int64_t>(args.experts.size());
+  TESSERA_CHECK(num_experts > 0 && args.x.rank() == 2 && args.out.rank() == 2);
+  TESSERA_CHECK(IsVector(args.offsets, DType::kI32, num_experts + 1));
+  TESSERA_CHECK(args.out.dtype() == args.x.dtype());
+  TESSERA_CHECK(args.row_index.empty() || IsVector(args.row_index, DType::kI32, args.out.dim(0)));
+  for (const Weight* expert : args.experts) {
+    TESSERA_CHECK(expert != nullptr && expert->cols() == args.x.dim(1));
+    TESSERA_CHECK(expert->rows() == args.out.dim(1));
+  }
+}
+
+void Check(const QkNormRopeStoreKvArgs& args) {
+  CheckKv(args.kv, args.num_kv_heads);
+  const int64_t head_dim = args.kv.k.dim(3);
+  TESSERA_CHECK(head_dim % 2 == 0 && args.qkv.rank() == 2 && args.num_q_heads > 0);
+  const int64_t tokens = args.qkv.dim(0);
+  TESSERA_CHECK(args.qkv.dim(1) == (args.num_q_heads + 2 * args.num_kv_heads) * head_dim);
+  TESSERA_CHECK(IsVector(args.q_norm, DType::kF32, head_dim));
+  TESSERA_CHECK(IsVector(args.k_norm, DType::kF32, head_dim));
+  TESSERA_CHECK(args.cos_sin.rank() == 2);
+  TESSERA_CHECK(IsMatrix(args.cos_sin, DType::kF32, args.cos_sin.dim(0), head_dim));
+  TESSERA_CHECK(IsVector(args.positions, DType::kI32, tokens));
+  TESSERA_CHECK(IsVector(args.slot_mapping, DType::kI32, tokens));
+}
+
+void Check(const PagedAttentionArgs& args) {
+  CheckKv(args.kv, args.num_kv_heads);
+  TESSERA_CHECK(args.num_kv_heads > 0 && args.num_q_heads % args.num_kv_heads == 0);
+  TESSERA_CHECK(args.q.rank() == 2 && args.window >= 0);
+  TESSERA_CHECK(args.q.dim(1) == args.num_q_heads * args.kv.k.dim(3));
+  TESSERA_CHECK(IsMatrix(args.out, args.q.dtype(), args.q.dim(0), args.q.dim(1)));
+  TESSERA_CHECK(args.context_lens.rank() == 1 && args.block_tables.rank() == 2);
+  const int64_t sequences = args.context_lens.dim(0);
+  TESSERA_CHECK(IsVector(args.context_lens, DType::kI32, sequences));
+  TESSERA_CHECK(IsVector(args.cu_seqlens, DType::kI32, sequences + 1));
+  TESSERA_CHECK(IsMatrix(args.block_tables, DType::kI32, sequences, args.block_tables.dim(1)));
+}
+
+void Check(const SiluAndMulArgs& args) {
+  TESSERA_CHECK(args.x.rank() == 2 && args.x.dim(1) % 2 == 0);
+  TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.x.dim(0), args.x.dim(1) / 2));
+  TESSERA_CHECK(args.num_rows.empty() || IsVector(args.num_rows, DType::kI32, 1));
+}
+
+void Check(const RouteTopKArgs& args) {
+  TESSERA_CHECK(args.logits.rank() == 2 && args.ids.rank() == 2);
+  TESSERA_CHECK(args.logits.dtype() == DType::kF32);
+  const int64_t top_k = args.ids.dim(1);
+  TESSERA_CHECK(top_k > 0 && top_k <= args.logits.dim(1));
+  TESSERA_CHECK(IsMatrix(args.ids, DType::kI32, args.logits.dim(0), top_k));
+  TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, args.logits.dim(0), top_k));
+}
+
+void Check(const MoePermuteArgs& args) {
+  TESSERA_CHECK(args.ids.rank() == 2 && args.ids.dtype() == DType::kI32 && args.num_experts > 0);
+  TESSERA_CHECK(IsVector(args.offsets, DType::kI32, args.num_experts + 1));
+  TESSERA_CHECK(IsVector(args.row_token, DType::kI32, args.ids.num_elements()));
+  TESSERA_CHECK(IsMatrix(args.positions, DType::kI32, args.ids.dim(0), args.ids.dim(1)));
+}
+
+void Check(const MoeFinalizeArgs& args) {
+  TESSERA_CHECK(args.y.rank() == 2 && args.positions.rank() == 2);
+  const int64_t tokens = args.positions.dim(0);
+  TESSERA_CHECK(IsMatrix(args.positions, DType::kI32, tokens, args.positions.dim(1)));
+  TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, tokens, args.positions.dim(1)));
+  TESSERA_CHECK(IsMatrix(args.out, args.y.dtype(), tokens, args.y.dim(1)));
+}
+
+void Check(const GatherRowsArgs& args) {
+  TESSERA_CHECK(args.x.rank() == 2 && args.rows.rank() == 1);
+  TESSERA_CHECK(IsVector(args.rows, DType::kI32, args.rows.dim(0)));
+  TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.rows.dim(0), args.x.dim(1)));
+}
+
+void Check(const ConcatColumnsArgs& args) {
+  TESSERA_CHECK(args.shards.rank() == 3 && args.shards.dtype() == DType::kF32);
+  TESSERA_CHECK(args.shards.contiguous() && args.out.rank() == 2);
+  TESSERA_CHECK(IsMatrix(args.out, DType::kF32, args.shards.dim(1), args.out.dim(1)));
+  TESSERA_CHECK(args.out.dim(1) <= args.shards.dim(0) * args.shards.dim(2));
+}
+
+void Check(const SampleArgs& args) {
+  TESSERA_CHECK(args.logits.rank() == 2 && args.logits.dtype() == DType::kF32);
+  const int64_t rows = args.logits.dim(0);
+  for (const ConstTensorView& view :
+       {ConstTensorView(args.forced), ConstTensorView(args.top_k), ConstTensorView(args.position),
+        ConstTensorView(args.num_logprobs), ConstTensorView(args.token),
+        ConstTensorView(args.rank)}) {
+    TESSERA_CHECK(IsVector(view, DType::kI32, rows));
+  }
+  for (const ConstTensorView& view :
+       {args.temperature, args.top_p, args.min_p, args.repetition_penalty, args.presence_penalty,
+        args.frequency_penalty, ConstTensorView(args.logprob)}) {
+    TESSERA_CHECK(IsVector(view, DType::kF32, rows));
+  }
+  TESSERA_CHECK(IsVector(args.seed, DType::kI64, rows));
+  TESSERA_CHECK(IsVector(args.pen_offsets, DType::kI32, rows + 1));
+  TESSERA_CHECK(IsVector(args.adj_offsets, DType::kI32, rows + 1));
+  if (args.top_tokens.empty()) return;
+  const int64_t alternatives = args.top_tokens.dim(1);
+  TESSERA_CHECK(IsMatrix(args.top_tokens, DType::kI32, rows, alternatives));
+  TESSERA_CHECK(IsMatrix(args.top_logprobs, DType::kF32, rows, alternatives));
+}
+
+absl::Status Check(const WeightSource& source) {
+  if (source.dtype != DType::kF32 && source.dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(absl::StrCat("weights cannot be kept as ",
+                                                   std::string(DTypeName(source.dtype)),
+                                                   "; use float32 or bfloat16"));
+  }
+  if (source.parts.empty() || source.pad_rows < 0) {
+    return absl::InvalidArgumentError("a weight needs at least one part and no negative padding");
+  }
+  for (const HostMatrix& part : source.parts) {
+    const bool known =
+        part.dtype == DType::kF32 || part.dtype == DType::kBF16 || part.dtype == DType::kF16;
+    if (!known) {
+      return absl::InvalidArgumentError("a weight must be stored as float32, bfloat16 or float16");
+    }
+    if (part.rows < 0 || part.cols <= 0 || part.cols != source.parts[0].cols ||
+        part.row_stride < part.cols || (part.data == nullptr && part.rows > 0)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "weight parts do not stack: a part of ", part.rows, " x ", part.cols, " (row stride ",
+          part.row_stride, ") under one with ", source.parts[0].cols, " columns"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tessera

@@ -1,0 +1,29 @@
+// The shape contracts of ops.h as code. Every backend calls Check first, so that a wrong shape is
+// found at the call that made it. Only views are looked at, never the memory behind them.
+#ifndef TESSERA_KERNELS_OP_CHECKS_H_
+#define TESSERA_KERNELS_OP_CHECKS_H_
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+// A violation is a CHECK failure.
+void Check(const EmbedArgs& args);
+void Check(const RmsNormArgs& args);
+void Check(const GemmArgs& args);
+void Check(const GroupedGemmArgs& args);
+void Check(const QkNormRopeStoreKvArgs& args);
+void Check(const PagedAttentionArgs& args);
+void Check(const SiluAndMulArgs& args);
+void Check(const RouteTopKArgs& args);
+void Check(const MoePermuteArgs& args);
+void Check(const MoeFinalizeArgs& args);
+void Check(const GatherRowsArgs& args);
+void Check(const ConcatColumnsArgs& args);
+void Check(const SampleArgs& args);
+// INVALID_ARGUMENT for a weight source no backend can hold.
+absl::Status Check(const WeightSource& source);
+
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_OP_CHECKS_H_

@@ -1,0 +1,42 @@
+#include "kernels/ops.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ref/ref_ops.h"
+
+namespace tessera {
+namespace {
+
+struct Backend {
+  std::string_view name;
+  std::unique_ptr<Ops> (*create)(const OpsOptions&);
+};
+
+constexpr Backend kBackends[] = {
+    {"ref", CreateRefOps},
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
+  if (options.num_threads < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a backend needs at least one thread, not ", options.num_threads));
+  }
+  for (const Backend& backend : kBackends) {
+    if (backend.name == options.backend) return backend.create(options);
+  }
+  std::string linked;
+  for (std::string_view name : LinkedBackends()) absl::StrAppend(&linked, " ", std::string(name));
+  return absl::InvalidArgumentError(absl::StrCat("no backend '", std::string(options.backend),
+                                                 "' in this program; it has:", linked));
+}
+
+std::vector<std::string_view> LinkedBackends() {
+  std::vector<std::string_view> names;
+  for (const Backend& backend : kBackends) names.push_back(backend.name);
+  return names;
+}
+
+}  // namespace tessera

@@ -1,0 +1,43 @@
+#include "kernels/ref/ref_ops.h"
+#include "kernels/ref/weight.h"
+
+namespace tessera::ref {
+namespace {
+
+double Dot(const float* x, const std::vector<float>& w) {
+  double sum = 0;
+  for (size_t k = 0; k < w.size(); ++k) sum += static_cast<double>(x[k]) * w[k];
+  return sum;
+}
+
+}  // namespace
+
+void Gemm(const GemmArgs& args) {
+  const auto& weight = static_cast<const RefWeight&>(*args.weight);
+  for (int64_t n = 0; n < weight.rows(); ++n) {
+    const std::vector<float> w = weight.Row(n);
+    const double bias = args.bias.empty() ? 0.0 : args.bias.as<float>()[n];
+    for (int64_t m = 0; m < args.x.dim(0); ++m) {
+      const float* x = args.x.as<float>() + m * args.x.stride0();
+      args.out.as<float>()[m * args.out.stride0() + n] = static_cast<float>(Dot(x, w) + bias);
+    }
+  }
+}
+
+void GroupedGemm(const GroupedGemmArgs& args) {
+  const int32_t* offsets = args.offsets.as<int32_t>();
+  for (size_t e = 0; e < args.experts.size(); ++e) {
+    if (offsets[e] == offsets[e + 1]) continue;
+    const auto& weight = static_cast<const RefWeight&>(*args.experts[e]);
+    for (int64_t n = 0; n < weight.rows(); ++n) {
+      const std::vector<float> w = weight.Row(n);
+      for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
+        const int64_t row = args.row_index.empty() ? r : args.row_index.as<int32_t>()[r];
+        const float* x = args.x.as<float>() + row * args.x.stride0();
+        args.out.as<float>()[r * args.out.stride0() + n] = static_cast<float>(Dot(x, w));
+      }
+    }
+  }
+}
+
+}  // namespace tessera::ref

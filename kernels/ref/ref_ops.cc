@@ -1,0 +1,56 @@
+#include "kernels/ref/ref_ops.h"
+
+#include "kernels/core/host_device.h"
+#include "kernels/core/status_macros.h"
+#include "kernels/op_checks.h"
+#include "kernels/ref/weight.h"
+
+namespace tessera {
+namespace {
+
+class RefOps : public Ops {
+ public:
+  std::string_view name() const override { return "ref"; }
+  Device& device() override { return device_; }
+  DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
+  absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
+    RETURN_IF_ERROR(Check(source));
+    return ref::RefWeight::Create(device_, source);
+  }
+
+  void Embed(const EmbedArgs& args) override { Execute(args, ref::Embed); }
+  void RmsNorm(const RmsNormArgs& args) override { Execute(args, ref::RmsNorm); }
+  void Gemm(const GemmArgs& args) override { Execute(args, ref::Gemm); }
+  void GroupedGemm(const GroupedGemmArgs& args) override { Execute(args, ref::GroupedGemm); }
+  void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args) override {
+    Execute(args, ref::QkNormRopeStoreKv);
+  }
+  void PagedAttention(const PagedAttentionArgs& args) override {
+    Execute(args, ref::PagedAttention);
+  }
+  void SiluAndMul(const SiluAndMulArgs& args) override { Execute(args, ref::SiluAndMul); }
+  void RouteTopK(const RouteTopKArgs& args) override { Execute(args, ref::RouteTopK); }
+  void MoePermute(const MoePermuteArgs& args) override { Execute(args, ref::MoePermute); }
+  void MoeFinalize(const MoeFinalizeArgs& args) override { Execute(args, ref::MoeFinalize); }
+  void GatherRows(const GatherRowsArgs& args) override { Execute(args, ref::GatherRows); }
+  void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, ref::ConcatColumns); }
+  void Sample(const SampleArgs& args) override { Execute(args, ref::Sample); }
+
+ private:
+  template <typename Args>
+  void Execute(const Args& args, void (*operation)(const Args&)) {
+    Check(args);
+    // A device that has failed executes nothing more: later inputs may be garbage.
+    if (device_.Synchronize().ok()) operation(args);
+  }
+
+  HostDevice device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> CreateRefOps(const OpsOptions& /*options*/) {
+  return std::make_unique<RefOps>();
+}
+
+}  // namespace tessera

@@ -1,0 +1,34 @@
+// The reference backend: every operation written as its formula, fp32 activations, reductions in
+// double, on the calling thread. The oracle other backends are compared with.
+#ifndef TESSERA_KERNELS_REF_REF_OPS_H_
+#define TESSERA_KERNELS_REF_REF_OPS_H_
+
+#include <memory>
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+std::unique_ptr<Ops> CreateRefOps(const OpsOptions& options);
+
+namespace ref {
+
+// One function per operation; views are ordinary host memory.
+void Embed(const EmbedArgs& args);
+void RmsNorm(const RmsNormArgs& args);
+void Gemm(const GemmArgs& args);
+void GroupedGemm(const GroupedGemmArgs& args);
+void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args);
+void PagedAttention(const PagedAttentionArgs& args);
+void SiluAndMul(const SiluAndMulArgs& args);
+void RouteTopK(const RouteTopKArgs& args);
+void MoePermute(const MoePermuteArgs& args);
+void MoeFinalize(const MoeFinalizeArgs& args);
+void GatherRows(const GatherRowsArgs& args);
+void ConcatColumns(const ConcatColumnsArgs& args);
+void Sample(const SampleArgs& args);
+
+}  // namespace ref
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_REF_REF_OPS_H_

@@ -1,0 +1,44 @@
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/ref/ref_ops.h"
+#include "kernels/ref/weight.h"
+
+namespace tessera::ref {
+
+void Embed(const EmbedArgs& args) {
+  const auto& table = static_cast<const RefWeight&>(*args.table);
+  for (int64_t t = 0; t < args.ids.dim(0); ++t) {
+    float* out = args.out.as<float>() + t * args.out.stride0();
+    const int64_t row = int64_t{args.ids.as<int32_t>()[t]} - args.vocab_begin;
+    if (row < 0 || row >= table.rows()) {
+      std::fill_n(out, table.cols(), 0.0F);
+    } else {
+      const std::vector<float> values = table.Row(row);
+      std::copy(values.begin(), values.end(), out);
+    }
+  }
+}
+
+void GatherRows(const GatherRowsArgs& args) {
+  const auto element = static_cast<int64_t>(SizeOf(args.x.dtype()));
+  for (int64_t i = 0; i < args.rows.dim(0); ++i) {
+    const int64_t row = args.rows.as<int32_t>()[i];
+    std::memcpy(args.out.as<char>() + i * args.out.stride0() * element,
+                args.x.as<char>() + row * args.x.stride0() * element, args.x.dim(1) * element);
+  }
+}
+
+void ConcatColumns(const ConcatColumnsArgs& args) {
+  const int64_t rows = args.shards.dim(1);
+  const int64_t width = args.shards.dim(2);
+  for (int64_t n = 0; n < rows; ++n) {
+    for (int64_t column = 0; column < args.out.dim(1); ++column) {
+      const int64_t shard = column / width;
+      args.out.as<float>()[n * args.out.stride0() + column] =
+          args.shards.as<float>()[(shard * rows + n) * width + column % width];
+    }
+  }
+}
+
+}  // namespace tessera::ref
