@@ -1,0 +1,162 @@
+#include "engine/checkpoint/checkpoint_check.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "engine/checkpoint/message.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kMaxListed = 20;
+constexpr std::string_view kHeadName = "lm_head.weight";
+
+std::string LayerPrefix(int32_t layer) { return Message("model.layers.", layer, "."); }
+
+void AddAttention(const ModelConfig& config, int32_t layer, std::vector<ExpectedTensor>& tensors) {
+  const std::string prefix = LayerPrefix(layer);
+  const std::string attention = prefix + "self_attn.";
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_size = int64_t{config.num_attention_heads} * config.head_dim;
+  const int64_t kv_size = int64_t{config.num_key_value_heads} * config.head_dim;
+  const auto add_linear = [&](std::string_view name, int64_t out, int64_t in) {
+    tensors.push_back({Message(attention, name, ".weight"), {out, in}});
+    if (config.attention_bias) tensors.push_back({Message(attention, name, ".bias"), {out}});
+  };
+  tensors.push_back({prefix + "input_layernorm.weight", {hidden}});
+  add_linear("q_proj", q_size, hidden);
+  add_linear("k_proj", kv_size, hidden);
+  add_linear("v_proj", kv_size, hidden);
+  add_linear("o_proj", hidden, q_size);
+  tensors.push_back({attention + "q_norm.weight", {config.head_dim}});
+  tensors.push_back({attention + "k_norm.weight", {config.head_dim}});
+  tensors.push_back({prefix + "post_attention_layernorm.weight", {hidden}});
+}
+
+// A gated MLP: the dense one or one expert.
+void AddMlp(const std::string& prefix, int64_t width, int64_t hidden,
+            std::vector<ExpectedTensor>& tensors) {
+  tensors.push_back({prefix + "gate_proj.weight", {width, hidden}});
+  tensors.push_back({prefix + "up_proj.weight", {width, hidden}});
+  tensors.push_back({prefix + "down_proj.weight", {hidden, width}});
+}
+
+// fused: the experts of the layer are in two tensors.
+void AddFeedForward(const ModelConfig& config, int32_t layer, bool fused,
+                    std::vector<ExpectedTensor>& tensors) {
+  const std::string prefix = LayerPrefix(layer) + "mlp.";
+  const int64_t hidden = config.hidden_size;
+  const int64_t width = config.moe_intermediate_size;
+  if (!config.layer_is_moe[static_cast<size_t>(layer)]) {
+    AddMlp(prefix, config.intermediate_size, hidden, tensors);
+    return;
+  }
+  tensors.push_back({prefix + "gate.weight", {config.num_experts, hidden}});
+  if (fused) {
+    tensors.push_back({FusedGateUpName(layer), {config.num_experts, 2 * width, hidden}});
+    tensors.push_back({FusedDownName(layer), {config.num_experts, hidden, width}});
+    return;
+  }
+  for (int32_t expert = 0; expert < config.num_experts; ++expert) {
+    AddMlp(Message(prefix, "experts.", expert, "."), width, hidden, tensors);
+  }
+}
+
+template <typename IsFused>
+std::vector<ExpectedTensor> ListTensors(const ModelConfig& config, const IsFused& is_fused) {
+  const std::vector<int64_t> embedding_shape = {config.vocab_size, config.hidden_size};
+  std::vector<ExpectedTensor> tensors;
+  tensors.push_back({"model.embed_tokens.weight", embedding_shape});
+  for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    AddAttention(config, layer, tensors);
+    AddFeedForward(config, layer, is_fused(layer), tensors);
+  }
+  tensors.push_back({"model.norm.weight", {config.hidden_size}});
+  if (!config.tie_word_embeddings) tensors.push_back({std::string(kHeadName), embedding_shape});
+  return tensors;
+}
+
+bool IsWeightType(const SafetensorsEntry& entry) {
+  return entry.dtype == DType::kBF16 || entry.dtype == DType::kF16 || entry.dtype == DType::kF32;
+}
+
+// What is wrong with the tensor; empty when nothing is.
+std::string FindFault(const ExpectedTensor& expected, const StoredTensor& stored) {
+  if (stored.file == nullptr) return "missing";
+  if (stored.entry->shape != expected.shape) {
+    return Message("has shape ", ShapeText(stored.entry->shape), ", config.json asks for ",
+                   ShapeText(expected.shape));
+  }
+  if (!IsWeightType(*stored.entry)) {
+    return Message("has dtype ", stored.entry->dtype_name,
+                   ", which is not supported here; BF16, F16 and F32 are");
+  }
+  return "";
+}
+
+void AddError(std::string_view path, std::string_view name, std::string_view what,
+              CheckpointReport& report) {
+  ++report.num_errors;
+  if (report.errors.size() == kMaxListed) return;
+  report.errors.push_back(Message(path, ": tensor ", PrintableName(name), ": ", what));
+}
+
+void WarnAboutSurplus(const ModelConfig& config, const Checkpoint& checkpoint,
+                      const std::vector<ExpectedTensor>& expected, CheckpointReport& report) {
+  absl::flat_hash_set<std::string_view> known;
+  known.reserve(expected.size());
+  for (const ExpectedTensor& tensor : expected) known.insert(tensor.name);
+  size_t surplus = 0;
+  for (const std::string_view name : checkpoint.names()) {
+    if (known.contains(name) || (name == kHeadName && config.tie_word_embeddings)) continue;
+    if (++surplus > kMaxListed) continue;
+    report.warnings.push_back(Message(checkpoint.Find(name).file->path(), ": tensor ",
+                                      PrintableName(name), ": not used by this model"));
+  }
+  if (surplus > kMaxListed) {
+    report.warnings.push_back(Message(checkpoint.index_path(), ": ", surplus - kMaxListed,
+                                      " more tensors are not used by this model"));
+  }
+}
+
+}  // namespace
+
+std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
+  return ListTensors(config, [](int32_t) { return false; });
+}
+
+std::string FusedGateUpName(int32_t layer) {
+  return LayerPrefix(layer) + "mlp.experts.gate_up_proj";
+}
+
+std::string FusedDownName(int32_t layer) { return LayerPrefix(layer) + "mlp.experts.down_proj"; }
+
+bool HasFusedExperts(const Checkpoint& checkpoint, int32_t layer) {
+  return checkpoint.Contains(FusedGateUpName(layer));
+}
+
+absl::Status CheckpointReport::status() const {
+  if (ok()) return absl::OkStatus();
+  std::string message = errors.front();
+  if (num_errors > 1) message += Message(" (and ", num_errors - 1, " more)");
+  return absl::InvalidArgumentError(message);
+}
+
+CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint) {
+  CheckpointReport report;
+  report.warnings = checkpoint.warnings();
+  const std::vector<ExpectedTensor> expected =
+      ListTensors(config, [&](int32_t layer) { return HasFusedExperts(checkpoint, layer); });
+  for (const ExpectedTensor& tensor : expected) {
+    const StoredTensor stored = checkpoint.Find(tensor.name);
+    const std::string fault = FindFault(tensor, stored);
+    if (fault.empty()) continue;
+    const std::string& path =
+        stored.file == nullptr ? checkpoint.index_path() : stored.file->path();
+    AddError(path, tensor.name, fault, report);
+  }
+  WarnAboutSurplus(config, checkpoint, expected, report);
+  return report;
+}
+
+}  // namespace tessera

@@ -1,0 +1,51 @@
+// Does a checkpoint hold the tensors its configuration asks for?
+#ifndef TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
+#define TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/model/model_config.h"
+
+namespace tessera {
+
+struct ExpectedTensor {
+  std::string name;            // as Hugging Face stores it
+  std::vector<int64_t> shape;  // a linear weight is [out_features, in_features]
+
+  bool operator==(const ExpectedTensor&) const = default;
+};
+
+// The stored tensors of a model, layer by layer, with one weight per expert and projection. No
+// lm_head when it is tied.
+std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
+
+// Names of the fused layout, all experts of a layer in two tensors:
+// gate_up_proj [num_experts, 2 * moe_intermediate_size, hidden_size] holds the gate rows of an
+// expert, then its up rows; down_proj [num_experts, hidden_size, moe_intermediate_size].
+std::string FusedGateUpName(int32_t layer);
+std::string FusedDownName(int32_t layer);
+// The experts of this layer are stored in the fused layout.
+bool HasFusedExperts(const Checkpoint& checkpoint, int32_t layer);
+
+struct CheckpointReport {
+  std::vector<std::string> errors;    // "FILE: tensor NAME: what is wrong", at most 20
+  std::vector<std::string> warnings;  // surplus tensors, oddities of the index
+  int64_t num_errors = 0;             // all of them
+
+  bool ok() const { return num_errors == 0; }
+  // The first error as InvalidArgument, with the number of others.
+  absl::Status status() const;
+};
+
+// Compares names, shapes and types (BF16, F16 or F32) with what the configuration implies; reads
+// no weights. Both layouts of experts are accepted, layer by layer. An lm_head beside tied
+// embeddings is silently ignored.
+CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
