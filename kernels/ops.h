@@ -181,14 +181,16 @@ struct ConcatColumnsArgs {
 //    l -= frequency * output_count + (output_count > 0 ? presence : 0).
 // 3. adjustments (adj_*): l += value (-inf bans); in list order.
 // 4. temperature 0 (or < 1e-5): argmax, lowest id on ties. Otherwise l /= temperature, then keep
-// the
-//    top_k largest (0 = all; ties at the limit: lower ids), then the smallest prefix of
-//    the descending order whose probability reaches top_p (at least one), then those with
+//    the top_k largest (0 = all; ties at the limit: lower ids), then the smallest prefix of the
+//    descending order whose share of what top_k left reaches top_p (at least one), then those with
 //    probability >= min_p * the largest. Draw by Gumbel-max: argmax of l + g(seed, position, id)
 //    with g = -log(-log(u)) and u from Philox 4x32-10 keyed by (seed, position, id)
 //    (kernels/core/philox.h), so a request draws the same token in any batch and any layout.
 // 5. forced[n] >= 0 replaces steps 2-4: that token is the result (its raw logprob is reported).
-// A row whose tokens are all banned or whose logits hold NaN yields token -1.
+// Rank and alternatives: equal logits by ascending id. Row n fills num_logprobs[n] alternatives (-1
+// and -inf beyond the vocabulary) and leaves the rest of its K untouched.
+// A row whose tokens are all banned or whose logits hold NaN or +inf yields token -1, logprob -inf,
+// rank 0; in the latter case the alternatives are -1 and -inf too.
 struct SampleArgs {
   TensorView logits;                   // [N, V] f32, scratch after the call
   ConstTensorView forced;              // [N] int, -1 = sample
@@ -209,8 +211,9 @@ struct SampleArgs {
   ConstTensorView adj_values;          // [A] f32
   ConstTensorView num_logprobs;        // [N] int: alternatives wanted, -1 = no logprobs at all
   TensorView token;                    // [N] int out
-  TensorView logprob;                  // [N] f32 out (untouched for rows with num_logprobs -1)
-  TensorView rank;                     // [N] int out, 1 = most likely
+  // Untouched for rows with num_logprobs -1:
+  TensorView logprob;       // [N] f32 out
+  TensorView rank;          // [N] int out, 1 = most likely
   TensorView top_tokens;    // [N, K] int out, K = largest num_logprobs (may be 0: empty view)
   TensorView top_logprobs;  // [N, K] f32 out
 };

@@ -71,6 +71,7 @@ int32_t Draw(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
     for (float& l : logits) l /= temperature;
   }
   const std::vector<int32_t> order = Descending(logits);
+  if (std::any_of(logits.begin(), logits.end(), [](float l) { return std::isnan(l); })) return -1;
   if (logits[order[0]] == -kInfinity) return -1;
   if (greedy || logits[order[0]] == kInfinity) return order[0];
   const auto seed = static_cast<uint64_t>(args.seed.as<int64_t>()[n]);
@@ -81,7 +82,7 @@ int32_t Draw(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
   for (size_t i = 0; i < kept; ++i) {
     const double u = UniformFromSeed(seed, position, order[i]);
     const double score = logits[order[i]] - std::log(-std::log(u));
-    if (score > best_score) {
+    if (score > best_score || (score == best_score && order[i] < best)) {
       best = order[i];
       best_score = score;
     }

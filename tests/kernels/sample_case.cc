@@ -1,0 +1,140 @@
+#include "tests/kernels/sample_case.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "kernels/core/host_device.h"
+#include "kernels/sampling/sample_row.h"
+
+namespace tessera::test {
+namespace {
+
+template <typename T>
+std::vector<T> Collect(const std::vector<SampleRowCase>& rows, T SampleRowCase::*field) {
+  std::vector<T> values;
+  for (const SampleRowCase& row : rows) values.push_back(row.*field);
+  return values;
+}
+
+// Lists of (token, value) of all rows, end to end.
+template <typename Value>
+struct Lists {
+  explicit Lists(const std::vector<SampleRowCase>& rows,
+                 std::vector<std::pair<int32_t, Value>> SampleRowCase::*field) {
+    for (const SampleRowCase& row : rows) {
+      for (const auto& [token, value] : row.*field) {
+        tokens.push_back(token);
+        values.push_back(value);
+      }
+      offsets.push_back(static_cast<int32_t>(tokens.size()));
+    }
+  }
+  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
+
+  std::vector<int32_t> offsets{0};
+  std::vector<int32_t> tokens;
+  std::vector<Value> values;
+};
+
+std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase>& rows,
+                                 const std::function<void(const SampleArgs&)>& sample) {
+  const auto n = static_cast<int64_t>(rows.size());
+  const auto vocab = static_cast<int64_t>(rows[0].logits.size());
+  std::vector<float> logits;
+  int64_t alternatives = 0;
+  for (const SampleRowCase& row : rows) {
+    logits.insert(logits.end(), row.logits.begin(), row.logits.end());
+    alternatives = std::max<int64_t>(alternatives, row.num_logprobs);
+  }
+  const auto ints = [&](int32_t SampleRowCase::*field) {
+    return TestTensor::Ints(device, {n}, Collect(rows, field));
+  };
+  const auto floats = [&](float SampleRowCase::*field) {
+    return TestTensor(device, DType::kF32, {n}, Collect(rows, field));
+  };
+  const Lists<int32_t> penalties(rows, &SampleRowCase::penalties);
+  const Lists<float> adjustments(rows, &SampleRowCase::adjustments);
+  const TestTensor logits_tensor(device, DType::kF32, {n, vocab}, logits);
+  const TestTensor forced = ints(&SampleRowCase::forced);
+  const TestTensor temperature = floats(&SampleRowCase::temperature);
+  const TestTensor top_k = ints(&SampleRowCase::top_k);
+  const TestTensor top_p = floats(&SampleRowCase::top_p);
+  const TestTensor min_p = floats(&SampleRowCase::min_p);
+  const TestTensor repetition = floats(&SampleRowCase::repetition_penalty);
+  const TestTensor presence = floats(&SampleRowCase::presence_penalty);
+  const TestTensor frequency = floats(&SampleRowCase::frequency_penalty);
+  const TestTensor seed = TestTensor::Longs(device, Collect(rows, &SampleRowCase::seed));
+  const TestTensor position = ints(&SampleRowCase::position);
+  const TestTensor pen_offsets = TestTensor::Ints(device, {n + 1}, penalties.offsets);
+  const TestTensor pen_tokens = TestTensor::Ints(device, {penalties.size()}, penalties.tokens);
+  const TestTensor pen_counts = TestTensor::Ints(device, {penalties.size()}, penalties.values);
+  const TestTensor adj_offsets = TestTensor::Ints(device, {n + 1}, adjustments.offsets);
+  const TestTensor adj_tokens = TestTensor::Ints(device, {adjustments.size()}, adjustments.tokens);
+  const TestTensor adj_values(device, DType::kF32, {adjustments.size()}, adjustments.values);
+  const TestTensor num_logprobs = ints(&SampleRowCase::num_logprobs);
+  const TestTensor token(device, DType::kI32, {n});
+  const TestTensor logprob(device, DType::kF32, {n});
+  const TestTensor rank(device, DType::kI32, {n});
+  const TestTensor top_tokens(device, DType::kI32, {n, alternatives});
+  const TestTensor top_logprobs(device, DType::kF32, {n, alternatives});
+  SampleArgs args{.logits = logits_tensor,
+                  .forced = forced,
+                  .temperature = temperature,
+                  .top_k = top_k,
+                  .top_p = top_p,
+                  .min_p = min_p,
+                  .repetition_penalty = repetition,
+                  .presence_penalty = presence,
+                  .frequency_penalty = frequency,
+                  .seed = seed,
+                  .position = position,
+                  .pen_offsets = pen_offsets,
+                  .pen_tokens = pen_tokens,
+                  .pen_counts = pen_counts,
+                  .adj_offsets = adj_offsets,
+                  .adj_tokens = adj_tokens,
+                  .adj_values = adj_values,
+                  .num_logprobs = num_logprobs,
+                  .token = token,
+                  .logprob = logprob,
+                  .rank = rank,
+                  .top_tokens = {},
+                  .top_logprobs = {}};
+  if (alternatives > 0) {
+    args.top_tokens = top_tokens;
+    args.top_logprobs = top_logprobs;
+  }
+  sample(args);
+  const std::vector<int32_t> tokens = token.Ints();
+  const std::vector<float> logprobs = logprob.Floats();
+  const std::vector<int32_t> ranks = rank.Ints();
+  const std::vector<int32_t> all_top_tokens = top_tokens.Ints();
+  const std::vector<float> all_top_logprobs = top_logprobs.Floats();
+  logits_tensor.Floats();  // Checks its guards; the rows themselves are scratch.
+  std::vector<SampledRow> sampled;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t begin = i * alternatives;
+    sampled.push_back(
+        {tokens[i],
+         logprobs[i],
+         ranks[i],
+         {all_top_tokens.begin() + begin, all_top_tokens.begin() + begin + alternatives},
+         {all_top_logprobs.begin() + begin, all_top_logprobs.begin() + begin + alternatives}});
+  }
+  return sampled;
+}
+
+}  // namespace
+
+std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows) {
+  return SampleOn(ops.device(), rows, [&](const SampleArgs& args) { ops.Sample(args); });
+}
+
+std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows) {
+  HostDevice device;
+  return SampleOn(device, rows, [&](const SampleArgs& args) {
+    for (int64_t n = 0; n < args.logits.dim(0); ++n) SampleRow(args, n);
+  });
+}
+
+}  // namespace tessera::test

@@ -1,0 +1,328 @@
+// Sampling: the naive sampler against exact distributions, everything else against the naive one.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "tests/kernels/op_test.h"
+#include "tests/kernels/sample_case.h"
+
+namespace tessera::test {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLogprobTolerance = 2e-5F;
+
+using Sampler = std::function<std::vector<SampledRow>(const std::vector<SampleRowCase>&)>;
+
+class SampleTest : public OpTest {
+ protected:
+  std::vector<SampledRow> Run(const std::vector<SampleRowCase>& rows) {
+    return Sample(ops(), rows);
+  }
+};
+TESSERA_OP_TEST_SUITE(SampleTest);
+
+SampleRowCase Row(std::vector<float> logits) {
+  SampleRowCase row;
+  row.logits = std::move(logits);
+  return row;
+}
+
+// Probabilities of the kept tokens after steps 1 to 4, written out for a small vocabulary.
+std::vector<double> ExactDistribution(const SampleRowCase& row) {
+  std::vector<double> l(row.logits.begin(), row.logits.end());
+  for (const auto& [token, count] : row.penalties) {
+    l[token] = l[token] > 0 ? l[token] / row.repetition_penalty : l[token] * row.repetition_penalty;
+    l[token] -= row.frequency_penalty * count + (count > 0 ? row.presence_penalty : 0);
+  }
+  for (const auto& [token, value] : row.adjustments) l[token] += value;
+  std::vector<int> order(l.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return l[a] > l[b]; });
+  std::vector<double> p(l.size());
+  for (size_t i = 0; i < l.size(); ++i) p[i] = std::exp((l[i] - l[order[0]]) / row.temperature);
+  size_t kept = row.top_k > 0 ? std::min<size_t>(row.top_k, l.size()) : l.size();
+  double total = 0;
+  for (size_t i = 0; i < kept; ++i) total += p[order[i]];
+  double prefix = 0;
+  for (size_t i = 0; i < kept && row.top_p < 1; ++i) {
+    prefix += p[order[i]];
+    if (prefix >= row.top_p * total) kept = i + 1;
+  }
+  while (kept > 1 && p[order[kept - 1]] < row.min_p) --kept;
+  for (size_t i = kept; i < l.size(); ++i) p[order[i]] = 0;
+  const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+  for (double& value : p) value /= sum;
+  return p;
+}
+
+// Draws 4000 tokens at as many positions and compares their counts with `expected`.
+void ExpectDistribution(const Sampler& sampler, SampleRowCase row) {
+  constexpr int kDraws = 4000;
+  const std::vector<double> expected = ExactDistribution(row);
+  std::vector<SampleRowCase> rows(kDraws, row);
+  for (int i = 0; i < kDraws; ++i) {
+    rows[i].seed = 17 + i % 7;
+    rows[i].position = i;
+  }
+  std::vector<int> counts(expected.size());
+  for (const SampledRow& sampled : sampler(rows)) {
+    ASSERT_GE(sampled.token, 0);
+    ++counts[sampled.token];
+  }
+  double chi_square = 0;
+  int freedom = -1;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (expected[i] == 0) {
+      EXPECT_EQ(counts[i], 0) << "token " << i << " was cut off";
+      continue;
+    }
+    const double mean = expected[i] * kDraws;
+    chi_square += (counts[i] - mean) * (counts[i] - mean) / mean;
+    ++freedom;
+  }
+  // Wilson-Hilferty: the quantile of chi-square at p = 0.0005 for the freedom at hand.
+  const double k = std::max(1, freedom);
+  const double cube = 1 - 2 / (9 * k) + 3.29 * std::sqrt(2 / (9 * k));
+  EXPECT_LT(chi_square, k * cube * cube * cube) << freedom << " degrees of freedom";
+}
+
+const std::vector<float> kLogits{1.0F, 0.5F, -0.3F, 2.0F, 0.0F, 1.5F, -1.0F, 1.9F, 0.7F};
+
+TEST_P(SampleTest, DrawsFollowTheExactDistributions) {
+  const Sampler sampler = [&](const auto& rows) { return Run(rows); };
+  SampleRowCase row = Row(kLogits);
+  {
+    SCOPED_TRACE("plain");
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("temperature");
+    row.temperature = 0.6F;
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("top_k");
+    row.top_k = 4;
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("top_k and top_p");
+    row.top_p = 0.7F;
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("top_p");
+    row.top_k = 0;
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("min_p");
+    row.top_p = 1.0F;
+    row.min_p = 0.3F;
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("penalties and adjustments");
+    row.min_p = 0.0F;
+    row.repetition_penalty = 1.3F;
+    row.presence_penalty = 0.2F;
+    row.frequency_penalty = 0.1F;
+    row.penalties = {{3, 2}, {2, 0}, {7, 1}};
+    row.adjustments = {{4, 1.5F}, {5, -kInfinity}, {4, -0.5F}};
+    ExpectDistribution(sampler, row);
+  }
+}
+
+TEST_P(SampleTest, PenaltiesFollowTheTable) {
+  struct Case {
+    float logit;
+    float repetition;
+    float presence;
+    float frequency;
+    int32_t count;
+    float expected;
+  };
+  // A second token at the expected logit: with a hair more it must win, with a hair less not.
+  for (const Case& c : {Case{2, 2, 0, 0, 0, 1}, Case{-2, 2, 0, 0, 0, -4}, Case{2, 1, 0.5F, 0, 0, 2},
+                        Case{2, 1, 0.5F, 0, 3, 1.5F}, Case{2, 1, 0, 0.25F, 3, 1.25F},
+                        Case{2, 2, 0.5F, 0.25F, 2, 0}, Case{2, 1, -0.5F, -0.25F, 2, 3}}) {
+    for (const float margin : {-1e-3F, 1e-3F}) {
+      SampleRowCase row = Row({c.logit, c.expected + margin});
+      row.temperature = 0;
+      row.repetition_penalty = c.repetition;
+      row.presence_penalty = c.presence;
+      row.frequency_penalty = c.frequency;
+      row.penalties = {{0, c.count}};
+      EXPECT_EQ(Run({row})[0].token, margin > 0 ? 1 : 0) << "expected logit " << c.expected;
+    }
+  }
+}
+
+TEST_P(SampleTest, GreedyTakesTheLowestOfEqualLogits) {
+  SampleRowCase row = Row(std::vector<float>(500, -0.0F));
+  row.temperature = 0;
+  row.logits[70] = row.logits[300] = 0.0F;  // Equal to -0.
+  EXPECT_EQ(Run({row})[0].token, 0);
+  row.logits[70] = row.logits[300] = 1.0F;
+  EXPECT_EQ(Run({row})[0].token, 70);
+}
+
+TEST_P(SampleTest, RowsWithoutAnAnswerYieldMinusOne) {
+  std::vector<SampleRowCase> rows(5, Row(kLogits));
+  for (SampleRowCase& row : rows) row.num_logprobs = 2;
+  rows[0].logits[4] = std::nanf("");
+  rows[1].logits[4] = -std::nanf("");
+  rows[2].logits[4] = kInfinity;
+  rows[2].forced = 1;
+  rows[3].logits.assign(kLogits.size(), -kInfinity);
+  for (int32_t i = 0; i < 9; ++i) rows[4].adjustments.push_back({i, -kInfinity});
+  for (const float temperature : {0.0F, 1.0F}) {
+    for (SampleRowCase& row : rows) row.temperature = temperature;
+    const std::vector<SampledRow> sampled = Run(rows);
+    for (const SampledRow& row : sampled) {
+      EXPECT_EQ(row.token, -1);
+      EXPECT_EQ(row.logprob, -kInfinity);
+      EXPECT_EQ(row.rank, 0);
+    }
+    EXPECT_EQ(sampled[0].top_tokens, (std::vector<int32_t>{-1, -1}));
+    EXPECT_EQ(sampled[4].top_tokens, (std::vector<int32_t>{3, 7})) << "its raw logits are sound";
+  }
+}
+
+TEST_P(SampleTest, ReportsRawLogprobsRanksAndAlternatives) {
+  std::vector<SampleRowCase> rows(4, Row({1.0F, 3.0F, 3.0F, 0.0F}));
+  rows[0].forced = 2;
+  rows[0].num_logprobs = 3;
+  rows[0].temperature = 0.1F;
+  rows[1].forced = 3;
+  rows[1].num_logprobs = 0;
+  rows[2].temperature = 0;
+  rows[2].adjustments = {{0, 100.0F}};  // Changes the token, not what is reported of it.
+  rows[2].num_logprobs = 6;
+  rows[3].temperature = 0;
+  const std::vector<SampledRow> sampled = Run(rows);
+  const double total = std::log(std::exp(1.0) + 2 * std::exp(3.0) + 1);
+  EXPECT_EQ(sampled[0].token, 2);
+  EXPECT_NEAR(sampled[0].logprob, 3 - total, kLogprobTolerance);
+  EXPECT_EQ(sampled[0].rank, 2);
+  EXPECT_EQ(sampled[0].top_tokens, (std::vector<int32_t>{1, 2, 0, -1, -1, -1}));
+  EXPECT_NEAR(sampled[0].top_logprobs[2], 1 - total, kLogprobTolerance);
+  EXPECT_TRUE(std::isnan(sampled[0].top_logprobs[3])) << "more than asked was written";
+  EXPECT_EQ(sampled[1].token, 3);
+  EXPECT_EQ(sampled[1].rank, 4);
+  EXPECT_EQ(sampled[2].token, 0);
+  EXPECT_EQ(sampled[2].rank, 3);
+  EXPECT_NEAR(sampled[2].logprob, 1 - total, kLogprobTolerance);
+  EXPECT_EQ(sampled[2].top_tokens, (std::vector<int32_t>{1, 2, 0, 3, -1, -1}));
+  EXPECT_EQ(sampled[2].top_logprobs[5], -kInfinity);
+  EXPECT_EQ(sampled[3].token, 1);
+  EXPECT_TRUE(std::isnan(sampled[3].logprob)) << "no logprobs were wanted";
+  EXPECT_EQ(sampled[3].rank, -1) << "the poison";
+}
+
+SampleRowCase RandomRow(Random& random, int64_t vocab) {
+  SampleRowCase row = Row(random.Normals(vocab, random.Chance(0.5) ? 1.0F : 6.0F));
+  if (random.Chance(0.3)) {
+    for (float& l : row.logits) l = std::round(l);  // Ties, also at every limit.
+  }
+  if (random.Chance(0.3)) {
+    for (float& l : row.logits) l = random.Chance(0.3) ? -kInfinity : l;
+  }
+  row.logits[random.Int(0, vocab - 1)] = 5.0F;  // At least one token is possible.
+  row.temperature = random.Chance(0.3) ? 0.0F : 0.1F * static_cast<float>(random.Int(1, 20));
+  if (random.Chance(0.5)) row.top_k = static_cast<int32_t>(random.OneOf({1, 2, 20, 64, 1024}));
+  if (random.Chance(0.5)) row.top_p = 0.05F * static_cast<float>(random.Int(0, 20));
+  if (random.Chance(0.3)) row.min_p = 0.02F * static_cast<float>(random.Int(1, 20));
+  row.seed = random.Int(0, int64_t{1} << 62);
+  row.position = static_cast<int32_t>(random.Int(0, 40000));
+  if (random.Chance(0.5)) {
+    row.repetition_penalty = 1.2F;
+    row.presence_penalty = 0.5F;
+    row.frequency_penalty = 0.3F;
+    const int64_t first = random.Int(0, vocab - 1);
+    for (int64_t token = first; token < std::min(vocab, first + 20); token += 3) {
+      row.penalties.push_back(
+          {static_cast<int32_t>(token), static_cast<int32_t>(random.Int(0, 4))});
+    }
+  }
+  for (int64_t i = random.Int(0, 3); i > 0; --i) {
+    row.adjustments.push_back({static_cast<int32_t>(random.Int(0, vocab - 1)),
+                               random.Chance(0.3) ? -kInfinity : random.Normal(5.0F)});
+  }
+  if (random.Chance(0.2)) row.forced = static_cast<int32_t>(random.Int(0, vocab - 1));
+  row.num_logprobs = static_cast<int32_t>(random.OneOf({-1, 0, 1, 5, 20}));
+  return row;
+}
+
+void ExpectSame(const std::vector<SampledRow>& actual, const std::vector<SampledRow>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  const auto near = [](float a, float b) {
+    return a == b || (std::isnan(a) && std::isnan(b)) ||
+           std::abs(a - b) <= kLogprobTolerance * (1 + std::abs(b));
+  };
+  for (size_t n = 0; n < actual.size(); ++n) {
+    EXPECT_EQ(actual[n].token, expected[n].token) << "row " << n;
+    EXPECT_EQ(actual[n].rank, expected[n].rank) << "row " << n;
+    EXPECT_EQ(actual[n].top_tokens, expected[n].top_tokens) << "row " << n;
+    EXPECT_PRED2(near, actual[n].logprob, expected[n].logprob) << "row " << n;
+    for (size_t j = 0; j < actual[n].top_logprobs.size(); ++j) {
+      EXPECT_PRED2(near, actual[n].top_logprobs[j], expected[n].top_logprobs[j]) << "row " << n;
+    }
+  }
+}
+
+void ExpectSameAsReference(const Sampler& sampler, int cases) {
+  const std::unique_ptr<Ops> reference = *CreateOps({.backend = "ref", .num_threads = 1});
+  ForSeeds(cases, [&](Random& random) {
+    const int64_t vocab = random.OneOf({1, 2, 63, 64, 65, 300, 1000, 5003});
+    std::vector<SampleRowCase> rows;
+    for (int64_t n = random.Int(1, 9); n > 0; --n) rows.push_back(RandomRow(random, vocab));
+    ExpectSame(sampler(rows), Sample(*reference, rows));
+  });
+}
+
+TEST_P(SampleTest, EqualsTheReference) {
+  ExpectSameAsReference([&](const auto& rows) { return Run(rows); }, 60);
+}
+
+TEST(SampleRowTest, EqualsTheReference) { ExpectSameAsReference(SampleByRow, 300); }
+
+TEST(SampleRowTest, EqualsTheReferenceOnARealVocabulary) {
+  const std::unique_ptr<Ops> reference = *CreateOps({.backend = "ref", .num_threads = 1});
+  ForSeeds(6, [&](Random& random) {
+    const std::vector<SampleRowCase> rows{RandomRow(random, 151936), RandomRow(random, 151936)};
+    ExpectSame(SampleByRow(rows), Sample(*reference, rows));
+  });
+}
+
+TEST(SampleRowTest, DrawsFollowTheExactDistribution) {
+  ExpectDistribution(SampleByRow, Row(kLogits));
+  SampleRowCase row = Row(kLogits);
+  row.top_k = 5;
+  row.top_p = 0.8F;
+  row.temperature = 1.5F;
+  ExpectDistribution(SampleByRow, row);
+}
+
+// A request draws the same token alone, in a batch, and in any row of it.
+TEST_P(SampleTest, ARowDoesNotDependOnTheOthers) {
+  ForSeeds(5, [&](Random& random) {
+    std::vector<SampleRowCase> rows;
+    for (int n = 0; n < 6; ++n) rows.push_back(RandomRow(random, 777));
+    for (SampleRowCase& row : rows) row.num_logprobs = 5;
+    const std::vector<SampledRow> together = Run(rows);
+    for (size_t n = 0; n < rows.size(); ++n) {
+      const SampledRow alone = Run({rows[n]})[0];
+      EXPECT_EQ(alone.token, together[n].token);
+      EXPECT_EQ(alone.logprob, together[n].logprob);
+      EXPECT_EQ(alone.top_logprobs, together[n].top_logprobs);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace tessera::test
