@@ -1,0 +1,86 @@
+#include "parallel/host_communicator.h"
+
+#include <utility>
+#include <vector>
+
+#include "kernels/core/dtype.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+bool Summable(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
+
+// Parts with device addresses; the closures of the queue resolve them.
+std::vector<HostPart> CheckedParts(absl::Span<const AllToAllPart> parts, int size) {
+  std::vector<HostPart> checked;
+  checked.reserve(parts.size());
+  for (const AllToAllPart& part : parts) {
+    TESSERA_CHECK(part.in.contiguous() && part.out.contiguous());
+    TESSERA_CHECK(part.in.dim(0) == part.out.dim(0) && part.in.dim(0) % size == 0);
+    const auto row_bytes = part.in.row_size() * static_cast<int64_t>(SizeOf(part.in.dtype()));
+    TESSERA_CHECK(row_bytes ==
+                  part.out.row_size() * static_cast<int64_t>(SizeOf(part.out.dtype())));
+    checked.push_back({part.in.as<char>(), part.out.as<char>(), row_bytes, part.in.dim(0) / size});
+  }
+  return checked;
+}
+
+void Resolve(Device* device, std::vector<HostPart>& parts) {
+  for (HostPart& part : parts) {
+    part.in = static_cast<const char*>(device->Access(static_cast<const void*>(part.in)));
+    part.out = static_cast<char*>(device->Access(static_cast<void*>(part.out)));
+  }
+}
+
+}  // namespace
+
+void HostCommunicator::AllReduce(TensorView data) {
+  TESSERA_CHECK(data.contiguous() && Summable(data.dtype()));
+  Enqueue(
+      [this, data] { return ReduceHost(Host(data.data()), data.num_elements(), data.dtype()); });
+}
+
+void HostCommunicator::AllGather(ConstTensorView in, TensorView out) {
+  TESSERA_CHECK(in.contiguous() && out.contiguous() && in.num_bytes() * size_ == out.num_bytes());
+  Enqueue(
+      [this, in, out] { return GatherHost(Host(in.data()), Host(out.data()), in.num_bytes()); });
+}
+
+void HostCommunicator::ReduceScatter(ConstTensorView in, TensorView out) {
+  TESSERA_CHECK(in.contiguous() && out.contiguous() && Summable(in.dtype()));
+  TESSERA_CHECK(in.dtype() == out.dtype() && in.num_elements() == out.num_elements() * size_);
+  Enqueue([this, in, out] {
+    return ReduceScatterHost(Host(in.data()), Host(out.data()), out.num_elements(), in.dtype());
+  });
+}
+
+void HostCommunicator::AllToAll(absl::Span<const AllToAllPart> parts) {
+  Enqueue([this, checked = CheckedParts(parts, size_)]() mutable {
+    Resolve(device_, checked);
+    return ExchangeHost(checked);
+  });
+}
+
+void HostCommunicator::AllToAllV(absl::Span<const AllToAllPart> parts, ConstTensorView send_counts,
+                                 TensorView recv_counts) {
+  TESSERA_CHECK(send_counts.dtype() == DType::kI32 && send_counts.num_elements() == size_);
+  TESSERA_CHECK(recv_counts.dtype() == DType::kI32 && recv_counts.num_elements() == size_);
+  Enqueue([this, checked = CheckedParts(parts, size_), send_counts, recv_counts]() mutable {
+    Resolve(device_, checked);
+    return ExchangeRowsHost(checked,
+                            static_cast<const int32_t*>(device_->Access(send_counts.data())),
+                            static_cast<int32_t*>(device_->Access(recv_counts.data())));
+  });
+}
+
+void HostCommunicator::Broadcast(TensorView data, int root) {
+  TESSERA_CHECK(data.contiguous() && root >= 0 && root < size_);
+  Enqueue([this, data, root] { return BroadcastHost(Host(data.data()), data.num_bytes(), root); });
+}
+
+void HostCommunicator::Barrier() {
+  Enqueue([this] { return BarrierHost(); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,72 @@
+// What transports of CPU devices share: checking shapes, enqueueing with Device::Run and turning
+// device addresses into host pointers. A transport only moves host bytes.
+#ifndef TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
+#define TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "parallel/communicator.h"
+
+namespace tessera {
+
+// Chunk r of a part begins at byte r * capacity * row_bytes.
+struct HostPart {
+  const char* in = nullptr;
+  char* out = nullptr;
+  int64_t row_bytes = 0;
+  int64_t capacity = 0;  // rows of a chunk
+  int64_t chunk_bytes() const { return row_bytes * capacity; }
+};
+
+class HostCommunicator : public Communicator {
+ public:
+  // `device` must outlive the communicator.
+  HostCommunicator(Device* device, int rank, int size)
+      : device_(device), rank_(rank), size_(size) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void AllReduce(TensorView data) override;
+  void AllGather(ConstTensorView in, TensorView out) override;
+  void ReduceScatter(ConstTensorView in, TensorView out) override;
+  void AllToAll(absl::Span<const AllToAllPart> parts) override;
+  void AllToAllV(absl::Span<const AllToAllPart> parts, ConstTensorView send_counts,
+                 TensorView recv_counts) override;
+  void Broadcast(TensorView data, int root) override;
+  void Barrier() override;
+
+ protected:
+  // The operations on host memory, called where the device executes its queue. They block until
+  // this rank's part is done and its memory is no longer used by peers.
+  virtual absl::Status ReduceHost(char* data, int64_t count, DType dtype) = 0;
+  virtual absl::Status GatherHost(const char* in, char* out, int64_t bytes) = 0;
+  // `count` elements come out.
+  virtual absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) = 0;
+  virtual absl::Status ExchangeHost(absl::Span<const HostPart> parts) = 0;
+  virtual absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts,
+                                        const int32_t* send_counts, int32_t* recv_counts) = 0;
+  virtual absl::Status BroadcastHost(char* data, int64_t bytes, int root) = 0;
+  virtual absl::Status BarrierHost() = 0;
+
+ private:
+  void Enqueue(std::function<absl::Status()> work) { device_->Run(std::move(work)); }
+  char* Host(void* device) const { return static_cast<char*>(device_->Access(device)); }
+  const char* Host(const void* device) const {
+    return static_cast<const char*>(device_->Access(device));
+  }
+
+  Device* device_;
+  int rank_;
+  int size_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_HOST_COMMUNICATOR_H_

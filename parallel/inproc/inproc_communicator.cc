@@ -1,0 +1,299 @@
+#include "parallel/inproc/inproc_communicator.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+#include "parallel/host_communicator.h"
+#include "parallel/inproc/rank_barrier.h"
+#include "parallel/rank_sum.h"
+
+namespace tessera {
+namespace {
+
+// Inputs up to this size are copied to memory of the group, which saves the second meeting.
+constexpr int64_t kStagingBytes = int64_t{32} << 10;
+// Beyond this total every rank adding everything costs more than a second meeting.
+constexpr int64_t kStagedTotal = int64_t{64} << 10;
+// Slices of an all-reduce begin at cache lines of any element type.
+constexpr int64_t kSliceElements = 64;
+
+// An empty tensor may have no address, which memcpy does not allow.
+void CopyBytes(const char* from, int64_t bytes, char* to) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+int AvailableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+class InprocGroup {
+ public:
+  // What a rank shows its peers during one operation.
+  struct Slot {
+    std::string_view operation;
+    int64_t bytes = 0;  // equal on all ranks
+    const char* in = nullptr;
+    char* out = nullptr;
+    absl::Span<const HostPart> parts;
+    const int32_t* counts = nullptr;
+  };
+  // Consecutive operations use alternate slots: a rank that is one operation ahead does not
+  // overwrite what a slower one still reads, and it cannot be two ahead.
+  struct alignas(64) Rank {
+    std::array<Slot, 2> slots;
+    // Set while this rank may read or write memory of its peers.
+    std::atomic<bool> copying{false};
+    std::vector<char> staging = std::vector<char>(2 * kStagingBytes);
+  };
+
+  InprocGroup(int size, const InprocOptions& options)
+      : ranks(size),
+        barrier(size, {.timeout = options.timeout,
+                       .spin = size <= (options.cores > 0 ? options.cores : AvailableCores())}) {}
+
+  int size() const { return static_cast<int>(ranks.size()); }
+
+  std::vector<Rank> ranks;
+  RankBarrier barrier;
+};
+
+namespace {
+
+class InprocCommunicator : public HostCommunicator {
+ public:
+  using Slot = InprocGroup::Slot;
+
+  InprocCommunicator(std::shared_ptr<InprocGroup> group, int rank, Device* device)
+      : HostCommunicator(device, rank, group->size()), group_(std::move(group)) {
+    for (const InprocGroup::Rank& other : group_->ranks) {
+      staged_[0].push_back(other.staging.data());
+      staged_[1].push_back(other.staging.data() + kStagingBytes);
+    }
+  }
+
+  ~InprocCommunicator() override {
+    group_->barrier.Fail(absl::UnavailableError(absl::StrCat("rank ", rank(), " left the group")));
+  }
+
+  void Abort(const absl::Status& reason) override { group_->barrier.Fail(reason); }
+  absl::Status Health() const override { return group_->barrier.status(); }
+
+ protected:
+  absl::Status ReduceHost(char* data, int64_t count, DType dtype) override;
+  absl::Status GatherHost(const char* in, char* out, int64_t bytes) override;
+  absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) override;
+  absl::Status ExchangeHost(absl::Span<const HostPart> parts) override;
+  absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts, const int32_t* send_counts,
+                                int32_t* recv_counts) override;
+  absl::Status BroadcastHost(char* data, int64_t bytes, int root) override;
+  absl::Status BarrierHost() override;
+
+ private:
+  // One meeting; afterwards Peer(r) shows every rank's slot of this operation.
+  absl::Status Meet(const Slot& slot);
+  // A meeting, `copy` while all ranks hold still, and a second meeting.
+  template <typename Copy>
+  absl::Status MeetAndCopy(const Slot& slot, Copy copy);
+  absl::Status CheckPeers() const;
+  // After a failure: until no rank touches foreign memory any more.
+  void AwaitCopies() const;
+
+  const Slot& Peer(int r) const { return group_->ranks[r].slots[parity_]; }
+  char* Staging(int r) const {
+    return group_->ranks[r].staging.data() + static_cast<int64_t>(parity_) * kStagingBytes;
+  }
+
+  std::shared_ptr<InprocGroup> group_;
+  std::array<std::vector<const char*>, 2> staged_;  // every rank's staging, both halves
+  int parity_ = 0;  // which slot and staging half the current operation uses
+};
+
+absl::Status InprocCommunicator::Meet(const Slot& slot) {
+  group_->ranks[rank()].slots[parity_] = slot;
+  RETURN_IF_ERROR(group_->barrier.Arrive(rank(), slot.operation));
+  absl::Status status = CheckPeers();
+  if (!status.ok()) group_->barrier.Fail(status);
+  return status;
+}
+
+template <typename Copy>
+absl::Status InprocCommunicator::MeetAndCopy(const Slot& slot, Copy copy) {
+  std::atomic<bool>& copying = group_->ranks[rank()].copying;
+  copying.store(true, std::memory_order_release);
+  absl::Status status = Meet(slot);
+  if (status.ok()) status = copy();
+  copying.store(false, std::memory_order_release);
+  if (!status.ok()) {
+    group_->barrier.Fail(status);
+  } else {
+    status = group_->barrier.Arrive(rank(), slot.operation);
+  }
+  if (!status.ok()) AwaitCopies();
+  parity_ ^= 1;
+  return status;
+}
+
+absl::Status InprocCommunicator::CheckPeers() const {
+  const Slot& mine = Peer(rank());
+  for (int r = 0; r < size(); ++r) {
+    const Slot& other = Peer(r);
+    if (other.operation == mine.operation && other.bytes == mine.bytes) continue;
+    return absl::InternalError(absl::StrCat(
+        "rank ", rank(), " called ",
+        absl::string_view(mine.operation.data(), mine.operation.size()), " of ", mine.bytes,
+        " bytes but rank ", r, " called ",
+        absl::string_view(other.operation.data(), other.operation.size()), " of ", other.bytes));
+  }
+  return absl::OkStatus();
+}
+
+void InprocCommunicator::AwaitCopies() const {
+  for (const InprocGroup::Rank& other : group_->ranks) {
+    while (other.copying.load(std::memory_order_acquire)) std::this_thread::yield();
+  }
+}
+
+absl::Status InprocCommunicator::BarrierHost() {
+  const absl::Status status = Meet({.operation = "Barrier"});
+  parity_ ^= 1;
+  return status;
+}
+
+absl::Status InprocCommunicator::ReduceHost(char* data, int64_t count, DType dtype) {
+  const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
+  const Slot slot{.operation = "AllReduce", .bytes = bytes, .out = data};
+  if (bytes <= kStagingBytes && bytes * size() <= kStagedTotal) {
+    CopyBytes(data, bytes, Staging(rank()));
+    RETURN_IF_ERROR(Meet(slot));
+    SumRanks({.inputs = staged_[parity_], .outputs = {&data, 1}, .count = count, .dtype = dtype});
+    parity_ ^= 1;
+    return absl::OkStatus();
+  }
+  return MeetAndCopy(slot, [&] {
+    // Each rank sums one slice and writes it to all; nobody else touches that slice.
+    const int64_t even = (count + size() - 1) / size();
+    const int64_t width = (even + kSliceElements - 1) / kSliceElements * kSliceElements;
+    const int64_t begin = std::min(count, rank() * width);
+    std::vector<char*> all(size());
+    for (int r = 0; r < size(); ++r) all[r] = Peer(r).out;
+    SumRanks({.inputs = {all.data(), all.size()},
+              .outputs = absl::MakeSpan(all),
+              .begin = begin,
+              .count = std::min(width, count - begin),
+              .dtype = dtype});
+    return absl::OkStatus();
+  });
+}
+
+absl::Status InprocCommunicator::GatherHost(const char* in, char* out, int64_t bytes) {
+  const Slot slot{.operation = "AllGather", .bytes = bytes, .in = in};
+  if (bytes <= kStagingBytes) {
+    CopyBytes(in, bytes, Staging(rank()));
+    RETURN_IF_ERROR(Meet(slot));
+    for (int r = 0; r < size(); ++r) CopyBytes(Staging(r), bytes, out + r * bytes);
+    parity_ ^= 1;
+    return absl::OkStatus();
+  }
+  return MeetAndCopy(slot, [&] {
+    for (int r = 0; r < size(); ++r) CopyBytes(Peer(r).in, bytes, out + r * bytes);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status InprocCommunicator::ReduceScatterHost(const char* in, char* out, int64_t count,
+                                                   DType dtype) {
+  const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
+  return MeetAndCopy({.operation = "ReduceScatter", .bytes = bytes, .in = in}, [&] {
+    std::vector<const char*> inputs(size());
+    for (int r = 0; r < size(); ++r) inputs[r] = Peer(r).in + rank() * bytes;
+    SumRanks({.inputs = inputs, .outputs = {&out, 1}, .count = count, .dtype = dtype});
+    return absl::OkStatus();
+  });
+}
+
+int64_t TotalChunkBytes(absl::Span<const HostPart> parts) {
+  int64_t total = 0;
+  for (const HostPart& part : parts) total += part.chunk_bytes();
+  return total;
+}
+
+// The rows that rank `from` shows for rank `to` (all of the chunk when `rows` is null), after
+// checking that they fit.
+absl::Status CopyRows(const InprocGroup::Slot& source, int from, int to, const int32_t* rows,
+                      absl::Span<const HostPart> parts) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const HostPart& mine = parts[i];
+    const int64_t count = rows != nullptr ? *rows : mine.capacity;
+    if (i >= source.parts.size() || source.parts[i].row_bytes != mine.row_bytes ||
+        source.parts[i].capacity != mine.capacity || count < 0 || count > mine.capacity) {
+      return absl::InternalError(absl::StrCat("rank ", from, " offers ", count,
+                                              " rows that do not fit a chunk of ", mine.capacity,
+                                              " rows of ", mine.row_bytes, " bytes on rank ", to));
+    }
+    CopyBytes(source.parts[i].in + to * mine.chunk_bytes(), count * mine.row_bytes,
+              mine.out + from * mine.chunk_bytes());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InprocCommunicator::ExchangeHost(absl::Span<const HostPart> parts) {
+  const Slot slot{.operation = "AllToAll", .bytes = TotalChunkBytes(parts), .parts = parts};
+  return MeetAndCopy(slot, [&] {
+    for (int r = 0; r < size(); ++r) {
+      RETURN_IF_ERROR(CopyRows(Peer(r), r, rank(), nullptr, parts));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status InprocCommunicator::ExchangeRowsHost(absl::Span<const HostPart> parts,
+                                                  const int32_t* send_counts,
+                                                  int32_t* recv_counts) {
+  const Slot slot{.operation = "AllToAllV",
+                  .bytes = TotalChunkBytes(parts),
+                  .parts = parts,
+                  .counts = send_counts};
+  return MeetAndCopy(slot, [&] {
+    for (int r = 0; r < size(); ++r) {
+      recv_counts[r] = Peer(r).counts[rank()];
+      RETURN_IF_ERROR(CopyRows(Peer(r), r, rank(), &recv_counts[r], parts));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status InprocCommunicator::BroadcastHost(char* data, int64_t bytes, int root) {
+  return MeetAndCopy({.operation = "Broadcast", .bytes = bytes, .in = data}, [&] {
+    if (rank() != root) CopyBytes(Peer(root).in, bytes, data);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace
+
+std::shared_ptr<InprocGroup> CreateInprocGroup(int size, const InprocOptions& options) {
+  TESSERA_CHECK(size >= 1);
+  return std::make_shared<InprocGroup>(size, options);
+}
+
+std::unique_ptr<Communicator> JoinInprocGroup(std::shared_ptr<InprocGroup> group, int rank,
+                                              Device* device) {
+  TESSERA_CHECK(rank >= 0 && rank < group->size());
+  return std::make_unique<InprocCommunicator>(std::move(group), rank, device);
+}
+
+}  // namespace tessera

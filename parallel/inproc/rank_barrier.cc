@@ -1,0 +1,116 @@
+#include "parallel/inproc/rank_barrier.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <climits>
+#include <ctime>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+
+namespace tessera {
+namespace {
+
+// About 40 us: longer than any collective of small tensors, shorter than a scheduler time slice.
+constexpr int kSpins = 2000;
+
+void Relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Sleeps while *word == expected, at most `timeout`. May return early.
+void FutexWait(std::atomic<uint32_t>* word, uint32_t expected, absl::Duration timeout) {
+  const timespec limit = absl::ToTimespec(timeout);
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &limit, nullptr, 0);
+}
+
+void FutexWakeAll(std::atomic<uint32_t>* word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+RankBarrier::RankBarrier(int size, const Options& options)
+    : size_(size), options_(options), arrivals_(new Count[size]) {}
+
+absl::Status RankBarrier::Arrive(int rank, std::string_view operation) {
+  uint32_t current = word_.load(std::memory_order_acquire);
+  if ((current & kFailed) != 0) return status();
+  arrivals_[rank].value.fetch_add(1, std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
+    return WaitFor(current, rank, operation);
+  }
+  arrived_.store(0, std::memory_order_relaxed);
+  if (!word_.compare_exchange_strong(current, current + kMeeting)) return status();
+  Wake();
+  return absl::OkStatus();
+}
+
+bool RankBarrier::SpinWhile(uint32_t current) const {
+  for (int i = 0; options_.spin && i < kSpins; ++i) {
+    if (word_.load(std::memory_order_acquire) != current) return true;
+    Relax();
+  }
+  return word_.load(std::memory_order_acquire) != current;
+}
+
+absl::Status RankBarrier::WaitFor(uint32_t current, int rank, std::string_view operation) {
+  if (!SpinWhile(current)) {
+    const absl::Time deadline = absl::Now() + options_.timeout;
+    while (word_.load(std::memory_order_acquire) == current) {
+      const absl::Duration left = deadline - absl::Now();
+      if (left <= absl::ZeroDuration()) {
+        Fail(TimeOut(rank, operation));
+        break;
+      }
+      // Announced before the kernel compares the word; Wake() looks after changing it.
+      sleeping_.fetch_add(1);
+      FutexWait(&word_, current, left);
+      sleeping_.fetch_sub(1);
+    }
+  }
+  const uint32_t now = word_.load(std::memory_order_acquire);
+  // A meeting that was finished before the group failed is finished for all its ranks.
+  return (now & ~kFailed) != current ? absl::OkStatus() : status();
+}
+
+absl::Status RankBarrier::TimeOut(int rank, std::string_view operation) {
+  const uint64_t mine = arrivals_[rank].value.load(std::memory_order_relaxed);
+  std::vector<int> missing;
+  for (int r = 0; r < size_; ++r) {
+    if (arrivals_[r].value.load(std::memory_order_relaxed) < mine) missing.push_back(r);
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("rank ", rank, " waited ", absl::FormatDuration(options_.timeout), " in ",
+                   absl::string_view(operation.data(), operation.size()), " for rank ",
+                   absl::StrJoin(missing, ", ")));
+}
+
+void RankBarrier::Fail(const absl::Status& reason) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (reason_.ok()) reason_ = reason;
+  }
+  word_.fetch_or(kFailed);
+  Wake();
+}
+
+void RankBarrier::Wake() {
+  if (sleeping_.load() > 0) FutexWakeAll(&word_);
+}
+
+absl::Status RankBarrier::status() const {
+  if ((word_.load(std::memory_order_acquire) & kFailed) == 0) return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  return reason_;
+}
+
+}  // namespace tessera

@@ -1,0 +1,64 @@
+// The meeting point of the rank threads of one process.
+#ifndef TESSERA_PARALLEL_INPROC_RANK_BARRIER_H_
+#define TESSERA_PARALLEL_INPROC_RANK_BARRIER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace tessera {
+
+// Reusable. Waiting ranks spin for a bounded time when every rank has a core of its own, then (or
+// at once) sleep in the kernel. A meeting either succeeds for all ranks or fails for all.
+class RankBarrier {
+ public:
+  struct Options {
+    absl::Duration timeout = absl::Seconds(60);
+    bool spin = false;
+  };
+  RankBarrier(int size, const Options& options);
+
+  // Returns when all ranks have arrived; what a rank wrote before is visible to all. Fails with the
+  // sticky status; a rank that waits longer than the timeout fails the group with
+  // DEADLINE_EXCEEDED, naming `operation` and the ranks that are missing.
+  absl::Status Arrive(int rank, std::string_view operation);
+
+  // Fails this and all later meetings. The first reason wins. Any thread.
+  void Fail(const absl::Status& reason);
+  absl::Status status() const;
+
+ private:
+  struct alignas(64) Count {
+    std::atomic<uint64_t> value{0};
+  };
+
+  // Odd: failed. Otherwise twice the number of finished meetings. One word, so that finishing a
+  // meeting and failing the group have one order that all ranks see.
+  static constexpr uint32_t kFailed = 1;
+  static constexpr uint32_t kMeeting = 2;
+
+  absl::Status WaitFor(uint32_t current, int rank, std::string_view operation);
+  bool SpinWhile(uint32_t current) const;
+  absl::Status TimeOut(int rank, std::string_view operation);
+  void Wake();
+
+  const int size_;
+  const Options options_;
+  alignas(64) std::atomic<uint32_t> word_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  std::atomic<int> sleeping_{0};
+  const std::unique_ptr<Count[]> arrivals_;  // per rank; only for the message of a timeout
+
+  mutable absl::Mutex mutex_;
+  absl::Status reason_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_INPROC_RANK_BARRIER_H_
