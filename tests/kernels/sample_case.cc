@@ -130,6 +130,20 @@ std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows)
   return SampleOn(ops.device(), rows, [&](const SampleArgs& args) { ops.Sample(args); });
 }
 
+void MeasureSample(Ops& ops, const SampleRowCase& row,
+                   const std::function<void(const std::function<void()>&)>& measure) {
+  SampleOn(ops.device(), {row}, [&](const SampleArgs& args) {
+    // The call may leave anything in the logits; they are brought back from a copy each time.
+    const int64_t vocab = args.logits.dim(1);
+    const TestTensor copy(ops.device(), DType::kF32, {1, vocab}, row.logits);
+    const TestTensor zero = TestTensor::Ints(ops.device(), {1}, {0});
+    measure([&] {
+      ops.GatherRows({.x = copy, .rows = zero, .out = args.logits});
+      ops.Sample(args);
+    });
+  });
+}
+
 std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows) {
   HostDevice device;
   return SampleOn(device, rows, [&](const SampleArgs& args) {

@@ -3,6 +3,7 @@
 #define TESSERA_TESTS_KERNELS_SAMPLE_CASE_H_
 
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -38,6 +39,10 @@ struct SampledRow {
 
 // Runs ops.Sample on all rows at once.
 std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows);
+
+// Gives `measure` a closure that samples `row` (with a copy of its logits, which is part of it).
+void MeasureSample(Ops& ops, const SampleRowCase& row,
+                   const std::function<void(const std::function<void()>&)>& measure);
 
 // The sampler of the CPU backend without a backend around it: SampleRow in place of Ops::Sample.
 std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows);

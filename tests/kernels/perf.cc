@@ -1,0 +1,375 @@
+// kernels_test --perf [--backend=cpu] [--threads=N] [--dtype=bfloat16|float32] [--filter=text]
+// measures every operation at the shapes of Qwen3-0.6B (dense) and Qwen3-30B-A3B (experts) and
+// relates it to what this machine can do: reading memory and multiplying.
+#include "tests/kernels/perf.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kernels/core/thread_pool.h"
+#include "kernels/ops.h"
+#include "tests/kernels/ceilings.h"
+#include "tests/kernels/op_test.h"
+#include "tests/kernels/sample_case.h"
+
+namespace tessera::test {
+namespace {
+
+struct PerfOptions {
+  std::string backend = "cpu";
+  std::string filter;
+  DType dtype = DType::kBF16;
+  int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+};
+
+// Median seconds of one call of `run`, which only enqueues.
+double SecondsPerCall(Device& device, const std::function<void()>& run) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [&](int64_t calls) {
+    const Clock::time_point start = Clock::now();
+    for (int64_t i = 0; i < calls; ++i) run();
+    TESSERA_CHECK(device.Synchronize().ok());
+    return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+  };
+  const double first = seconds(1);
+  if (first > 1.0) return first;
+  constexpr double kSecondsPerSample = 0.03;
+  const double estimate = std::max(1e-8, std::min(first, seconds(1)));
+  const auto calls = static_cast<int64_t>(std::max(1.0, kSecondsPerSample / estimate));
+  std::vector<double> samples(7);
+  for (double& sample : samples) sample = seconds(calls);
+  std::nth_element(samples.begin(), samples.begin() + 3, samples.end());
+  return samples[3];
+}
+
+class Perf {
+ public:
+  Perf(const PerfOptions& options, std::unique_ptr<Ops> ops)
+      : options_(options),
+        ops_(std::move(ops)),
+        act_(ops_->ActivationDType(options.dtype)),
+        ceilings_(MeasureCeilings(options.threads)) {}
+
+  void RunAll();
+
+ private:
+  Device& device() { return ops_->device(); }
+  TestTensor Activations(int64_t rows, int64_t width, DType dtype) {
+    return TestTensor(device(), dtype, {rows, width}, random_.Normals(rows * width));
+  }
+  TestTensor Ones(int64_t width) {
+    return TestTensor(device(), DType::kF32, {width}, std::vector<float>(width, 1.0F));
+  }
+  double ActBytes(int64_t elements) const {
+    return static_cast<double>(elements) * static_cast<double>(SizeOf(act_));
+  }
+  bool Wanted(const std::string& name) const {
+    return name.find(options_.filter) != std::string::npos;
+  }
+  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols);
+  void Report(const std::string& name, double bytes, double flops,
+              const std::function<void()>& run);
+
+  void Gemms();
+  void GroupedGemms(int64_t tokens);
+  void Attention(int64_t sequences, int64_t query, int64_t context);
+  void RowOps(int64_t tokens);
+  void Routing(int64_t tokens);
+  void Sampling(const std::string& name, const SampleRowCase& row);
+
+  const PerfOptions options_;
+  const std::unique_ptr<Ops> ops_;
+  const DType act_;
+  const Ceilings ceilings_;
+  Random random_{1};
+};
+
+std::unique_ptr<Weight> Perf::RandomWeight(int64_t rows, int64_t cols) {
+  // Bits of small bfloat16 numbers: much faster to make than normal variates.
+  std::vector<uint16_t> bits(rows * cols);
+  uint32_t state = 1;
+  for (uint16_t& value : bits) {
+    state = state * 1664525U + 1013904223U;
+    value = static_cast<uint16_t>(0x3c00U | ((state >> 16) & 0x80ffU));
+  }
+  const HostMatrix matrix{bits.data(), DType::kBF16, rows, cols, cols};
+  absl::StatusOr<std::unique_ptr<Weight>> weight =
+      ops_->PrepareWeight({.parts = {matrix}, .pad_rows = 0, .dtype = options_.dtype});
+  TESSERA_CHECK(weight.ok());
+  return *std::move(weight);
+}
+
+void Perf::Report(const std::string& name, double bytes, double flops,
+                  const std::function<void()>& run) {
+  const double seconds = SecondsPerCall(device(), run);
+  const double bandwidth = bytes / seconds;
+  const double rate = flops / seconds;
+  std::printf("%-44s %10.1f us %8.2f GB/s %4.0f%% %9.2f GFLOP/s %4.0f%%\n", name.c_str(),
+              seconds * 1e6, bandwidth / 1e9, 100 * bandwidth / ceilings_.bytes_per_second,
+              rate / 1e9, 100 * rate / ceilings_.flops_per_second);
+  std::fflush(stdout);
+}
+
+void Perf::Gemms() {
+  struct Shape {
+    const char* name;
+    int64_t rows, cols, max_tokens;
+  };
+  for (const Shape& shape : {Shape{"qkv", 4096, 1024, 512}, Shape{"o", 1024, 2048, 512},
+                             Shape{"gate_up", 6144, 1024, 512}, Shape{"down", 1024, 3072, 512},
+                             Shape{"lm_head", 151936, 1024, 16}}) {
+    const std::string prefix = std::string("gemm ") + shape.name;
+    if (!Wanted(prefix)) continue;
+    // Enough copies that a step finds none of them in a cache.
+    constexpr int64_t kUncachedBytes = 160 << 20;
+    std::vector<std::unique_ptr<Weight>> weights;
+    int64_t held = 0;
+    while (held < kUncachedBytes) {
+      weights.push_back(RandomWeight(shape.rows, shape.cols));
+      held += static_cast<int64_t>(weights.back()->bytes());
+    }
+    for (int64_t m : {1, 2, 4, 8, 16, 64, 512}) {
+      if (m > shape.max_tokens) continue;
+      const TestTensor x = Activations(m, shape.cols, act_);
+      const TestTensor out(device(), act_, {m, shape.rows});
+      size_t next = 0;
+      Report(
+          prefix + " " + std::to_string(m) + "x" + std::to_string(shape.rows) + "x" +
+              std::to_string(shape.cols),
+          static_cast<double>(weights[0]->bytes()) + ActBytes(m * (shape.rows + shape.cols)),
+          2.0 * static_cast<double>(m * shape.rows * shape.cols), [&] {
+            ops_->Gemm(
+                {.x = x, .weight = weights[next++ % weights.size()].get(), .bias = {}, .out = out});
+          });
+    }
+  }
+}
+
+void Perf::GroupedGemms(int64_t tokens) {
+  constexpr int64_t kExperts = 32;  // a quarter of the model's 128: the rank of an EP of four
+  constexpr int64_t kTopK = 2;
+  constexpr int64_t kRows = 1536;
+  constexpr int64_t kCols = 2048;
+  const std::string name = "grouped_gemm gate_up " + std::to_string(tokens) + " tokens";
+  if (!Wanted(name)) return;
+  std::vector<std::unique_ptr<Weight>> owned;
+  std::vector<const Weight*> experts;
+  std::vector<int32_t> counts(kExperts);
+  for (int64_t e = 0; e < kExperts; ++e) {
+    owned.push_back(RandomWeight(kRows, kCols));
+    experts.push_back(owned.back().get());
+  }
+  for (int64_t i = 0; i < tokens * kTopK; ++i) ++counts[random_.Int(0, kExperts - 1)];
+  std::vector<int32_t> offsets{0};
+  for (int32_t count : counts) offsets.push_back(offsets.back() + count);
+  const auto used = std::count_if(counts.begin(), counts.end(), [](int32_t c) { return c > 0; });
+  const TestTensor x = Activations(tokens * kTopK, kCols, act_);
+  const TestTensor offsets_tensor = TestTensor::Ints(device(), {kExperts + 1}, offsets);
+  const TestTensor out(device(), act_, {tokens * kTopK, kRows});
+  Report(
+      name,
+      static_cast<double>(used) * static_cast<double>(owned[0]->bytes()) +
+          ActBytes(tokens * kTopK * (kRows + kCols)),
+      2.0 * static_cast<double>(tokens * kTopK * kRows * kCols), [&] {
+        ops_->GroupedGemm(
+            {.x = x, .row_index = {}, .offsets = offsets_tensor, .experts = experts, .out = out});
+      });
+}
+
+void Perf::Attention(int64_t sequences, int64_t query, int64_t context) {
+  constexpr int64_t kQ = 16;
+  constexpr int64_t kKv = 8;
+  constexpr int64_t kDim = 128;
+  constexpr int64_t kBlock = 16;
+  const std::string name = "attention " + std::to_string(sequences) + " x " +
+                           std::to_string(query) + " queries, context " + std::to_string(context);
+  if (!Wanted(name)) return;
+  const int64_t blocks = (context + kBlock - 1) / kBlock;
+  std::vector<int32_t> tables(sequences * blocks);
+  std::iota(tables.begin(), tables.end(), 0);
+  std::shuffle(tables.begin(), tables.end(), random_.engine());
+  std::vector<int32_t> cu_seqlens;
+  for (int64_t s = 0; s <= sequences; ++s) cu_seqlens.push_back(static_cast<int32_t>(s * query));
+  const int64_t elements = sequences * blocks * kKv * kBlock * kDim;
+  const TestTensor k(device(), DType::kBF16, {sequences * blocks, kKv, kBlock, kDim},
+                     random_.Normals(elements));
+  const TestTensor v(device(), DType::kBF16, {sequences * blocks, kKv, kBlock, kDim},
+                     random_.Normals(elements));
+  const TestTensor q = Activations(sequences * query, kQ * kDim, act_);
+  const TestTensor out(device(), act_, {sequences * query, kQ * kDim});
+  const TestTensor tables_tensor = TestTensor::Ints(device(), {sequences, blocks}, tables);
+  const TestTensor cu_tensor = TestTensor::Ints(device(), {sequences + 1}, cu_seqlens);
+  const TestTensor contexts = TestTensor::Ints(
+      device(), {sequences}, std::vector<int32_t>(sequences, static_cast<int32_t>(context)));
+  const double visible = static_cast<double>(query) *
+                         (static_cast<double>(context) - static_cast<double>(query - 1) / 2);
+  Report(name, static_cast<double>(2 * elements * 2),
+         static_cast<double>(sequences) * visible * 4 * kQ * kDim, [&] {
+           ops_->PagedAttention({.q = q,
+                                 .kv = {k, v},
+                                 .block_tables = tables_tensor,
+                                 .cu_seqlens = cu_tensor,
+                                 .context_lens = contexts,
+                                 .num_q_heads = kQ,
+                                 .num_kv_heads = kKv,
+                                 .window = 0,
+                                 .scale = 0.088F,
+                                 .out = out});
+         });
+}
+
+void Perf::RowOps(int64_t tokens) {
+  constexpr int64_t kHidden = 1024;
+  constexpr int64_t kWidth = 3072;
+  constexpr int64_t kQ = 16;
+  constexpr int64_t kKv = 8;
+  constexpr int64_t kDim = 128;
+  const std::string suffix = " " + std::to_string(tokens) + " tokens";
+  if (Wanted("rms_norm" + suffix)) {
+    const TestTensor x = Activations(tokens, kHidden, act_);
+    const TestTensor add(device(), act_, {tokens, kHidden},
+                         std::vector<float>(tokens * kHidden, 1e-3F));
+    const TestTensor weight = Ones(kHidden);
+    const TestTensor out(device(), act_, {tokens, kHidden});
+    Report("rms_norm" + suffix, 4 * ActBytes(tokens * kHidden),
+           5.0 * static_cast<double>(tokens * kHidden), [&] {
+             ops_->RmsNorm({.x = x, .add = add, .weight = weight, .eps = 1e-6F, .out = out});
+           });
+  }
+  if (Wanted("silu_and_mul" + suffix)) {
+    const TestTensor x = Activations(tokens, 2 * kWidth, act_);
+    const TestTensor out(device(), act_, {tokens, kWidth});
+    Report("silu_and_mul" + suffix, 3 * ActBytes(tokens * kWidth),
+           10.0 * static_cast<double>(tokens * kWidth),
+           [&] { ops_->SiluAndMul({.x = x, .num_rows = {}, .out = out}); });
+  }
+  if (Wanted("qk_norm_rope_store" + suffix)) {
+    const int64_t width = (kQ + 2 * kKv) * kDim;
+    const int64_t blocks = tokens / 16 + 1;
+    std::vector<int32_t> slots(tokens);
+    std::iota(slots.begin(), slots.end(), 0);
+    const TestTensor qkv = Activations(tokens, width, act_);
+    const TestTensor norm = Ones(kDim);
+    const TestTensor table(device(), DType::kF32, {tokens, kDim},
+                           std::vector<float>(tokens * kDim, 0.7F));
+    const TestTensor slots_tensor = TestTensor::Ints(device(), {tokens}, slots);
+    const TestTensor k(device(), DType::kBF16, {blocks, kKv, 16, kDim});
+    const TestTensor v(device(), DType::kBF16, {blocks, kKv, 16, kDim});
+    Report("qk_norm_rope_store" + suffix, 2 * ActBytes(tokens * width),
+           8.0 * static_cast<double>(tokens * width), [&] {
+             ops_->QkNormRopeStoreKv({.qkv = qkv,
+                                      .q_norm = norm,
+                                      .k_norm = norm,
+                                      .cos_sin = table,
+                                      .positions = slots_tensor,
+                                      .slot_mapping = slots_tensor,
+                                      .kv = {k, v},
+                                      .num_q_heads = kQ,
+                                      .num_kv_heads = kKv,
+                                      .eps = 1e-6F});
+           });
+  }
+}
+
+void Perf::Routing(int64_t tokens) {
+  constexpr int64_t kExperts = 128;
+  constexpr int64_t kTopK = 8;
+  constexpr int64_t kHidden = 2048;
+  const std::string suffix = " " + std::to_string(tokens) + " tokens";
+  if (!Wanted("moe" + suffix)) return;
+  const TestTensor logits = Activations(tokens, kExperts, DType::kF32);
+  const TestTensor ids(device(), DType::kI32, {tokens, kTopK});
+  const TestTensor weights(device(), DType::kF32, {tokens, kTopK});
+  Report("moe route_top_k" + suffix, 4.0 * static_cast<double>(tokens * kExperts), 0, [&] {
+    ops_->RouteTopK({.logits = logits, .normalize = true, .ids = ids, .weights = weights});
+  });
+  const TestTensor offsets(device(), DType::kI32, {kExperts + 1});
+  const TestTensor row_token(device(), DType::kI32, {tokens * kTopK});
+  const TestTensor positions(device(), DType::kI32, {tokens, kTopK});
+  Report("moe permute" + suffix, 12.0 * static_cast<double>(tokens * kTopK), 0, [&] {
+    ops_->MoePermute({.ids = ids,
+                      .expert_begin = 0,
+                      .num_experts = kExperts,
+                      .offsets = offsets,
+                      .row_token = row_token,
+                      .positions = positions});
+  });
+  const TestTensor y = Activations(tokens * kTopK, kHidden, act_);
+  const TestTensor out(device(), act_, {tokens, kHidden});
+  Report("moe finalize" + suffix, ActBytes(tokens * (kTopK + 1) * kHidden),
+         2.0 * static_cast<double>(tokens * kTopK * kHidden), [&] {
+           ops_->MoeFinalize({.y = y, .positions = positions, .weights = weights, .out = out});
+         });
+}
+
+void Perf::Sampling(const std::string& name, const SampleRowCase& row) {
+  if (!Wanted("sample " + name)) return;
+  const double bytes = 4.0 * static_cast<double>(row.logits.size());
+  MeasureSample(*ops_, row,
+                [&](const std::function<void()>& run) { Report("sample " + name, bytes, 0, run); });
+}
+
+void Perf::RunAll() {
+  std::printf("backend %s, %d threads, %s model, activations %s\n", options_.backend.c_str(),
+              options_.threads, std::string(DTypeName(options_.dtype)).c_str(),
+              std::string(DTypeName(act_)).c_str());
+  std::printf("ceilings: %.2f GB/s read, %.1f GFLOP/s fp32; fork-join %.2f us\n",
+              ceilings_.bytes_per_second / 1e9, ceilings_.flops_per_second / 1e9,
+              ceilings_.fork_join_seconds * 1e6);
+  Gemms();
+  for (int64_t tokens : {1, 16, 256}) GroupedGemms(tokens);
+  Attention(1, 1, 256);
+  Attention(1, 1, 4096);
+  Attention(8, 1, 1024);
+  Attention(1, 512, 512);
+  Attention(1, 128, 4096);
+  for (int64_t tokens : {1, 16, 512}) {
+    RowOps(tokens);
+    Routing(tokens);
+  }
+  SampleRowCase row;
+  row.logits = random_.Normals(151936, 3.0F);
+  Sampling("unrestricted", row);
+  row.num_logprobs = 5;
+  Sampling("unrestricted, 5 logprobs", row);
+  row.num_logprobs = -1;
+  row.top_p = 0.95F;
+  Sampling("top_p 0.95", row);
+  row.top_k = 20;
+  Sampling("top_k 20, top_p 0.95", row);
+  row.temperature = 0;
+  Sampling("greedy", row);
+}
+
+}  // namespace
+
+int RunPerf(const std::vector<std::string>& arguments) {
+  PerfOptions options;
+  for (const std::string& argument : arguments) {
+    const size_t equals = argument.find('=');
+    const std::string key = argument.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+    if (key == "--backend") options.backend = value;
+    if (key == "--threads") options.threads = std::max(1, std::atoi(value.c_str()));
+    if (key == "--filter") options.filter = value;
+    if (key == "--dtype") options.dtype = ParseDType(value).value_or(DType::kBF16);
+  }
+  absl::StatusOr<std::unique_ptr<Ops>> ops =
+      CreateOps({.backend = options.backend, .num_threads = options.threads});
+  if (!ops.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(ops.status().message()).c_str());
+    return 1;
+  }
+  Perf(options, *std::move(ops)).RunAll();
+  return 0;
+}
+
+}  // namespace tessera::test
