@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "kernels/core/dtype.h"
@@ -34,11 +35,12 @@ struct SchedulerOptions {
   int32_t block_size = 16;                // tokens per KV block
   int32_t num_blocks = 0;                 // per group; set by the engine from kv_cache_bytes
   int32_t max_model_len = 0;              // set by the engine
+  int32_t vocab_size = 0;                 // columns of the logits; set by the engine
   int32_t max_queued_requests = 1024;
   int64_t max_queued_tokens = 4 << 20;  // prompt tokens waiting
   bool enable_prefix_cache = true;
   absl::Duration batch_wait = absl::ZeroDuration();  // an idle engine waits so long for company
-  // A waiting request gains one priority class per this time.
+  // A waiting request gains one priority class per this time; must be positive.
   absl::Duration ageing = absl::Seconds(10);
 };
 
@@ -46,6 +48,8 @@ struct EngineOptions {
   ModelOptions model;
   SchedulerOptions scheduler;
   int64_t kv_cache_bytes = 0;  // per group; 0: a quarter of the free memory, at most 4 GiB
+  // Tokens that end a text (generation_config.json); empty: those of config.json.
+  std::vector<int32_t> eos_token_ids;
 };
 
 }  // namespace tessera

@@ -46,9 +46,13 @@ struct StoppingParams {
   bool ignore_eos = false;
 };
 
-// How the output text is split. Ids of -1 mean that the model has no such token.
+// How the output is split and how long the model may think.
 struct ReasoningParams {
   bool parse = false;  // split <think>…</think> into TokenDelta::reasoning
+  // <think> and </think>; -1: the engine asks the tokenizer, and does not count reasoning when it
+  // has no such tokens.
+  int32_t start_token_id = -1;
+  int32_t end_token_id = -1;
   // The prompt ends with a closed, empty think block: everything is content.
   bool starts_closed = false;
   // Tokens after <think> before the close sequence is forced; unset: no budget.

@@ -1,0 +1,303 @@
+#include "engine/scheduler/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+SchedulerOptions Normalised(SchedulerOptions options) {
+  options.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
+  return options;
+}
+
+// Tokens whose K and V are missing. A decoding sequence has exactly one.
+int32_t Remaining(const Sequence& sequence) { return sequence.num_tokens() - sequence.num_computed; }
+
+bool Decodes(const Sequence& sequence) {
+  return sequence.num_output() > 0 && Remaining(sequence) == 1;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, const BlockHash& cache_key)
+    : options_(Normalised(options)),
+      kv_({.num_blocks = options.num_blocks,
+           .block_size = options.block_size,
+           .enable_prefix_cache = options.enable_prefix_cache,
+           .key = cache_key}) {
+  TESSERA_CHECK(options_.max_num_seqs > 0 && options_.max_prefill_chunk > 0);
+  TESSERA_CHECK(options_.ageing > absl::ZeroDuration());
+}
+
+int64_t Scheduler::MaxTokens() const {
+  return static_cast<int64_t>(options_.num_blocks) * options_.block_size;
+}
+
+ServiceOrder Scheduler::OrderOf(const Sequence& sequence) const {
+  return ServiceOrder::Of(sequence, options_.ageing);
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  Sequence* added = sequence.get();
+  TESSERA_CHECK(added->num_tokens() > 0 && added->num_tokens() < MaxTokens());
+  const bool is_new = sequences_.emplace(added->id(), std::move(sequence)).second;
+  TESSERA_CHECK(is_new);
+  waiting_.emplace(OrderOf(*added), added);
+  next_deadline_ = std::min(next_deadline_, added->request().deadline);
+}
+
+void Scheduler::Finish(SequenceId id) {
+  const auto it = sequences_.find(id);
+  if (it != sequences_.end()) Remove(it->second.get());
+}
+
+// Blocks that the step in flight reads and writes stay until it has been applied.
+void Scheduler::Remove(Sequence* sequence) {
+  if (sequence->state == SequenceState::kFinished) return;
+  (sequence->state == SequenceState::kWaiting ? waiting_ : running_).erase(OrderOf(*sequence));
+  sequence->state = SequenceState::kFinished;
+  if (sequence->in_flight) return;
+  kv_.Release(&sequence->kv);
+  sequences_.erase(sequence->id());
+}
+
+ScheduleResult Scheduler::Schedule(absl::Time now) {
+  TESSERA_CHECK(!in_flight());
+  ScheduleResult result;
+  DropExpired(now, &result);
+  if (WaitsForCompany(now, &result)) return result;
+  budget_ = options_.max_num_batched_tokens;
+  PlanDecodes(&result);
+  PlanPrefills();
+  Admit(&result);
+  if (planned_.empty()) return result;
+  for (const PlannedSequence& planned : planned_) {
+    (Decodes(*planned.sequence) ? result.decode_tokens : result.prefill_tokens) +=
+        planned.num_tokens;
+  }
+  result.plan = BuildPlan(options_.block_size, &planned_);
+  return result;
+}
+
+void Scheduler::DropExpired(absl::Time now, ScheduleResult* result) {
+  if (now < next_deadline_) return;
+  next_deadline_ = absl::InfiniteFuture();
+  for (const Queue* queue : {&waiting_, &running_}) {
+    for (const auto& [order, sequence] : *queue) {
+      const absl::Time deadline = sequence->request().deadline;
+      if (deadline <= now) {
+        result->expired.push_back(sequence->id());
+      } else {
+        next_deadline_ = std::min(next_deadline_, deadline);
+      }
+    }
+  }
+  for (SequenceId id : result->expired) Finish(id);
+}
+
+bool Scheduler::WaitsForCompany(absl::Time now, ScheduleResult* result) const {
+  if (options_.batch_wait <= absl::ZeroDuration() || !running_.empty() || waiting_.empty() ||
+      static_cast<int32_t>(waiting_.size()) >= options_.max_num_seqs) {
+    return false;
+  }
+  absl::Time oldest = absl::InfiniteFuture();
+  absl::Time first_deadline = absl::InfiniteFuture();
+  for (const auto& [order, sequence] : waiting_) {
+    oldest = std::min(oldest, sequence->queued_at());
+    first_deadline = std::min(first_deadline, sequence->request().deadline);
+  }
+  const absl::Time until = oldest + options_.batch_wait;
+  if (now >= until) return false;
+  result->wake_at = std::min(until, first_deadline);
+  return true;
+}
+
+void Scheduler::Plan(Sequence* sequence, int32_t num_tokens) {
+  sequence->in_flight = true;
+  budget_ -= num_tokens;
+  planned_.push_back({.sequence = sequence, .num_tokens = num_tokens});
+}
+
+// In service order, so that a victim (the last in that order) is never planned already.
+void Scheduler::PlanDecodes(ScheduleResult* result) {
+  std::vector<Sequence*> decodes;
+  for (const auto& [order, sequence] : running_) {
+    if (Decodes(*sequence)) decodes.push_back(sequence);
+  }
+  for (Sequence* sequence : decodes) {
+    if (sequence->state != SequenceState::kRunning) continue;  // preempted by an earlier one
+    if (ReserveOrPreempt(sequence, result)) Plan(sequence, 1);
+  }
+}
+
+// False when the sequence itself had to give up its blocks.
+bool Scheduler::ReserveOrPreempt(Sequence* sequence, ScheduleResult* result) {
+  while (!kv_.Reserve(sequence->num_tokens(), &sequence->kv)) {
+    Sequence* victim = running_.rbegin()->second;
+    Preempt(victim, result);
+    if (victim == sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
+  TESSERA_CHECK(!sequence->in_flight);
+  running_.erase(OrderOf(*sequence));
+  kv_.Release(&sequence->kv);
+  sequence->num_computed = 0;
+  sequence->state = SequenceState::kWaiting;
+  waiting_.emplace(OrderOf(*sequence), sequence);
+  result->preempted.push_back(sequence->id());
+  ++num_preemptions_;
+}
+
+// A chunk is capped as long as somebody would have to wait for it.
+int32_t Scheduler::ChunkLimit() const {
+  const bool alone = running_.size() + waiting_.size() <= 1;
+  return alone ? options_.max_num_batched_tokens : options_.max_prefill_chunk;
+}
+
+// Blocks of the whole prompt were reserved at admission. Each sequence leaves at least one token of
+// the budget to every one behind it: all running sequences progress in every step.
+void Scheduler::PlanPrefills() {
+  std::vector<Sequence*> prefills;
+  for (const auto& [order, sequence] : running_) {
+    if (!sequence->in_flight) prefills.push_back(sequence);
+  }
+  auto behind = static_cast<int32_t>(prefills.size());
+  for (Sequence* sequence : prefills) {
+    --behind;
+    Plan(sequence, std::min({Remaining(*sequence), ChunkLimit(), budget_ - behind}));
+  }
+}
+
+// Strictly in service order: when the next request does not fit, nobody overtakes it. After a
+// preemption nobody is admitted, the blocks are wanted by those who run.
+void Scheduler::Admit(ScheduleResult* result) {
+  if (!result->preempted.empty()) return;
+  while (!waiting_.empty() && budget_ > 0 &&
+         static_cast<int32_t>(running_.size()) < options_.max_num_seqs) {
+    if (!TryAdmit(waiting_.begin()->second, result)) return;
+  }
+}
+
+bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
+  int32_t cached = 0;
+  if (sequence->reads_prefix_cache()) {
+    cached = kv_.Attach(sequence->tokens(), sequence->request().cache_salt, &sequence->kv);
+  }
+  // One block more than needed for each running sequence would only delay preemption; one spare
+  // block in total keeps a request from being admitted and preempted in turns.
+  const int32_t spare = running_.empty() ? 0 : 1;
+  const int32_t missing = kv_.BlocksFor(sequence->num_tokens()) -
+                          static_cast<int32_t>(sequence->kv.blocks.size());
+  if (missing + spare > kv_.pool().num_available() ||
+      !kv_.Reserve(sequence->num_tokens(), &sequence->kv)) {
+    kv_.Release(&sequence->kv);
+    return false;
+  }
+  const ServiceOrder order = OrderOf(*sequence);
+  waiting_.erase(order);
+  running_.emplace(order, sequence);
+  sequence->state = SequenceState::kRunning;
+  sequence->num_computed = cached;
+  if (sequence->num_cached < 0) {
+    sequence->num_cached = cached;
+    prefix_cache_queries_ += sequence->prompt_length();
+    prefix_cache_hits_ += cached;
+    result->started.push_back(sequence->id());
+  }
+  Plan(sequence, std::min({Remaining(*sequence), ChunkLimit(), budget_}));
+  return true;
+}
+
+std::vector<SequenceUpdate> Scheduler::Apply(const BatchResult& result) {
+  std::vector<PlannedSequence> planned;
+  planned.swap(planned_);
+  std::vector<SequenceUpdate> updates;
+  updates.reserve(planned.size());
+  for (const PlannedSequence& p : planned) {
+    p.sequence->in_flight = false;
+    if (p.sequence->state == SequenceState::kFinished) {  // cancelled during the step
+      kv_.Release(&p.sequence->kv);
+      sequences_.erase(p.sequence->id());
+      continue;
+    }
+    updates.push_back(ApplyOne(p, result));
+    const SequenceUpdate& update = updates.back();
+    if (update.finish.has_value() || update.unusable) Remove(p.sequence);
+  }
+  return updates;
+}
+
+SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchResult& result) {
+  Sequence& sequence = *planned.sequence;
+  sequence.num_computed += planned.num_tokens;
+  sequence.num_prompt_logprobs += planned.num_prompt_rows;
+  if (sequence.request().use_prefix_cache) {
+    kv_.Commit(sequence.tokens(), sequence.num_computed, sequence.request().cache_salt,
+               &sequence.kv);
+  }
+  SequenceUpdate update{.id = sequence.id(),
+                        .first_prompt_row = planned.first_row,
+                        .num_prompt_rows = planned.num_prompt_rows};
+  if (planned.samples) {
+    update.row = planned.first_row + planned.num_prompt_rows;
+    update.token = result.token[update.row];
+    update.unusable = update.token < 0;
+    TokenFinish finish;
+    if (!update.unusable && sequence.Append(update.token, &finish)) update.finish = finish;
+  }
+  update.num_cached = sequence.num_cached;
+  update.reasoning_tokens = sequence.thinking().reasoning_tokens();
+  update.thinking_budget_enforced = sequence.thinking().enforced();
+  return update;
+}
+
+int64_t Scheduler::load() const {
+  int64_t tokens = 0;
+  for (const auto& [id, sequence] : sequences_) tokens += Remaining(*sequence);
+  return tokens;
+}
+
+SchedulerStats Scheduler::stats() const {
+  const BlockPool& pool = kv_.pool();
+  return {.num_running = static_cast<int32_t>(running_.size()),
+          .num_waiting = static_cast<int32_t>(waiting_.size()),
+          .blocks_total = pool.num_blocks(),
+          .blocks_used = pool.num_used(),
+          .blocks_cached = pool.num_cached(),
+          .blocks_free = pool.num_free(),
+          .prefix_cache_queries = prefix_cache_queries_,
+          .prefix_cache_hits = prefix_cache_hits_,
+          .num_preemptions = num_preemptions_};
+}
+
+std::vector<const Sequence*> Scheduler::sequences() const {
+  std::vector<const Sequence*> all;
+  for (const auto& [order, sequence] : waiting_) all.push_back(sequence);
+  for (const auto& [order, sequence] : running_) all.push_back(sequence);
+  return all;
+}
+
+absl::Status Scheduler::CheckIntegrity() const {
+  RETURN_IF_ERROR(kv_.CheckIntegrity());
+  std::vector<int32_t> references(options_.num_blocks, 0);
+  for (const auto& [id, sequence] : sequences_) {
+    for (BlockId block : sequence->kv.blocks) ++references[static_cast<int32_t>(block)];
+  }
+  for (int32_t i = 0; i < options_.num_blocks; ++i) {
+    const int32_t held = kv_.pool().references(static_cast<BlockId>(i));
+    if (held != references[i]) {
+      return absl::InternalError(absl::StrCat("block ", i, " has ", held, " references, sequences ",
+                                              "hold ", references[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tessera

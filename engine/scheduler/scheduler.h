@@ -1,0 +1,125 @@
+// Continuous batching for one data-parallel group: which sequences run the next step, on which
+// tokens and blocks. Pure: no tensors, threads, clock or I/O; time comes in as an argument.
+#ifndef TESSERA_ENGINE_SCHEDULER_SCHEDULER_H_
+#define TESSERA_ENGINE_SCHEDULER_SCHEDULER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/kv/kv_cache_manager.h"
+#include "engine/options.h"
+#include "engine/scheduler/fairness.h"
+#include "engine/scheduler/plan_builder.h"
+#include "engine/scheduler/sequence.h"
+#include "engine/scheduler/step_plan.h"
+
+namespace tessera {
+
+// What Schedule decided. The ids of `expired` are forgotten by the scheduler.
+struct ScheduleResult {
+  BatchPlan plan;  // no sequences: nothing to run now
+  int32_t prefill_tokens = 0;
+  int32_t decode_tokens = 0;
+  std::vector<SequenceId> started;    // admitted for the first time
+  std::vector<SequenceId> preempted;  // lost their blocks, wait again
+  std::vector<SequenceId> expired;    // deadline passed, waiting or running
+  // Nothing runs because company is waited for until then.
+  std::optional<absl::Time> wake_at;
+};
+
+// What a step brought for one sequence. Rows index the BatchResult of the step.
+struct SequenceUpdate {
+  SequenceId id{};
+  int32_t first_prompt_row = 0;
+  int32_t num_prompt_rows = 0;
+  int32_t token = -1;  // -1: the prompt is not complete yet
+  int32_t row = -1;    // of `token`
+  bool unusable = false;  // no token could be drawn; the sequence is finished
+  std::optional<TokenFinish> finish;
+  // State after the step.
+  int32_t num_cached = 0;
+  int32_t reasoning_tokens = 0;
+  bool thinking_budget_enforced = false;
+};
+
+struct SchedulerStats {
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int32_t blocks_total = 0;
+  int32_t blocks_used = 0;
+  int32_t blocks_cached = 0;
+  int32_t blocks_free = 0;
+  int64_t prefix_cache_queries = 0;  // tokens
+  int64_t prefix_cache_hits = 0;     // tokens
+  int64_t num_preemptions = 0;
+};
+
+// Engine thread only. Schedule and Apply alternate; Add and Finish may come at any time between.
+class Scheduler {
+ public:
+  // max_num_seqs is lowered to max_num_batched_tokens: every decode fits into every step.
+  Scheduler(const SchedulerOptions& options, const BlockHash& cache_key);
+
+  // The sequence must fit into the pool when it is alone; see MaxTokens.
+  void Add(std::unique_ptr<Sequence> sequence);
+  // Ends a sequence in any state; unknown ids are ignored. Its blocks are free when this returns,
+  // or when the step that uses them has been applied; no update mentions it any more.
+  void Finish(SequenceId id);
+
+  // Admits, preempts and plans the next step, which must be applied before the next call.
+  ScheduleResult Schedule(absl::Time now);
+  // `result` has one entry per logits row of the plan. In the order of the plan.
+  std::vector<SequenceUpdate> Apply(const BatchResult& result);
+
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+  bool in_flight() const { return !planned_.empty(); }
+  // Tokens one sequence can have in the whole pool.
+  int64_t MaxTokens() const;
+  // Work left: tokens to compute of waiting and running sequences.
+  int64_t load() const;
+  SchedulerStats stats() const;
+  absl::Status CheckIntegrity() const;
+
+  // For tests and checks: waiting and running sequences in service order.
+  std::vector<const Sequence*> sequences() const;
+
+ private:
+  using Queue = std::map<ServiceOrder, Sequence*>;
+
+  ServiceOrder OrderOf(const Sequence& sequence) const;
+  void DropExpired(absl::Time now, ScheduleResult* result);
+  bool WaitsForCompany(absl::Time now, ScheduleResult* result) const;
+  void PlanDecodes(ScheduleResult* result);
+  bool ReserveOrPreempt(Sequence* sequence, ScheduleResult* result);
+  void Preempt(Sequence* sequence, ScheduleResult* result);
+  void PlanPrefills();
+  void Admit(ScheduleResult* result);
+  bool TryAdmit(Sequence* sequence, ScheduleResult* result);
+  int32_t ChunkLimit() const;
+  void Plan(Sequence* sequence, int32_t num_tokens);
+  SequenceUpdate ApplyOne(const PlannedSequence& planned, const BatchResult& result);
+  void Remove(Sequence* sequence);
+
+  SchedulerOptions options_;
+  KvCacheManager kv_;
+  absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  Queue waiting_;
+  Queue running_;
+  std::vector<PlannedSequence> planned_;  // the step in flight, or the one being planned
+  int32_t budget_ = 0;                    // tokens left in the step being planned
+  // No sequence has an earlier deadline.
+  absl::Time next_deadline_ = absl::InfiniteFuture();
+  int64_t prefix_cache_queries_ = 0;
+  int64_t prefix_cache_hits_ = 0;
+  int64_t num_preemptions_ = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_SCHEDULER_SCHEDULER_H_

@@ -1,0 +1,65 @@
+#include "engine/scheduler/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tessera {
+namespace {
+
+int32_t TokenLimit(const GenerateRequest& request, int32_t max_model_len) {
+  const int64_t prompt = static_cast<int64_t>(request.prompt_ids.size());
+  const int64_t wanted = prompt + request.stopping.max_tokens.value_or(max_model_len);
+  return static_cast<int32_t>(std::min<int64_t>(wanted, max_model_len));
+}
+
+}  // namespace
+
+Sequence::Sequence(SequenceInit init, int32_t max_model_len, int32_t vocab_size)
+    : init_(std::move(init)),
+      prompt_length_(static_cast<int32_t>(init_.request->prompt_ids.size())),
+      max_tokens_(TokenLimit(*init_.request, max_model_len)),
+      tokens_(init_.request->prompt_ids),
+      thinking_(init_.request->reasoning, init_.request->prompt_ids) {
+  const SamplingParams& sampling = request().sampling;
+  lists_prompt_tokens_ = sampling.repetition_penalty != 1.0F;
+  counts_output_ = lists_prompt_tokens_ || sampling.presence_penalty != 0.0F ||
+                   sampling.frequency_penalty != 0.0F;
+  if (lists_prompt_tokens_) token_counts_.AddPrompt(tokens_);
+  if (!sampling.allowed_token_ids.empty()) ListDisallowed(vocab_size);
+}
+
+void Sequence::ListDisallowed(int32_t vocab_size) {
+  std::vector<bool> allowed(vocab_size, false);
+  for (int32_t id : request().sampling.allowed_token_ids) {
+    if (id >= 0 && id < vocab_size) allowed[id] = true;
+  }
+  for (int32_t id = 0; id < vocab_size; ++id) {
+    if (!allowed[id]) disallowed_ids_.push_back(id);
+  }
+}
+
+bool Sequence::needs_prompt_logprobs() const {
+  return init_.wants_prompt_logprobs && num_prompt_logprobs < prompt_length_ - 1;
+}
+
+bool Sequence::reads_prefix_cache() const {
+  return request().use_prefix_cache && !needs_prompt_logprobs();
+}
+
+bool Sequence::Append(int32_t token, TokenFinish* finish) {
+  const bool may_stop = num_output() + 1 > request().stopping.min_tokens;
+  tokens_.push_back(token);
+  if (counts_output_) token_counts_.AddOutput(token);
+  thinking_.Push(token);
+  if (may_stop && std::binary_search(stop_ids().begin(), stop_ids().end(), token)) {
+    *finish = {.reason = FinishReason::kStop, .stop_token_id = token};
+    return true;
+  }
+  if (num_tokens() >= max_tokens_) {
+    *finish = {.reason = FinishReason::kLength};
+    return true;
+  }
+  return false;
+}
+
+}  // namespace tessera

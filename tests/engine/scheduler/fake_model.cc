@@ -1,0 +1,117 @@
+#include "tests/engine/scheduler/fake_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tessera {
+
+int32_t DrawToken(const DrawInputs& inputs, int32_t vocab_size) {
+  uint64_t hash = Mix(Mix(inputs.context, inputs.seed), static_cast<uint64_t>(inputs.position));
+  hash = Mix(hash, inputs.penalties);
+  const auto first = static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_size));
+  for (int32_t i = 0; i < vocab_size; ++i) {
+    const int32_t token = (first + i) % vocab_size;
+    if (std::find(inputs.banned.begin(), inputs.banned.end(), token) == inputs.banned.end()) {
+      return token;
+    }
+  }
+  return -1;
+}
+
+uint64_t MixPenalty(uint64_t penalties, int32_t token, int32_t count) {
+  return penalties + Mix(static_cast<uint64_t>(token), static_cast<uint64_t>(count));
+}
+
+float FakeLogprob(uint64_t context, int32_t token) {
+  return -static_cast<float>(Mix(context, static_cast<uint64_t>(token)) % 4096) / 256.0F;
+}
+
+FakeModel::FakeModel(int32_t num_blocks, int32_t block_size, int32_t vocab_size)
+    : block_size_(block_size),
+      vocab_size_(vocab_size),
+      slots_(static_cast<size_t>(num_blocks) * block_size, 0) {}
+
+bool FakeModel::ShapesAgree(const BatchPlan& plan) {
+  const auto tokens = plan.token_ids.size();
+  const auto rows = plan.logits_rows.size();
+  const SamplingPlan& s = plan.sampling;
+  const bool ok =
+      plan.positions.size() == tokens && plan.slot_mapping.size() == tokens &&
+      plan.cu_seqlens.size() == plan.context_lens.size() + 1 &&
+      plan.cu_seqlens.back() == plan.num_tokens() &&
+      plan.block_tables.size() == plan.context_lens.size() * plan.max_blocks &&
+      std::is_sorted(plan.logits_rows.begin(), plan.logits_rows.end()) &&
+      (rows == 0 || plan.logits_rows.back() < plan.num_tokens()) && s.forced.size() == rows &&
+      s.temperature.size() == rows && s.top_k.size() == rows && s.top_p.size() == rows &&
+      s.min_p.size() == rows && s.repetition_penalty.size() == rows &&
+      s.presence_penalty.size() == rows && s.frequency_penalty.size() == rows &&
+      s.seed.size() == rows && s.position.size() == rows && s.num_logprobs.size() == rows &&
+      s.pen_offsets.size() == rows + 1 && s.adj_offsets.size() == rows + 1 &&
+      s.pen_tokens.size() == s.pen_counts.size() && s.adj_tokens.size() == s.adj_values.size() &&
+      s.pen_offsets.back() == static_cast<int32_t>(s.pen_tokens.size()) &&
+      s.adj_offsets.back() == static_cast<int32_t>(s.adj_tokens.size());
+  if (!ok) error_ = "the arrays of the plan do not fit together";
+  return ok;
+}
+
+void FakeModel::RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64_t>* contexts) {
+  const int32_t* table = plan.block_tables.data() + static_cast<size_t>(s) * plan.max_blocks;
+  const int32_t begin = plan.cu_seqlens[s];
+  const int32_t end = plan.cu_seqlens[s + 1];
+  if (plan.context_lens[s] - (end - begin) != plan.positions[begin]) {
+    error_ = "a chunk does not end at its context length";
+    return;
+  }
+  for (int32_t t = begin; t < end; ++t) {
+    const int32_t p = plan.positions[t];
+    const int32_t slot = table[p / block_size_] * block_size_ + p % block_size_;
+    if (slot != plan.slot_mapping[t] || p != plan.positions[begin] + t - begin) {
+      error_ = "a slot does not belong to its position";
+      return;
+    }
+    uint64_t context = 0;
+    if (p > 0) context = slots_[table[(p - 1) / block_size_] * block_size_ + (p - 1) % block_size_];
+    context = ExtendContext(context, plan.token_ids[t]);
+    (*contexts)[t] = context;
+    if (!lose_next_write_) slots_[slot] = context;
+    lose_next_write_ = false;
+  }
+}
+
+void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result) {
+  const SamplingPlan& s = plan.sampling;
+  DrawInputs inputs{.context = context,
+                    .seed = static_cast<uint64_t>(s.seed[row]),
+                    .position = s.position[row]};
+  for (int32_t i = s.pen_offsets[row]; i < s.pen_offsets[row + 1]; ++i) {
+    inputs.penalties = MixPenalty(inputs.penalties, s.pen_tokens[i], s.pen_counts[i]);
+  }
+  for (int32_t i = s.adj_offsets[row]; i < s.adj_offsets[row + 1]; ++i) {
+    if (std::isinf(s.adj_values[i])) inputs.banned.push_back(s.adj_tokens[i]);
+  }
+  const int32_t token =
+      s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
+  result->token.push_back(token);
+  result->logprob.push_back(FakeLogprob(context, token));
+  result->rank.push_back(1);
+  for (int32_t k = 0; k < result->num_top; ++k) {
+    result->top_tokens.push_back((token + k) % vocab_size_);
+    result->top_logprobs.push_back(-static_cast<float>(k));
+  }
+}
+
+BatchResult FakeModel::Run(const BatchPlan& plan) {
+  BatchResult result;
+  if (plan.num_sequences() == 0 || !ShapesAgree(plan)) return result;
+  std::vector<uint64_t> contexts(plan.num_tokens(), 0);
+  for (int32_t s = 0; s < plan.num_sequences(); ++s) RunSequence(plan, s, &contexts);
+  for (int32_t wanted : plan.sampling.num_logprobs) {
+    result.num_top = std::max(result.num_top, wanted);
+  }
+  for (int32_t row = 0; row < plan.num_logits(); ++row) {
+    Sample(plan, row, contexts[plan.logits_rows[row]], &result);
+  }
+  return result;
+}
+
+}  // namespace tessera
