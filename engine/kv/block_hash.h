@@ -13,8 +13,8 @@ namespace tessera {
 
 using BlockHash = std::array<uint8_t, 32>;
 
-// root = SHA-256(key, salt); hash of block i = SHA-256(hash of block i - 1, its token ids). A client
-// who does not know the key cannot construct two prompts with equal names, and tenants with
+// root = SHA-256(key, salt); hash of block i = SHA-256(hash of block i - 1, its token ids). A
+// client who does not know the key cannot construct two prompts with equal names, and tenants with
 // different salts never meet. Used by one thread.
 class BlockHasher {
  public:

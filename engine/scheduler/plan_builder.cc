@@ -121,7 +121,8 @@ void AddRows(PlannedSequence* planned, BatchPlan* plan) {
 
 void AddBlockTables(const std::vector<PlannedSequence>& planned, BatchPlan* plan) {
   size_t longest = 0;
-  for (const PlannedSequence& p : planned) longest = std::max(longest, p.sequence->kv.blocks.size());
+  for (const PlannedSequence& p : planned)
+    longest = std::max(longest, p.sequence->kv.blocks.size());
   plan->max_blocks = static_cast<int32_t>(longest);
   plan->block_tables.assign(planned.size() * longest, 0);
   for (size_t s = 0; s < planned.size(); ++s) {

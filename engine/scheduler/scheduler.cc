@@ -15,7 +15,9 @@ SchedulerOptions Normalised(SchedulerOptions options) {
 }
 
 // Tokens whose K and V are missing. A decoding sequence has exactly one.
-int32_t Remaining(const Sequence& sequence) { return sequence.num_tokens() - sequence.num_computed; }
+int32_t Remaining(const Sequence& sequence) {
+  return sequence.num_tokens() - sequence.num_computed;
+}
 
 bool Decodes(const Sequence& sequence) {
   return sequence.num_output() > 0 && Remaining(sequence) == 1;
@@ -193,8 +195,8 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
   // One block more than needed for each running sequence would only delay preemption; one spare
   // block in total keeps a request from being admitted and preempted in turns.
   const int32_t spare = running_.empty() ? 0 : 1;
-  const int32_t missing = kv_.BlocksFor(sequence->num_tokens()) -
-                          static_cast<int32_t>(sequence->kv.blocks.size());
+  const int32_t missing =
+      kv_.BlocksFor(sequence->num_tokens()) - static_cast<int32_t>(sequence->kv.blocks.size());
   if (missing + spare > kv_.pool().num_available() ||
       !kv_.Reserve(sequence->num_tokens(), &sequence->kv)) {
     kv_.Release(&sequence->kv);

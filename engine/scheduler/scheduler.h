@@ -38,8 +38,8 @@ struct SequenceUpdate {
   SequenceId id{};
   int32_t first_prompt_row = 0;
   int32_t num_prompt_rows = 0;
-  int32_t token = -1;  // -1: the prompt is not complete yet
-  int32_t row = -1;    // of `token`
+  int32_t token = -1;     // -1: the prompt is not complete yet
+  int32_t row = -1;       // of `token`
   bool unusable = false;  // no token could be drawn; the sequence is finished
   std::optional<TokenFinish> finish;
   // State after the step.

@@ -65,10 +65,10 @@ class Sequence {
 
   // --- Progress, changed by the scheduler ---
   SequenceState state = SequenceState::kWaiting;
-  bool in_flight = false;        // part of the submitted step
-  int32_t num_computed = 0;      // leading tokens whose K and V are in the blocks
+  bool in_flight = false;    // part of the submitted step
+  int32_t num_computed = 0;  // leading tokens whose K and V are in the blocks
   int32_t num_prompt_logprobs = 0;
-  int32_t num_cached = -1;       // prompt tokens found at the first admission; -1: never admitted
+  int32_t num_cached = -1;  // prompt tokens found at the first admission; -1: never admitted
   SequenceBlocks kv;
 
  private:

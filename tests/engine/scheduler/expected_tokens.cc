@@ -62,8 +62,8 @@ std::vector<int32_t> BannedTokens(const GenerateRequest& request, const Expected
     std::vector<int32_t> next = output;
     next.push_back(token);
     for (const std::vector<int32_t>& word : sampling.bad_words) {
-      ban = ban || (next.size() >= word.size() &&
-                    std::equal(word.rbegin(), word.rend(), next.rbegin()));
+      ban = ban ||
+            (next.size() >= word.size() && std::equal(word.rbegin(), word.rend(), next.rbegin()));
     }
     if (ban) banned.push_back(token);
   }

@@ -80,17 +80,15 @@ void FakeModel::RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64
 
 void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result) {
   const SamplingPlan& s = plan.sampling;
-  DrawInputs inputs{.context = context,
-                    .seed = static_cast<uint64_t>(s.seed[row]),
-                    .position = s.position[row]};
+  DrawInputs inputs{
+      .context = context, .seed = static_cast<uint64_t>(s.seed[row]), .position = s.position[row]};
   for (int32_t i = s.pen_offsets[row]; i < s.pen_offsets[row + 1]; ++i) {
     inputs.penalties = MixPenalty(inputs.penalties, s.pen_tokens[i], s.pen_counts[i]);
   }
   for (int32_t i = s.adj_offsets[row]; i < s.adj_offsets[row + 1]; ++i) {
     if (std::isinf(s.adj_values[i])) inputs.banned.push_back(s.adj_tokens[i]);
   }
-  const int32_t token =
-      s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
+  const int32_t token = s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
   result->token.push_back(token);
   result->logprob.push_back(FakeLogprob(context, token));
   result->rank.push_back(1);
