@@ -251,6 +251,7 @@ class Ops {
 struct OpsOptions {
   std::string_view backend = "cpu";
   int num_threads = 1;  // host threads of this rank
+  bool spin = true;     // idle threads may poll briefly: all ranks together fit the cores
 };
 absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);
 std::vector<std::string_view> LinkedBackends();

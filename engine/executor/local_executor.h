@@ -1,0 +1,34 @@
+// All ranks in this process, one worker thread each.
+#ifndef TESSERA_ENGINE_EXECUTOR_LOCAL_EXECUTOR_H_
+#define TESSERA_ENGINE_EXECUTOR_LOCAL_EXECUTOR_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/executor/executor.h"
+#include "engine/model/model_config.h"
+#include "engine/options.h"
+
+namespace tessera {
+
+// What a rank needs to know beyond the model.
+struct ExecutorLimits {
+  int32_t block_size = 16;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t max_model_len = 0;  // 0: the model's context limit
+};
+
+// Slowest rank's progress, 0…1; called from any loading thread.
+using LoadObserver = std::function<void(double)>;
+
+// Verifies the checkpoint, loads every rank's slices (in parallel) and starts the workers.
+// Errors name the file, the tensor or the option that is wrong.
+absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions& options,
+                                                              const ExecutorLimits& limits,
+                                                              const ModelConfig& config,
+                                                              const LoadObserver& observer);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_LOCAL_EXECUTOR_H_

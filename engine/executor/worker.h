@@ -1,0 +1,66 @@
+// One rank: a device, a slice of the model, its KV storage, and the step that uses them.
+#ifndef TESSERA_ENGINE_EXECUTOR_WORKER_H_
+#define TESSERA_ENGINE_EXECUTOR_WORKER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/executor/executor.h"
+#include "engine/model/qwen3.h"
+#include "engine/scheduler/step_plan.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+struct WorkerOptions {
+  DType dtype = DType::kBF16;  // of weights and KV
+  int32_t block_size = 16;     // tokens per KV block
+  int32_t max_tokens = 2048;   // tokens of one step
+  int32_t max_positions = 0;   // context limit
+};
+
+// Used by one thread.
+class Worker {
+ public:
+  // Connects the rank and loads its weights.
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(
+      const ModelConfig& config, const ModelShard& shard, const WorkerOptions& options,
+      Checkpoint& checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
+      const LoadProgress& progress);
+
+  absl::Status AllocateKv(int32_t num_blocks);
+  // Runs the rank's group's part of the plan. One upload, one wait, one download.
+  absl::StatusOr<BatchResult> Step(const StepPlan& plan);
+  MemoryReport memory() const;
+  // Fails this rank's collective operations and those of its peers in this process. Any thread.
+  void Abort(const absl::Status& reason);
+
+ private:
+  Worker(const ModelConfig& config, const ModelShard& shard, const WorkerOptions& options,
+         std::unique_ptr<Ops> ops);
+  absl::StatusOr<ForwardBatch> UploadPlan(const StepPlan& plan, SampleArgs* sampling,
+                                          ConstTensorView* logits_rows);
+  absl::Status RunSampling(const StepPlan& plan, const SampleArgs& all, ConstTensorView rows,
+                           BatchResult* result);
+  absl::Status Reserve(DeviceBuffer* buffer, size_t bytes, const char* what);
+
+  const ModelConfig config_;
+  const ModelShard shard_;
+  const WorkerOptions options_;
+  std::unique_ptr<Ops> ops_;  // declared first: all below die before their device
+  RankLinks links_;
+  std::unique_ptr<Qwen3Model> model_;
+  DeviceBuffer kv_storage_;
+  std::vector<KvLayer> kv_;  // one per layer
+  DeviceBuffer plan_;        // the uploaded arrays of the current step
+  std::vector<char> staging_;
+  DeviceBuffer results_;
+  DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_WORKER_H_

@@ -1,0 +1,71 @@
+// The mixture-of-experts block of a layer: route, bring rows to their experts, compute, bring back.
+#ifndef TESSERA_ENGINE_MODEL_MOE_H_
+#define TESSERA_ENGINE_MODEL_MOE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_config.h"
+#include "engine/model/rank_links.h"
+#include "engine/model/shard.h"
+#include "engine/model/weights.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+// Buffers are shared by all layers. One thread.
+class MoeBlock {
+ public:
+  static absl::StatusOr<std::unique_ptr<MoeBlock>> Create(const ModelConfig& config,
+                                                          const ModelShard& shard,
+                                                          int32_t max_tokens,
+                                                          const RankLinks& links, Ops& ops);
+
+  // MoE(x) for this rank's tokens, x: [T, H]; the result, [T, H] too, is valid until the next call.
+  // With several groups x must be the head of a buffer of max_tokens rows, and every rank calls
+  // this for every layer, also with no tokens: the others may have some. `group_tokens`: tokens of
+  // every group in this step.
+  TensorView Forward(const MoeWeights& weights, ConstTensorView x,
+                     const std::vector<int32_t>& group_tokens);
+
+  int64_t buffer_bytes() const { return buffer_bytes_; }
+
+ private:
+  MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links, Ops& ops);
+  absl::Status AllocateBuffers(int32_t max_tokens);
+  absl::StatusOr<TensorView> NewBuffer(DType dtype, int64_t rows, int64_t cols, const char* what);
+
+  void Route(const MoeWeights& weights, ConstTensorView x);
+  // out = sum over the experts (or expert slices) that this rank holds.
+  void RunLocalExperts(const MoeWeights& weights, ConstTensorView x, TensorView out);
+  // Data-parallel attention: every rank sees the tokens of all groups, and keeps its own results.
+  TensorView ForwardGroups(const MoeWeights& weights, ConstTensorView x,
+                           const std::vector<int32_t>& group_tokens);
+
+  const ModelConfig& config_;
+  const ModelShard shard_;
+  const RankLinks& links_;
+  Ops& ops_;
+  const DType act_;
+  std::vector<DeviceBuffer> buffers_;
+  int64_t buffer_bytes_ = 0;
+
+  TensorView router_logits_;        // [all tokens, experts] f32
+  TensorView expert_ids_;           // [all tokens, k] int
+  TensorView expert_weights_;       // [all tokens, k] f32
+  TensorView offsets_;              // [local experts + 1] int
+  TensorView row_token_;            // [all tokens * k] int
+  TensorView positions_;            // [all tokens, k] int
+  TensorView gate_up_;              // [all tokens * k, 2 I]
+  TensorView activated_;            // [all tokens * k, I]
+  TensorView expert_out_;           // [all tokens * k, H]
+  TensorView gathered_;             // [groups * max tokens, H]: tokens of all groups
+  TensorView summed_;               // [groups * max tokens, H]
+  std::vector<int32_t> no_expert_;  // -1s, the expert ids of rows that are not tokens
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_MODEL_MOE_H_

@@ -1,0 +1,178 @@
+#include "engine/model/qwen3.h"
+
+#include <cmath>
+#include <utility>
+
+#include "engine/model/rope.h"
+
+namespace tessera {
+
+absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig& config,
+                                                               const ModelShard& shard,
+                                                               ModelWeights weights,
+                                                               const ModelLimits& limits,
+                                                               const RankLinks& links, Ops& ops) {
+  std::unique_ptr<Qwen3Model> model(new Qwen3Model(config, shard, std::move(weights), links, ops));
+  RETURN_IF_ERROR(model->AllocateBuffers(limits));
+  if (config.has_moe_layers()) {
+    ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(config, shard, limits.max_tokens, links, ops));
+    model->buffer_bytes_ += model->moe_->buffer_bytes();
+  }
+  return model;
+}
+
+Qwen3Model::Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights,
+                       const RankLinks& links, Ops& ops)
+    : config_(config),
+      shard_(shard),
+      weights_(std::move(weights)),
+      links_(links),
+      ops_(ops),
+      act_(ops.ActivationDType(DType::kF32)) {}
+
+absl::StatusOr<TensorView> Qwen3Model::NewBuffer(DType dtype, int64_t rows, int64_t cols,
+                                                 const char* what) {
+  const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(dtype));
+  ASSIGN_OR_RETURN(DeviceBuffer buffer, ops_.device().Allocate(static_cast<size_t>(bytes), what));
+  buffers_.push_back(std::move(buffer));
+  buffer_bytes_ += bytes;
+  return buffers_.back().View(dtype, {rows, cols});
+}
+
+absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
+  const int64_t tokens = limits.max_tokens;
+  const int64_t hidden = config_.hidden_size;
+  const int64_t q_width = int64_t{shard_.num_q_heads} * config_.head_dim;
+  const int64_t kv_width = int64_t{shard_.num_kv_heads} * config_.head_dim;
+  ASSIGN_OR_RETURN(
+      cos_sin_, NewBuffer(DType::kF32, limits.max_positions, config_.head_dim, "the RoPE table"));
+  ASSIGN_OR_RETURN(residual_, NewBuffer(act_, tokens, hidden, "the residual stream"));
+  ASSIGN_OR_RETURN(normed_, NewBuffer(act_, tokens, hidden, "normalised activations"));
+  ASSIGN_OR_RETURN(delta_, NewBuffer(act_, tokens, hidden, "block outputs"));
+  ASSIGN_OR_RETURN(qkv_, NewBuffer(act_, tokens, q_width + 2 * kv_width, "queries, keys, values"));
+  ASSIGN_OR_RETURN(attention_, NewBuffer(act_, tokens, q_width, "attention outputs"));
+  bool has_dense = false;
+  for (bool is_moe : config_.layer_is_moe) has_dense |= !is_moe;
+  if (has_dense) {
+    ASSIGN_OR_RETURN(gate_up_,
+                     NewBuffer(act_, tokens, 2 * int64_t{shard_.ffn_size}, "gate and up"));
+    ASSIGN_OR_RETURN(activated_, NewBuffer(act_, tokens, shard_.ffn_size, "MLP activations"));
+  }
+  ASSIGN_OR_RETURN(last_rows_, NewBuffer(act_, kMaxLogitsRows, hidden, "logits inputs"));
+  if (links_.tp != nullptr) {
+    ASSIGN_OR_RETURN(logits_shard_, NewBuffer(DType::kF32, kMaxLogitsRows, shard_.vocab_rows,
+                                              "the vocabulary shard's logits"));
+    ASSIGN_OR_RETURN(logits_all_, NewBuffer(DType::kF32, int64_t{kMaxLogitsRows} * shard_.tp_size,
+                                            shard_.vocab_rows, "gathered logits"));
+  }
+  const std::vector<float> table =
+      BuildCosSinTable(ComputeRope(config_), config_.head_dim, limits.max_positions);
+  ops_.device().Upload(cos_sin_.data(), table.data(), table.size() * sizeof(float));
+  return absl::OkStatus();
+}
+
+void Qwen3Model::Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv) {
+  const int64_t tokens = batch.num_tokens;
+  const TensorView residual = residual_.Rows(0, tokens);
+  const TensorView normed = normed_.Rows(0, tokens);
+  pending_ = ConstTensorView();
+
+  ops_.Embed({.ids = batch.token_ids,
+              .table = weights_.embedding.get(),
+              .vocab_begin = shard_.vocab_begin,
+              .out = residual});
+  links_.AllReduceTp(residual);
+
+  for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const LayerWeights& layer = weights_.layers[i];
+    ops_.RmsNorm({.x = residual,
+                  .add = pending_,
+                  .weight = layer.input_norm.view,
+                  .eps = config_.rms_norm_eps,
+                  .out = normed});
+    Attention(i, batch, kv[i]);
+    ops_.RmsNorm({.x = residual,
+                  .add = pending_,
+                  .weight = layer.post_attention_norm.view,
+                  .eps = config_.rms_norm_eps,
+                  .out = normed});
+    if (config_.layer_is_moe[i]) {
+      pending_ = moe_->Forward(layer.moe, normed, batch.group_tokens);
+    } else {
+      Mlp(layer, batch.num_tokens);
+    }
+  }
+}
+
+void Qwen3Model::Attention(int32_t layer_index, const ForwardBatch& batch, const KvLayer& kv) {
+  const LayerWeights& layer = weights_.layers[layer_index];
+  const int64_t tokens = batch.num_tokens;
+  const TensorView qkv = qkv_.Rows(0, tokens);
+  const TensorView attention = attention_.Rows(0, tokens);
+  const TensorView delta = delta_.Rows(0, tokens);
+
+  ops_.Gemm({.x = normed_.Rows(0, tokens),
+             .weight = layer.qkv.get(),
+             .bias = layer.qkv_bias.view,
+             .out = qkv});
+  ops_.QkNormRopeStoreKv({.qkv = qkv,
+                          .q_norm = layer.q_norm.view,
+                          .k_norm = layer.k_norm.view,
+                          .cos_sin = cos_sin_,
+                          .positions = batch.positions,
+                          .slot_mapping = batch.slot_mapping,
+                          .kv = kv,
+                          .num_q_heads = shard_.num_q_heads,
+                          .num_kv_heads = shard_.num_kv_heads,
+                          .eps = config_.rms_norm_eps});
+  ops_.PagedAttention({.q = qkv.Columns(0, int64_t{shard_.num_q_heads} * config_.head_dim),
+                       .kv = kv,
+                       .block_tables = batch.block_tables,
+                       .cu_seqlens = batch.cu_seqlens,
+                       .context_lens = batch.context_lens,
+                       .num_q_heads = shard_.num_q_heads,
+                       .num_kv_heads = shard_.num_kv_heads,
+                       .window = config_.layer_window[layer_index],
+                       .scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim)),
+                       .out = attention});
+  ops_.Gemm({.x = attention, .weight = layer.o.get(), .bias = layer.o_bias.view, .out = delta});
+  links_.AllReduceTp(delta);
+  pending_ = delta;
+}
+
+void Qwen3Model::Mlp(const LayerWeights& layer, int32_t num_tokens) {
+  const TensorView gate_up = gate_up_.Rows(0, num_tokens);
+  const TensorView activated = activated_.Rows(0, num_tokens);
+  const TensorView delta = delta_.Rows(0, num_tokens);
+  ops_.Gemm({.x = normed_.Rows(0, num_tokens), .weight = layer.mlp.gate_up.get(), .out = gate_up});
+  ops_.SiluAndMul({.x = gate_up, .out = activated});
+  ops_.Gemm({.x = activated, .weight = layer.mlp.down.get(), .out = delta});
+  links_.AllReduceTp(delta);
+  pending_ = delta;
+}
+
+void Qwen3Model::Logits(ConstTensorView rows, TensorView logits) {
+  const int64_t count = rows.dim(0);
+  TESSERA_CHECK(count <= kMaxLogitsRows);
+  const TensorView x = last_rows_.Rows(0, count);
+  // The last layer's output has not been added yet: gather both and let the norm add them.
+  const TensorView add = normed_.Rows(0, count);
+  ops_.GatherRows({.x = residual_, .rows = rows, .out = x});
+  ops_.GatherRows({.x = pending_, .rows = rows, .out = add});
+  ops_.RmsNorm({.x = x,
+                .add = add,
+                .weight = weights_.final_norm.view,
+                .eps = config_.rms_norm_eps,
+                .out = x});
+  if (links_.tp == nullptr) {
+    ops_.Gemm({.x = x, .weight = &weights_.output_head(), .out = logits});
+    return;
+  }
+  const TensorView shard = logits_shard_.Rows(0, count);
+  ops_.Gemm({.x = x, .weight = &weights_.output_head(), .out = shard});
+  const TensorView all(logits_all_.data(), DType::kF32, {shard_.tp_size, count, shard_.vocab_rows});
+  links_.tp->AllGather(shard, all);
+  ops_.ConcatColumns({.shards = all, .out = logits});
+}
+
+}  // namespace tessera

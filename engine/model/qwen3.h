@@ -1,0 +1,93 @@
+// Qwen3 and Qwen3-MoE: the forward pass of one rank, written over Ops.
+#ifndef TESSERA_ENGINE_MODEL_QWEN3_H_
+#define TESSERA_ENGINE_MODEL_QWEN3_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_config.h"
+#include "engine/model/moe.h"
+#include "engine/model/shard.h"
+#include "engine/model/weights.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+// Device views of one BatchPlan (engine/scheduler/step_plan.h has the meanings).
+struct ForwardBatch {
+  int32_t num_tokens = 0;        // T of this rank's group
+  ConstTensorView token_ids;     // [T] int
+  ConstTensorView positions;     // [T] int
+  ConstTensorView slot_mapping;  // [T] int
+  ConstTensorView cu_seqlens;    // [S + 1] int
+  ConstTensorView context_lens;  // [S] int
+  ConstTensorView block_tables;  // [S, max_blocks] int
+  // Tokens of every data-parallel group in this step (host numbers, the same on all ranks).
+  std::vector<int32_t> group_tokens;
+};
+
+struct ModelLimits {
+  int32_t max_tokens = 0;     // tokens of one step
+  int32_t max_positions = 0;  // rows of the RoPE table
+};
+
+// Owns weights and activation buffers. One thread.
+class Qwen3Model {
+ public:
+  // `links` reaches the other ranks and outlives the model, as does `ops`.
+  static absl::StatusOr<std::unique_ptr<Qwen3Model>> Create(const ModelConfig& config,
+                                                            const ModelShard& shard,
+                                                            ModelWeights weights,
+                                                            const ModelLimits& limits,
+                                                            const RankLinks& links, Ops& ops);
+
+  // Runs all layers. `kv` has one entry per layer.
+  void Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv);
+
+  // logits[n] = lm_head(final_norm(h[rows[n]])), h being what the last Forward left in the residual
+  // stream; at most kMaxLogitsRows rows per call.
+  static constexpr int32_t kMaxLogitsRows = 64;
+  void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
+
+  int64_t weight_bytes() const { return weights_.bytes; }
+  int64_t buffer_bytes() const { return buffer_bytes_; }
+
+ private:
+  Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights,
+             const RankLinks& links, Ops& ops);
+  absl::Status AllocateBuffers(const ModelLimits& limits);
+  absl::StatusOr<TensorView> NewBuffer(DType dtype, int64_t rows, int64_t cols, const char* what);
+
+  void Attention(int32_t layer, const ForwardBatch& batch, const KvLayer& kv);
+  void Mlp(const LayerWeights& layer, int32_t num_tokens);
+
+  const ModelConfig config_;
+  const ModelShard shard_;
+  ModelWeights weights_;
+  const RankLinks& links_;
+  Ops& ops_;
+  const DType act_;
+  std::unique_ptr<MoeBlock> moe_;
+  std::vector<DeviceBuffer> buffers_;
+  int64_t buffer_bytes_ = 0;
+
+  TensorView cos_sin_;       // [max_positions, D] f32
+  TensorView residual_;      // [max_tokens, H]
+  TensorView normed_;        // [max_tokens, H]
+  TensorView delta_;         // [max_tokens, H]: outputs of attention and dense MLP
+  TensorView qkv_;           // [max_tokens, (Nq + 2 Nk) D]
+  TensorView attention_;     // [max_tokens, Nq D]
+  TensorView gate_up_;       // [max_tokens, 2 F]
+  TensorView activated_;     // [max_tokens, F]
+  TensorView last_rows_;     // [kMaxLogitsRows, H]
+  TensorView logits_shard_;  // [kMaxLogitsRows, vocab_rows] f32
+  TensorView logits_all_;    // [tp * kMaxLogitsRows, vocab_rows] f32
+  // [T, H]: the last block's output; the next norm adds it to the residual stream.
+  ConstTensorView pending_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_MODEL_QWEN3_H_

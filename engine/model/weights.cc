@@ -1,0 +1,279 @@
+#include "engine/model/weights.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+// A rectangle of a stored matrix: [row_begin, + rows) x [column_begin, + columns).
+struct Rectangle {
+  int64_t row_begin = 0;
+  int64_t rows = 0;
+  int64_t column_begin = 0;
+  int64_t columns = 0;
+};
+
+float ToFloat(const std::byte* data, DType dtype, int64_t index) {
+  const std::byte* at = data + index * static_cast<int64_t>(SizeOf(dtype));
+  if (dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, at, sizeof(bits));
+  return dtype == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
+}
+
+class Loader {
+ public:
+  Loader(const ModelConfig& config, const ModelShard& shard, DType dtype, Checkpoint& checkpoint,
+         Ops& ops, const LoadProgress& progress)
+      : config_(config),
+        shard_(shard),
+        dtype_(dtype),
+        checkpoint_(checkpoint),
+        ops_(ops),
+        progress_(progress) {}
+
+  absl::StatusOr<ModelWeights> Load() {
+    ModelWeights weights;
+    ASSIGN_OR_RETURN(weights.embedding, VocabMatrix("model.embed_tokens.weight"));
+    for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
+      ASSIGN_OR_RETURN(LayerWeights layer, Layer(i));
+      weights.layers.push_back(std::move(layer));
+      if (progress_) progress_(static_cast<double>(i + 1) / (config_.num_hidden_layers + 1));
+    }
+    ASSIGN_OR_RETURN(weights.final_norm, WholeVector("model.norm.weight"));
+    if (!config_.tie_word_embeddings) {
+      ASSIGN_OR_RETURN(weights.lm_head, VocabMatrix("lm_head.weight"));
+    }
+    weights.bytes = bytes_;
+    if (progress_) progress_(1.0);
+    return weights;
+  }
+
+ private:
+  // A range of a stored vector.
+  struct VectorRange {
+    std::string name;
+    int64_t begin = 0;
+    int64_t count = -1;  // -1: to the end
+  };
+
+  absl::StatusOr<StoredTensor> Find(const std::string& name) {
+    StoredTensor tensor = checkpoint_.Find(name);
+    if (tensor.file == nullptr) {
+      return absl::NotFoundError(absl::StrCat(checkpoint_.index_path(), ": no tensor ", name));
+    }
+    used_.push_back(tensor);
+    return tensor;
+  }
+
+  // Only the pages of the rectangle are touched.
+  absl::StatusOr<HostMatrix> Matrix(const std::string& name, const Rectangle& part) {
+    ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
+    ASSIGN_OR_RETURN(const MappedRows mapped,
+                     tensor.MapSlice({part.row_begin, part.rows, part.column_begin, part.columns}));
+    const DType dtype = *tensor.entry->dtype;
+    return HostMatrix{.data = mapped.data,
+                      .dtype = dtype,
+                      .rows = part.rows,
+                      .cols = part.columns,
+                      .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
+  }
+
+  // The same of expert `index` of a fused tensor [E, rows, width].
+  absl::StatusOr<HostMatrix> FusedMatrix(const std::string& name, int64_t index,
+                                         const Rectangle& part) {
+    ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
+    const int64_t width = tensor.entry->shape[2];
+    ASSIGN_OR_RETURN(const MappedRows mapped,
+                     tensor.MapSlice({index, 1, part.row_begin * width, part.rows * width}));
+    const DType dtype = *tensor.entry->dtype;
+    return HostMatrix{.data = mapped.data + part.column_begin * static_cast<int64_t>(SizeOf(dtype)),
+                      .dtype = dtype,
+                      .rows = part.rows,
+                      .cols = part.columns,
+                      .row_stride = width};
+  }
+
+  // Drops the file pages of everything read since the last call.
+  void ReleaseUsed() {
+    for (const StoredTensor& tensor : used_) tensor.Release();
+    used_.clear();
+  }
+
+  absl::StatusOr<std::unique_ptr<Weight>> Prepare(std::vector<HostMatrix> parts,
+                                                  int64_t pad_rows = 0) {
+    const WeightSource source{.parts = std::move(parts), .pad_rows = pad_rows, .dtype = dtype_};
+    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, ops_.PrepareWeight(source));
+    bytes_ += static_cast<int64_t>(weight->bytes());
+    return weight;
+  }
+
+  // Several named vectors one behind the other, as fp32 on the device.
+  absl::StatusOr<DeviceVector> Vector(const std::vector<VectorRange>& ranges) {
+    std::vector<float> values;
+    for (const VectorRange& range : ranges) {
+      ASSIGN_OR_RETURN(const StoredTensor tensor, Find(range.name));
+      ASSIGN_OR_RETURN(const std::byte* const data, tensor.Map());
+      const int64_t count = range.count < 0 ? tensor.entry->shape[0] - range.begin : range.count;
+      for (int64_t i = 0; i < count; ++i) {
+        values.push_back(ToFloat(data, *tensor.entry->dtype, range.begin + i));
+      }
+    }
+    DeviceVector vector;
+    const size_t bytes = values.size() * sizeof(float);
+    ASSIGN_OR_RETURN(vector.buffer, ops_.device().Allocate(bytes, ranges[0].name));
+    ops_.device().Upload(vector.buffer.data(), values.data(), bytes);
+    vector.view = vector.buffer.View(DType::kF32, {static_cast<int64_t>(values.size())});
+    bytes_ += static_cast<int64_t>(bytes);
+    return vector;
+  }
+
+  absl::StatusOr<DeviceVector> WholeVector(const std::string& name) {
+    return Vector({VectorRange{.name = name}});
+  }
+
+  // Rows of the vocabulary that this rank holds, padded with zeros at the end.
+  absl::StatusOr<std::unique_ptr<Weight>> VocabMatrix(const std::string& name) {
+    const int64_t begin = shard_.vocab_begin;
+    const int64_t end =
+        std::max(begin, std::min<int64_t>(config_.vocab_size, begin + shard_.vocab_rows));
+    ASSIGN_OR_RETURN(const HostMatrix rows,
+                     Matrix(name, {begin, end - begin, 0, config_.hidden_size}));
+    ASSIGN_OR_RETURN(auto weight, Prepare({rows}, shard_.vocab_rows - (end - begin)));
+    ReleaseUsed();
+    return weight;
+  }
+
+  absl::StatusOr<LayerWeights> Layer(int32_t index) {
+    const std::string prefix = absl::StrCat("model.layers.", index, ".");
+    LayerWeights layer;
+    ASSIGN_OR_RETURN(layer.input_norm, WholeVector(prefix + "input_layernorm.weight"));
+    ASSIGN_OR_RETURN(layer.post_attention_norm,
+                     WholeVector(prefix + "post_attention_layernorm.weight"));
+    RETURN_IF_ERROR(LoadAttention(prefix + "self_attn.", layer));
+    if (config_.layer_is_moe[index]) {
+      RETURN_IF_ERROR(LoadMoe(prefix + "mlp.", layer.moe));
+    } else {
+      RETURN_IF_ERROR(LoadDenseMlp(prefix + "mlp.", layer.mlp));
+    }
+    ReleaseUsed();
+    return layer;
+  }
+
+  absl::Status LoadAttention(const std::string& prefix, LayerWeights& layer) {
+    const int64_t head_dim = config_.head_dim;
+    const int64_t hidden = config_.hidden_size;
+    const int64_t q_begin = shard_.q_head_begin * head_dim;
+    const int64_t q_count = shard_.num_q_heads * head_dim;
+    const int64_t kv_begin = shard_.kv_head_begin * head_dim;
+    const int64_t kv_count = shard_.num_kv_heads * head_dim;
+    ASSIGN_OR_RETURN(const HostMatrix q,
+                     Matrix(prefix + "q_proj.weight", {q_begin, q_count, 0, hidden}));
+    ASSIGN_OR_RETURN(const HostMatrix k,
+                     Matrix(prefix + "k_proj.weight", {kv_begin, kv_count, 0, hidden}));
+    ASSIGN_OR_RETURN(const HostMatrix v,
+                     Matrix(prefix + "v_proj.weight", {kv_begin, kv_count, 0, hidden}));
+    ASSIGN_OR_RETURN(const HostMatrix o,
+                     Matrix(prefix + "o_proj.weight", {0, hidden, q_begin, q_count}));
+    ASSIGN_OR_RETURN(layer.qkv, Prepare({q, k, v}));
+    ASSIGN_OR_RETURN(layer.o, Prepare({o}));
+    ASSIGN_OR_RETURN(layer.q_norm, WholeVector(prefix + "q_norm.weight"));
+    ASSIGN_OR_RETURN(layer.k_norm, WholeVector(prefix + "k_norm.weight"));
+    if (!config_.attention_bias) return absl::OkStatus();
+    ASSIGN_OR_RETURN(layer.qkv_bias, Vector({{prefix + "q_proj.bias", q_begin, q_count},
+                                             {prefix + "k_proj.bias", kv_begin, kv_count},
+                                             {prefix + "v_proj.bias", kv_begin, kv_count}}));
+    if (shard_.tp_rank == 0) {
+      ASSIGN_OR_RETURN(layer.o_bias, WholeVector(prefix + "o_proj.bias"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadDenseMlp(const std::string& prefix, DenseMlpWeights& mlp) {
+    const int64_t hidden = config_.hidden_size;
+    const Rectangle rows{shard_.ffn_begin, shard_.ffn_size, 0, hidden};
+    ASSIGN_OR_RETURN(const HostMatrix gate, Matrix(prefix + "gate_proj.weight", rows));
+    ASSIGN_OR_RETURN(const HostMatrix up, Matrix(prefix + "up_proj.weight", rows));
+    ASSIGN_OR_RETURN(const HostMatrix down, Matrix(prefix + "down_proj.weight",
+                                                   {0, hidden, shard_.ffn_begin, shard_.ffn_size}));
+    ASSIGN_OR_RETURN(mlp.gate_up, Prepare({gate, up}));
+    ASSIGN_OR_RETURN(mlp.down, Prepare({down}));
+    return absl::OkStatus();
+  }
+
+  struct ExpertMatrices {
+    HostMatrix gate;
+    HostMatrix up;
+    HostMatrix down;
+  };
+
+  absl::StatusOr<ExpertMatrices> Expert(const std::string& prefix, int64_t index) {
+    const int64_t begin = shard_.moe_ffn_begin;
+    const int64_t count = shard_.moe_ffn_size;
+    const int64_t hidden = config_.hidden_size;
+    const Rectangle rows{begin, count, 0, hidden};
+    const Rectangle columns{0, hidden, begin, count};
+    ExpertMatrices expert;
+    if (checkpoint_.Contains(prefix + "experts.gate_up_proj")) {
+      // All gate rows come before all up rows.
+      const Rectangle up_rows{config_.moe_intermediate_size + begin, count, 0, hidden};
+      const std::string gate_up = prefix + "experts.gate_up_proj";
+      ASSIGN_OR_RETURN(expert.gate, FusedMatrix(gate_up, index, rows));
+      ASSIGN_OR_RETURN(expert.up, FusedMatrix(gate_up, index, up_rows));
+      ASSIGN_OR_RETURN(expert.down, FusedMatrix(prefix + "experts.down_proj", index, columns));
+      return expert;
+    }
+    const std::string name = absl::StrCat(prefix, "experts.", index, ".");
+    ASSIGN_OR_RETURN(expert.gate, Matrix(name + "gate_proj.weight", rows));
+    ASSIGN_OR_RETURN(expert.up, Matrix(name + "up_proj.weight", rows));
+    ASSIGN_OR_RETURN(expert.down, Matrix(name + "down_proj.weight", columns));
+    return expert;
+  }
+
+  absl::Status LoadMoe(const std::string& prefix, MoeWeights& moe) {
+    ASSIGN_OR_RETURN(
+        const HostMatrix router,
+        Matrix(prefix + "gate.weight", {0, config_.num_experts, 0, config_.hidden_size}));
+    ASSIGN_OR_RETURN(moe.router, Prepare({router}));
+    for (int32_t i = 0; i < shard_.num_experts; ++i) {
+      ASSIGN_OR_RETURN(const ExpertMatrices expert, Expert(prefix, shard_.expert_begin + i));
+      ASSIGN_OR_RETURN(auto gate_up, Prepare({expert.gate, expert.up}));
+      ASSIGN_OR_RETURN(auto down, Prepare({expert.down}));
+      ReleaseUsed();
+      moe.gate_up_list.push_back(gate_up.get());
+      moe.down_list.push_back(down.get());
+      moe.gate_up.push_back(std::move(gate_up));
+      moe.down.push_back(std::move(down));
+    }
+    return absl::OkStatus();
+  }
+
+  const ModelConfig& config_;
+  const ModelShard& shard_;
+  const DType dtype_;
+  Checkpoint& checkpoint_;
+  Ops& ops_;
+  const LoadProgress& progress_;
+  std::vector<StoredTensor> used_;  // read, pages not yet released
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
+                                         DType dtype, Checkpoint& checkpoint, Ops& ops,
+                                         const LoadProgress& progress) {
+  return Loader(config, shard, dtype, checkpoint, ops, progress).Load();
+}
+
+}  // namespace tessera

@@ -1,0 +1,72 @@
+// The weights of one rank, prepared by its backend.
+#ifndef TESSERA_ENGINE_MODEL_WEIGHTS_H_
+#define TESSERA_ENGINE_MODEL_WEIGHTS_H_
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/model/model_config.h"
+#include "engine/model/shard.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+// A small fp32 vector on the device (norm weights, biases).
+struct DeviceVector {
+  DeviceBuffer buffer;
+  ConstTensorView view;  // [n] f32; empty when the model has none
+};
+
+struct DenseMlpWeights {
+  std::unique_ptr<Weight> gate_up;  // [2 F, H]: gate rows, then up rows
+  std::unique_ptr<Weight> down;     // [H, F]
+};
+
+struct MoeWeights {
+  std::unique_ptr<Weight> router;                // [all experts, H]
+  std::vector<std::unique_ptr<Weight>> gate_up;  // per local expert, [2 I, H]
+  std::vector<std::unique_ptr<Weight>> down;     // per local expert, [H, I]
+  // The same as raw pointers, in the form GroupedGemm takes.
+  std::vector<const Weight*> gate_up_list;
+  std::vector<const Weight*> down_list;
+};
+
+struct LayerWeights {
+  DeviceVector input_norm;      // [H]
+  std::unique_ptr<Weight> qkv;  // [(Nq + 2 Nk) D, H]
+  DeviceVector qkv_bias;        // optional
+  DeviceVector q_norm;          // [D]
+  DeviceVector k_norm;          // [D]
+  std::unique_ptr<Weight> o;    // [H, Nq D]
+  DeviceVector o_bias;          // optional; only on tensor-parallel rank 0, so it is added once
+  DeviceVector post_attention_norm;  // [H]
+  DenseMlpWeights mlp;               // dense layers
+  MoeWeights moe;                    // MoE layers
+};
+
+struct ModelWeights {
+  std::unique_ptr<Weight> embedding;  // [vocab_rows, H]
+  std::vector<LayerWeights> layers;
+  DeviceVector final_norm;          // [H]
+  std::unique_ptr<Weight> lm_head;  // null when tied: the embedding serves
+
+  const Weight& output_head() const { return lm_head ? *lm_head : *embedding; }
+  int64_t bytes = 0;  // device memory of all of the above
+};
+
+// Fraction of this rank's bytes prepared so far, 0…1. Called on the loading thread.
+using LoadProgress = std::function<void(double)>;
+
+// Reads the rank's slices only, one tensor at a time; file pages are released once packed. The
+// checkpoint must have passed VerifyCheckpoint. May run concurrently for several ranks of one
+// checkpoint, each with its own Ops.
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
+                                         DType dtype, Checkpoint& checkpoint, Ops& ops,
+                                         const LoadProgress& progress);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_MODEL_WEIGHTS_H_

@@ -1,0 +1,53 @@
+#include "tests/support/golden_files.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace tessera {
+
+std::vector<std::string> ReferenceModels() {
+  std::vector<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(TESSERA_TEST_DATA "/reference/models")) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string ReferenceModelDir(const std::string& name) {
+  return TESSERA_TEST_DATA "/reference/models/" + name;
+}
+
+std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
+  std::ifstream file(ReferenceModelDir(name) + "/golden.json");
+  const auto json = nlohmann::json::parse(file);
+  std::vector<ModelGolden> goldens;
+  for (const auto& prompt : json.at("prompts")) {
+    ModelGolden golden;
+    prompt.at("ids").get_to(golden.ids);
+    prompt.at("logits_last").get_to(golden.last_logits);
+    prompt.at("argmax_all").get_to(golden.argmax);
+    prompt.at("nll").get_to(golden.nll);
+    prompt.at("greedy").get_to(golden.greedy);
+    goldens.push_back(std::move(golden));
+  }
+  return goldens;
+}
+
+std::vector<NanoGolden> LoadNanoGoldens() {
+  std::ifstream file(TESSERA_NANO_MODEL "/golden.jsonl");
+  std::vector<NanoGolden> goldens;
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line);
+    NanoGolden golden;
+    json.at("prompt_ids").get_to(golden.prompt_ids);
+    json.at("greedy").get_to(golden.greedy);
+    goldens.push_back(std::move(golden));
+  }
+  return goldens;
+}
+
+}  // namespace tessera

@@ -1,0 +1,35 @@
+// Golden data of tests/data/reference and of the nano model, as plain values.
+#ifndef TESSERA_TESTS_SUPPORT_GOLDEN_FILES_H_
+#define TESSERA_TESTS_SUPPORT_GOLDEN_FILES_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+// One prompt of tests/data/reference/models/NAME/golden.json.
+struct ModelGolden {
+  std::vector<int32_t> ids;
+  std::vector<float> last_logits;
+  std::vector<int32_t> argmax;  // at every prompt position
+  double nll = 0;
+  std::vector<int32_t> greedy;  // 32 tokens
+};
+
+// Names of the tiny checkpoints, sorted.
+std::vector<std::string> ReferenceModels();
+std::string ReferenceModelDir(const std::string& name);
+std::vector<ModelGolden> LoadModelGoldens(const std::string& name);
+
+// One line of the nano model's golden.jsonl.
+struct NanoGolden {
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> greedy;  // up to 96 tokens, ends with <|im_end|> when the answer is complete
+};
+
+std::vector<NanoGolden> LoadNanoGoldens();
+
+}  // namespace tessera
+
+#endif  // TESSERA_TESTS_SUPPORT_GOLDEN_FILES_H_
