@@ -5,9 +5,9 @@
 
 namespace tessera {
 
-void CheckFailed(std::string_view text, std::source_location where) {
-  std::fprintf(stderr, "%s:%u: CHECK failed: %.*s\n", where.file_name(), where.line(),
-               static_cast<int>(text.size()), text.data());
+void CheckFailed(std::string_view text, const char* file, int line) {
+  std::fprintf(stderr, "%s:%d: CHECK failed: %.*s\n", file, line, static_cast<int>(text.size()),
+               text.data());
   std::abort();
 }
 

@@ -3,7 +3,6 @@
 #ifndef TESSERA_KERNELS_CORE_STATUS_MACROS_H_
 #define TESSERA_KERNELS_CORE_STATUS_MACROS_H_
 
-#include <source_location>
 #include <string_view>
 #include <utility>
 
@@ -13,8 +12,9 @@
 namespace tessera {
 
 // Prints "file:line: CHECK failed: text" to stderr and aborts.
-[[noreturn]] void CheckFailed(std::string_view text,
-                              std::source_location where = std::source_location::current());
+// (Not std::source_location: clang 14 cannot read it from libstdc++ 12.)
+[[noreturn]] void CheckFailed(std::string_view text, const char* file = __builtin_FILE(),
+                              int line = __builtin_LINE());
 
 }  // namespace tessera
 
@@ -35,6 +35,6 @@ namespace tessera {
 #define ASSIGN_OR_RETURN_(holder, target, expression) \
   auto holder = (expression);                         \
   if (!holder.ok()) return holder.status();           \
-  target = *std::move(holder)
+  target = *std::move(holder)  // NOLINT(bugprone-macro-parentheses): may declare a variable
 
 #endif  // TESSERA_KERNELS_CORE_STATUS_MACROS_H_
