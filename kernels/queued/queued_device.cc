@@ -1,0 +1,154 @@
+#include "kernels/queued/queued_device.h"
+
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kRangeBytes = size_t{32} << 30;
+constexpr size_t kPage = 4096;
+constexpr int kLongestDelayMicroseconds = 200;
+
+char* Reserve() {
+  void* range =
+      mmap(nullptr, kRangeBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return range == MAP_FAILED ? nullptr : static_cast<char*>(range);
+}
+
+size_t WholePages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+}  // namespace
+
+ShadowedMemory::ShadowedMemory() : handed_out_(Reserve()), storage_(Reserve()) {}
+
+ShadowedMemory::~ShadowedMemory() {
+  if (handed_out_ != nullptr) munmap(handed_out_, kRangeBytes);
+  if (storage_ != nullptr) munmap(storage_, kRangeBytes);
+}
+
+absl::StatusOr<void*> ShadowedMemory::Allocate(size_t bytes) {
+  if (handed_out_ == nullptr || storage_ == nullptr) {
+    return absl::ResourceExhaustedError("the test device could not reserve its address range");
+  }
+  // One page behind each allocation stays inaccessible.
+  if (bytes > kRangeBytes || WholePages(bytes) + kPage > kRangeBytes - used_) {
+    return absl::ResourceExhaustedError("the address range of the test device is used up");
+  }
+  if (mprotect(storage_ + used_, WholePages(bytes), PROT_READ | PROT_WRITE) != 0) {
+    return absl::ResourceExhaustedError("the operating system refused the memory");
+  }
+  void* device = handed_out_ + used_;
+  used_ += WholePages(bytes) + kPage;
+  return device;
+}
+
+void ShadowedMemory::Free(void* device, size_t bytes) {
+  void* data = Translate(device);
+  madvise(data, WholePages(bytes), MADV_DONTNEED);
+  mprotect(data, WholePages(bytes), PROT_NONE);
+}
+
+void* ShadowedMemory::Translate(const void* device) const {
+  if (device == nullptr) return nullptr;
+  const auto address = reinterpret_cast<uintptr_t>(device);
+  const auto begin = reinterpret_cast<uintptr_t>(handed_out_);
+  TESSERA_CHECK(address >= begin && address < begin + kRangeBytes);
+  return storage_ + (address - begin);
+}
+
+QueuedDevice::QueuedDevice() : thread_([this] { QueueLoop(); }) {}
+
+QueuedDevice::~QueuedDevice() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  thread_.join();
+}
+
+void QueuedDevice::QueueLoop() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      busy_ = false;
+      mutex_.Await(absl::Condition(this, &QueuedDevice::HasWork));
+      if (queue_.empty()) return;
+      busy_ = true;
+    }
+    // Whoever relies on work being done at once, or late, is wrong now and then.
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(delays_() % (kLongestDelayMicroseconds + 1)));
+    std::deque<absl::AnyInvocable<void()>> batch;
+    {
+      absl::MutexLock lock(&mutex_);
+      batch.swap(queue_);
+    }
+    for (absl::AnyInvocable<void()>& item : batch) item();
+  }
+}
+
+void QueuedDevice::Push(absl::AnyInvocable<void()> item) {
+  absl::MutexLock lock(&mutex_);
+  queue_.push_back(std::move(item));
+}
+
+bool QueuedDevice::HasFailed() {
+  absl::MutexLock lock(&mutex_);
+  return !status_.ok();
+}
+
+void QueuedDevice::Enqueue(absl::AnyInvocable<absl::Status()> work) {
+  Push([this, work = std::move(work)]() mutable {
+    if (HasFailed()) return;
+    const absl::Status status = work();
+    absl::MutexLock lock(&mutex_);
+    status_.Update(status);
+  });
+}
+
+void QueuedDevice::EnqueueRelease(absl::AnyInvocable<void()> release) { Push(std::move(release)); }
+
+void QueuedDevice::Upload(void* device, const void* host, size_t bytes) {
+  const char* begin = static_cast<const char*>(host);
+  Enqueue([this, device, data = std::vector<char>(begin, begin + bytes)] {
+    if (!data.empty()) std::memcpy(Translate(device), data.data(), data.size());
+    return absl::OkStatus();
+  });
+}
+
+void QueuedDevice::Download(void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
+  std::memset(host, kQueuedPoison, bytes);
+  Enqueue([this, host, device, bytes] {
+    std::memcpy(host, Translate(device), bytes);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status QueuedDevice::Synchronize() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &QueuedDevice::IsIdle));
+  return status_;
+}
+
+void QueuedDevice::Run(std::function<absl::Status()> work) { Enqueue(std::move(work)); }
+
+void* QueuedDevice::Access(void* device) {
+  TESSERA_CHECK(std::this_thread::get_id() == thread_.get_id());
+  return Translate(device);
+}
+
+absl::StatusOr<void*> QueuedDevice::AllocateBytes(size_t bytes) { return memory_.Allocate(bytes); }
+
+void QueuedDevice::FreeBytes(void* device, size_t bytes) {
+  EnqueueRelease([this, device, bytes] { memory_.Free(device, bytes); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,86 @@
+// A device for tests whose queue really is late and whose memory the host cannot touch.
+#ifndef TESSERA_KERNELS_QUEUED_QUEUED_DEVICE_H_
+#define TESSERA_KERNELS_QUEUED_QUEUED_DEVICE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/synchronization/mutex.h"
+#include "kernels/core/device.h"
+
+namespace tessera {
+
+// Download() fills host memory with this byte at once and with the data when the queue gets there.
+inline constexpr unsigned char kQueuedPoison = 0xA5;
+
+// Two address ranges of one size. Addresses handed out lie in a range that is never accessible; the
+// data lie at the same offset of the other one. Offsets are not used twice, and freed pages become
+// inaccessible again, so an access after the free or beyond the last page faults too.
+class ShadowedMemory {
+ public:
+  ShadowedMemory();
+  ~ShadowedMemory();
+  ShadowedMemory(const ShadowedMemory&) = delete;
+  ShadowedMemory& operator=(const ShadowedMemory&) = delete;
+
+  absl::StatusOr<void*> Allocate(size_t bytes);
+  void Free(void* device, size_t bytes);
+  // Where the data of a device address are; null stays null.
+  void* Translate(const void* device) const;
+
+ private:
+  char* handed_out_ = nullptr;
+  char* storage_ = nullptr;
+  size_t used_ = 0;
+};
+
+class QueuedDevice : public Device {
+ public:
+  QueuedDevice();
+  // Executes what is queued.
+  ~QueuedDevice() override;
+
+  void Upload(void* device, const void* host, size_t bytes) override;
+  void Download(void* host, const void* device, size_t bytes) override;
+  absl::Status Synchronize() override;
+  void Run(std::function<absl::Status()> work) override;
+  // CHECKs that it is called on the queue's thread.
+  void* Access(void* device) override;
+  using Device::Access;
+
+  // Executed on the queue's thread in order; skipped when something failed before.
+  void Enqueue(absl::AnyInvocable<absl::Status()> work);
+  // The same, but executed whatever happened before.
+  void EnqueueRelease(absl::AnyInvocable<void()> release);
+  void* Translate(const void* device) const { return memory_.Translate(device); }
+
+ protected:
+  absl::StatusOr<void*> AllocateBytes(size_t bytes) override;
+  void FreeBytes(void* device, size_t bytes) override;
+
+ private:
+  void QueueLoop();
+  void Push(absl::AnyInvocable<void()> item);
+  bool HasFailed();
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); }
+  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !busy_ && queue_.empty(); }
+
+  ShadowedMemory memory_;
+  absl::Mutex mutex_;
+  std::deque<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::minstd_rand delays_{1};  // queue thread only
+  std::thread thread_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_QUEUED_QUEUED_DEVICE_H_

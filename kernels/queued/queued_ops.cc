@@ -1,0 +1,122 @@
+#include "kernels/queued/queued_ops.h"
+
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kernels/core/host_device.h"
+#include "kernels/core/status_macros.h"
+#include "kernels/op_checks.h"
+#include "kernels/queued/queued_device.h"
+#include "kernels/queued/visit_tensors.h"
+#include "kernels/ref/ref_ops.h"
+#include "kernels/ref/weight.h"
+
+namespace tessera {
+namespace {
+
+// A reference weight that is freed in queue order.
+class QueuedWeight : public Weight {
+ public:
+  QueuedWeight(QueuedDevice& device, std::unique_ptr<Weight> weight)
+      : device_(device), weight_(std::move(weight)) {}
+  ~QueuedWeight() override {
+    device_.EnqueueRelease([weight = std::move(weight_)]() mutable { weight.reset(); });
+  }
+
+  int64_t rows() const override { return weight_->rows(); }
+  int64_t cols() const override { return weight_->cols(); }
+  size_t bytes() const override { return weight_->bytes(); }
+  const Weight* reference() const { return weight_.get(); }
+
+ private:
+  QueuedDevice& device_;
+  std::unique_ptr<Weight> weight_;
+};
+
+const Weight* Reference(const Weight* weight) {
+  return static_cast<const QueuedWeight*>(weight)->reference();
+}
+
+// Turns device addresses into those of the data, and weights into reference weights.
+class Translation {
+ public:
+  Translation(const QueuedDevice& device, std::vector<const Weight*>& experts)
+      : device_(device), experts_(experts) {}
+
+  void operator()(TensorView& view) const { view = view.At(device_.Translate(view.data())); }
+  void operator()(ConstTensorView& view) const { view = view.At(device_.Translate(view.data())); }
+  void operator()(KvLayer& kv) const {
+    (*this)(kv.k);
+    (*this)(kv.v);
+  }
+  void operator()(const Weight*& weight) const { weight = Reference(weight); }
+  // The caller's array need not outlive the call.
+  void operator()(absl::Span<const Weight* const>& weights) const {
+    for (const Weight* weight : weights) experts_.push_back(Reference(weight));
+    weights = experts_;
+  }
+  template <typename T>
+  requires std::is_arithmetic_v<T>
+  void operator()(T& /*number*/) const {}
+
+ private:
+  const QueuedDevice& device_;
+  std::vector<const Weight*>& experts_;
+};
+
+class QueuedOps : public Ops {
+ public:
+  std::string_view name() const override { return "queued"; }
+  Device& device() override { return device_; }
+  DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
+  absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
+    RETURN_IF_ERROR(Check(source));
+    std::unique_ptr<Weight> weight;
+    ASSIGN_OR_RETURN(weight, ref::RefWeight::Create(weight_memory_, source));
+    return std::make_unique<QueuedWeight>(device_, std::move(weight));
+  }
+
+  void Embed(const EmbedArgs& args) override { Enqueue(args, ref::Embed); }
+  void RmsNorm(const RmsNormArgs& args) override { Enqueue(args, ref::RmsNorm); }
+  void Gemm(const GemmArgs& args) override { Enqueue(args, ref::Gemm); }
+  void GroupedGemm(const GroupedGemmArgs& args) override { Enqueue(args, ref::GroupedGemm); }
+  void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args) override {
+    Enqueue(args, ref::QkNormRopeStoreKv);
+  }
+  void PagedAttention(const PagedAttentionArgs& args) override {
+    Enqueue(args, ref::PagedAttention);
+  }
+  void SiluAndMul(const SiluAndMulArgs& args) override { Enqueue(args, ref::SiluAndMul); }
+  void RouteTopK(const RouteTopKArgs& args) override { Enqueue(args, ref::RouteTopK); }
+  void MoePermute(const MoePermuteArgs& args) override { Enqueue(args, ref::MoePermute); }
+  void MoeFinalize(const MoeFinalizeArgs& args) override { Enqueue(args, ref::MoeFinalize); }
+  void GatherRows(const GatherRowsArgs& args) override { Enqueue(args, ref::GatherRows); }
+  void ConcatColumns(const ConcatColumnsArgs& args) override { Enqueue(args, ref::ConcatColumns); }
+  void Sample(const SampleArgs& args) override { Enqueue(args, ref::Sample); }
+
+ private:
+  template <typename Args>
+  void Enqueue(const Args& args, void (*operation)(const Args&)) {
+    Check(args);
+    Args translated = args;
+    std::vector<const Weight*> experts;
+    VisitTensors(translated, Translation(device_, experts));
+    // Moving the vector keeps its elements where the translated span points.
+    device_.Enqueue([translated, experts = std::move(experts), operation] {
+      operation(translated);
+      return absl::OkStatus();
+    });
+  }
+
+  HostDevice weight_memory_;  // outlives the queue that reads it
+  QueuedDevice device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> CreateQueuedOps(const OpsOptions& /*options*/) {
+  return std::make_unique<QueuedOps>();
+}
+
+}  // namespace tessera
