@@ -1,0 +1,87 @@
+"""The commands that need no server, against the golden data."""
+import gzip
+import json
+import pathlib
+import tempfile
+import unittest
+
+from harness import NANO, REFERENCE, load_jsonl, run_json, run_tessera
+
+
+def ids_text(ids):
+    return ",".join(map(str, ids))
+
+
+class ScoreTest(unittest.TestCase):
+    def test_reference_checkpoints(self):
+        for folder in sorted((REFERENCE / "models").iterdir()):
+            golden = json.loads((folder / "golden.json").read_text())
+            for prompt in golden["prompts"]:
+                with self.subTest(model=folder.name, tokens=len(prompt["ids"])):
+                    score = run_json("score", folder, "--token-ids", ids_text(prompt["ids"]),
+                                     "--dtype", "float32")
+                    self.assertEqual(score["argmax"], prompt["argmax_all"])
+                    self.assertEqual(len(score["logprobs"]), len(prompt["ids"]) - 1)
+                    self.assertAlmostEqual(score["nll"], prompt["nll"], places=4)
+                    worst = max(abs(a - b) for a, b in
+                                zip(score["last_logits"], prompt["logits_last"]))
+                    self.assertLess(worst, 5e-5)
+
+    def test_logprobs_sum_to_nll(self):
+        score = run_json("score", NANO, "--token-ids", "1,2,3,4,5", "--dtype", "float32")
+        self.assertAlmostEqual(-sum(score["logprobs"]) / 4, score["nll"], places=5)
+
+
+class GenerateTest(unittest.TestCase):
+    def test_reference_checkpoints(self):
+        for folder in sorted((REFERENCE / "models").iterdir()):
+            golden = json.loads((folder / "golden.json").read_text())
+            prompt = golden["prompts"][-1]
+            with self.subTest(model=folder.name):
+                answer = run_json("generate", folder, "--token-ids", ids_text(prompt["ids"]),
+                                  "--max-tokens", 32, "--temperature", 0, "--ignore-eos",
+                                  "--dtype", "float32")
+                self.assertEqual(answer["token_ids"], prompt["greedy"])
+                self.assertEqual(answer["finish_reason"], "length")
+                self.assertEqual(answer["usage"]["prompt_tokens"], len(prompt["ids"]))
+
+
+class TokenizeTest(unittest.TestCase):
+    def test_tokenizer_goldens(self):
+        goldens = load_jsonl(REFERENCE / "tokenizer/goldens.jsonl")
+        with tempfile.TemporaryDirectory() as folder:
+            data = gzip.decompress((REFERENCE / "tokenizer/tokenizer.json.gz").read_bytes())
+            (pathlib.Path(folder) / "tokenizer.json").write_bytes(data)
+            config = (REFERENCE / "tokenizer/tokenizer_config.json").read_bytes()
+            (pathlib.Path(folder) / "tokenizer_config.json").write_bytes(config)
+            lines = "".join(json.dumps(golden["text"]) + "\n" for golden in goldens)
+            out = run_tessera("tokenize", folder, "--lines", stdin=lines).stdout.splitlines()
+            self.assertEqual([json.loads(line) for line in out], [g["ids"] for g in goldens])
+
+    def test_messages(self):
+        for golden in load_jsonl(NANO / "golden.jsonl"):
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as messages, \
+                    tempfile.NamedTemporaryFile("w", suffix=".json") as tools:
+                json.dump(golden["messages"], messages)
+                messages.flush()
+                arguments = ["tokenize", NANO, "--messages", messages.name,
+                             f"--enable-thinking={str(golden['enable_thinking']).lower()}"]
+                if golden["tools"]:
+                    json.dump(golden["tools"], tools)
+                    tools.flush()
+                    arguments += ["--tools", tools.name]
+                rendered = run_tessera(*arguments, "--render").stdout
+                self.assertEqual(rendered.removesuffix("\n"),
+                                 golden["prompt"].removesuffix("\n"))
+                ids = json.loads(run_tessera(*arguments).stdout)
+                self.assertEqual(ids, golden["prompt_ids"])
+
+
+class CheckTest(unittest.TestCase):
+    def test_says_what_it_is(self):
+        text = run_tessera("check", NANO).stdout
+        self.assertIn("Qwen3MoeForCausalLM", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
