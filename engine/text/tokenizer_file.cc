@@ -200,8 +200,17 @@ absl::Status CheckPipeline(const Node& root) {
 
 // The base vocabulary in the spelling of the file. Views point into the parsed document.
 struct Vocabulary {
-  absl::flat_hash_map<std::string_view, int32_t> id_of;
+  absl::flat_hash_map<absl::string_view, int32_t> id_of;
   std::vector<std::string_view> spelling_of;  // by id; empty where no token has the id
+
+  // The id of a token, -1 when there is none. Merges mostly list their results by ascending id, so
+  // looking at the `likely` id first saves the hash table's cache misses.
+  int32_t Find(std::string_view spelling, int32_t likely = 0) const {
+    const auto guess = static_cast<size_t>(likely);
+    if (guess < spelling_of.size() && spelling_of[guess] == spelling) return likely;
+    const auto entry = id_of.find(ToAbsl(spelling));
+    return entry == id_of.end() ? -1 : entry->second;
+  }
 };
 
 absl::StatusOr<Vocabulary> ReadVocabulary(const Node& model) {
@@ -217,7 +226,7 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const Node& model) {
     }
     const auto id = static_cast<size_t>(number);
     if (entry.key.empty()) return node.Error("has an empty token");
-    if (!vocabulary.id_of.emplace(entry.key, static_cast<int32_t>(id)).second) {
+    if (!vocabulary.id_of.emplace(ToAbsl(entry.key), static_cast<int32_t>(id)).second) {
       return node.Error(absl::StrCat("has the token ", Quoted(entry.key), " twice"));
     }
     if (id >= vocabulary.spelling_of.size()) vocabulary.spelling_of.resize(id + 1);
@@ -263,16 +272,16 @@ absl::StatusOr<std::vector<BytePairMerge>> ReadMerges(const Node& model,
       return node.Child(merges.size(), element).Error("must be [\"a\", \"b\"] or \"a b\"");
     }
     joined.assign(parts->first).append(parts->second);
+    const int32_t likely_result = merges.empty() ? 0 : merges.back().result + 1;
     BytePairMerge merge{};
     const std::pair<std::string_view, int32_t*> lookups[] = {
         {parts->first, &merge.left}, {parts->second, &merge.right}, {joined, &merge.result}};
     for (const auto& [spelling, id] : lookups) {
-      const auto entry = vocabulary.id_of.find(spelling);
-      if (entry == vocabulary.id_of.end()) {
+      *id = vocabulary.Find(spelling, likely_result);
+      if (*id < 0) {
         return node.Child(merges.size(), element)
             .Error(absl::StrCat("needs ", Quoted(spelling), ", which is not in the vocabulary"));
       }
-      *id = entry->second;
     }
     merges.push_back(merge);
   }
@@ -362,9 +371,8 @@ absl::Status CheckAgainstVocabulary(const Node& root, const Vocabulary& vocabula
   for (const auto& [id, token] : tokens) {
     const bool id_taken = static_cast<size_t>(id) < vocabulary.spelling_of.size() &&
                           !vocabulary.spelling_of[static_cast<size_t>(id)].empty();
-    const auto entry = vocabulary.id_of.find(token.content);
-    const bool same = entry != vocabulary.id_of.end() && entry->second == id;
-    if (same || (!id_taken && entry == vocabulary.id_of.end())) continue;
+    const int32_t id_in_vocabulary = vocabulary.Find(token.content);
+    if (id_in_vocabulary == id || (!id_taken && id_in_vocabulary < 0)) continue;
     return root.Error(absl::StrCat("has the added token ", Quoted(token.content), " with id ", id,
                                    ", which contradicts model.vocab"));
   }
@@ -374,13 +382,12 @@ absl::Status CheckAgainstVocabulary(const Node& root, const Vocabulary& vocabula
 absl::Status FillByteIds(const Node& model, const Vocabulary& vocabulary,
                          const ByteAlphabet& alphabet, std::array<int32_t, 256>* byte_ids) {
   for (size_t byte = 0; byte < byte_ids->size(); ++byte) {
-    const auto entry = vocabulary.id_of.find(alphabet.Spelling(static_cast<uint8_t>(byte)));
-    if (entry == vocabulary.id_of.end()) {
+    (*byte_ids)[byte] = vocabulary.Find(alphabet.Spelling(static_cast<uint8_t>(byte)));
+    if ((*byte_ids)[byte] < 0) {
       return model.Error(absl::StrCat("has no token for the byte 0x",
                                       absl::Hex(byte, absl::kZeroPad2), " in \"vocab\" (",
                                       Quoted(alphabet.Spelling(static_cast<uint8_t>(byte))), ")"));
     }
-    (*byte_ids)[byte] = entry->second;
   }
   return absl::OkStatus();
 }
