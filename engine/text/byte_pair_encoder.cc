@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
-#include <tuple>
+#include <utility>
 
 namespace tessera {
 namespace {
@@ -11,15 +11,13 @@ namespace {
 // Up to this length a linear search for the best pair beats a heap.
 constexpr size_t kLongestShortPiece = 48;
 
-// A pair that may be joined, at the index of its left symbol. The heap also holds outdated
-// entries; they are recognised when they surface.
-struct Candidate {
-  uint32_t rank;
-  uint32_t left;
-  bool operator>(const Candidate& other) const {
-    return std::tie(rank, left) > std::tie(other.rank, other.left);
-  }
-};
+// A pair that may be joined: rank << 32 | index of its left symbol, so that the smallest is the one
+// to join next. The heap also holds outdated entries; they are recognised when they surface.
+using Candidate = uint64_t;
+
+Candidate MakeCandidate(uint32_t rank, uint32_t left) {
+  return static_cast<uint64_t>(rank) << 32 | left;
+}
 
 // A symbol in the doubly linked list of a long piece.
 struct Symbol {
@@ -107,28 +105,31 @@ void BytePairEncoder::EncodeLong(std::string_view piece, std::vector<int32_t>* i
   };
   std::vector<Candidate> initial;
   for (uint32_t i = 0; i + 1 < symbols.size(); ++i) {
-    if (const Ranked pair = pair_at(i); pair.rank != kNoRank) initial.push_back({pair.rank, i});
+    if (const Ranked pair = pair_at(i); pair.rank != kNoRank)
+      initial.push_back(MakeCandidate(pair.rank, i));
   }
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>(),
                                                                                std::move(initial));
   const auto consider = [&](uint32_t left) {
     if (left == kNone || symbols[left].next == kNone) return;
-    if (const Ranked pair = pair_at(left); pair.rank != kNoRank) queue.push({pair.rank, left});
+    if (const Ranked pair = pair_at(left); pair.rank != kNoRank)
+      queue.push(MakeCandidate(pair.rank, left));
   };
   while (!queue.empty()) {
     const Candidate best = queue.top();
     queue.pop();
-    Symbol& left = symbols[best.left];
+    const auto index = static_cast<uint32_t>(best);
+    Symbol& left = symbols[index];
     if (left.id == kJoined || left.next == kNone) continue;
-    const Ranked pair = pair_at(best.left);
-    if (pair.rank != best.rank) continue;
+    const Ranked pair = pair_at(index);
+    if (pair.rank != best >> 32) continue;
     Symbol& right = symbols[left.next];
     left.id = pair.result;
     left.next = right.next;
     right.id = kJoined;
-    if (left.next != kNone) symbols[left.next].previous = best.left;
+    if (left.next != kNone) symbols[left.next].previous = index;
     consider(left.previous);
-    consider(best.left);
+    consider(index);
   }
   for (uint32_t i = 0; i != kNone; i = symbols[i].next) ids->push_back(symbols[i].id);
 }
