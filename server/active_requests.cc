@@ -1,0 +1,57 @@
+#include "server/active_requests.h"
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+std::string RandomName() {
+  thread_local absl::BitGen generator;
+  return absl::StrCat("req-", absl::Hex(absl::Uniform<uint64_t>(generator), absl::kZeroPad16),
+                      absl::Hex(absl::Uniform<uint64_t>(generator), absl::kZeroPad16));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ActiveRequests::Enter(const std::string& name) {
+  std::string used = name.empty() ? RandomName() : name;
+  absl::MutexLock lock(&mutex_);
+  if (static_cast<int32_t>(entries_.size()) >= limit_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(limit_, " requests are open already; try again later"));
+  }
+  if (!entries_.try_emplace(used).second) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("request_id: a request named \"", used, "\" is still running"));
+  }
+  return used;
+}
+
+bool ActiveRequests::Submitted(const std::string& name, RequestId id) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) return true;  // it has already ended
+  found->second.engine_id = id;
+  return !found->second.aborted;
+}
+
+void ActiveRequests::Leave(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  entries_.erase(name);
+}
+
+std::optional<ActiveRequests::Found> ActiveRequests::Abort(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) return std::nullopt;
+  found->second.aborted = true;
+  return Found{found->second.engine_id};
+}
+
+int32_t ActiveRequests::size() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int32_t>(entries_.size());
+}
+
+}  // namespace tessera

@@ -1,0 +1,50 @@
+// The generations that are open: unique names, a cap, and the way from a name to the engine's id.
+#ifndef TESSERA_SERVER_ACTIVE_REQUESTS_H_
+#define TESSERA_SERVER_ACTIVE_REQUESTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/types.h"
+
+namespace tessera {
+
+// Thread-safe.
+class ActiveRequests {
+ public:
+  explicit ActiveRequests(int32_t limit) : limit_(limit) {}
+
+  // Registers `name`, or a fresh one when it is empty, and returns it. RESOURCE_EXHAUSTED at the
+  // limit, ALREADY_EXISTS when the name is in use.
+  absl::StatusOr<std::string> Enter(const std::string& name);
+  // Tells the engine's id. False when the request was aborted in between: cancel it.
+  bool Submitted(const std::string& name, RequestId id);
+  void Leave(const std::string& name);
+
+  struct Found {
+    std::optional<RequestId> engine_id;  // unset: not yet submitted; Submitted() will tell
+  };
+  // Marks the request as aborted; unset when there is none of that name.
+  std::optional<Found> Abort(const std::string& name);
+
+  int32_t size() const;
+
+ private:
+  struct Entry {
+    std::optional<RequestId> engine_id;
+    bool aborted = false;
+  };
+
+  const int32_t limit_;
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_ACTIVE_REQUESTS_H_

@@ -1,0 +1,121 @@
+#include "server/generation_call.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+// Ends that somebody outside the engine asked for.
+bool IsCancellation(const absl::Status& status) {
+  return absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
+}
+
+}  // namespace
+
+void GenerationCall::Submit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
+                            std::shared_ptr<ResponseSink> self) {
+  const absl::Status status = TrySubmit(request, deadline, std::move(self));
+  if (status.ok()) return;
+  Leave();
+  context_.metrics->CountRejected(status.code());
+  absl::MutexLock lock(&mutex_);
+  end_ = status;
+  Advance();
+}
+
+absl::Status GenerationCall::TrySubmit(const absl::StatusOr<v1::GenerateRequest>& request,
+                                       absl::Time deadline, std::shared_ptr<ResponseSink> self) {
+  RETURN_IF_ERROR(request.status());
+  if (!context_.ready.load()) {
+    return absl::UnavailableError("the server is not ready or shutting down; try another one");
+  }
+  ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(*request));
+  ASSIGN_OR_RETURN(name_, context_.active.Enter(built.external_id));
+  built.external_id = name_;
+  built.arrival = arrival_;
+  built.deadline = deadline;
+  deadline_ = deadline;
+  {
+    absl::MutexLock lock(&mutex_);
+    const v1::ResponseOptions& response = request->response();
+    output_.Begin(name_, !response.has_token_ids() || response.token_ids());
+    last_token_.resize(static_cast<size_t>(built.n), absl::InfinitePast());
+    admitted_ = true;
+  }
+  absl::StatusOr<RequestId> id = context_.engine->Submit(std::move(built), std::move(self));
+  absl::MutexLock lock(&mutex_);
+  if (!id.ok()) {
+    admitted_ = false;
+    return id.status();
+  }
+  id_ = *id;
+  if (!context_.active.Submitted(name_, *id)) {
+    context_.engine->Cancel(*id, absl::AbortedError("aborted by request"));
+  }
+  if (client_gone_) context_.engine->Cancel(*id);
+  return absl::OkStatus();
+}
+
+void GenerationCall::Leave() {
+  if (!name_.empty()) context_.active.Leave(name_);
+}
+
+void GenerationCall::OnTokens(TokenDelta delta) {
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value()) return;
+  Measure(delta);
+  output_.Add(std::move(delta));
+  Advance();
+}
+
+void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) {
+  Leave();
+  if (status.ok()) context_.metrics->ObserveRequest(info);
+  absl::MutexLock lock(&mutex_);
+  engine_done_ = true;
+  if (end_.has_value()) return;
+  end_ = status;
+  Advance();
+}
+
+void GenerationCall::CancelledByClient() {
+  absl::MutexLock lock(&mutex_);
+  client_gone_ = true;
+  if (id_ && !engine_done_) context_.engine->Cancel(*id_);
+  Advance();
+}
+
+void GenerationCall::EndEarly(const absl::Status& status) {
+  if (end_.has_value()) return;
+  end_ = status;
+  if (id_ && !engine_done_) context_.engine->Cancel(*id_, status);
+}
+
+absl::Status GenerationCall::ClientGoneStatus() const {
+  if (absl::Now() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
+  return absl::CancelledError("the client cancelled the call");
+}
+
+void GenerationCall::RecordEnd(const absl::Status& status) {
+  if (admitted_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
+  context_.metrics->CountCall(method_, status.code());
+}
+
+void GenerationCall::Measure(const TokenDelta& delta) {
+  if (delta.finish) context_.metrics->CountFinish(delta.finish->reason);
+  if (delta.token_ids.empty()) return;
+  const absl::Time now = absl::Now();
+  if (!has_output_) context_.metrics->ObserveFirstToken(now - arrival_);
+  has_output_ = true;
+  absl::Time& last = last_token_[static_cast<size_t>(delta.choice)];
+  if (last != absl::InfinitePast()) {
+    const auto count = static_cast<int64_t>(delta.token_ids.size());
+    for (int64_t i = 0; i < count; ++i) context_.metrics->ObserveInterToken((now - last) / count);
+  }
+  last = now;
+}
+
+}  // namespace tessera

@@ -1,0 +1,216 @@
+#include "server/grpc/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/field_violations.h"
+#include "server/grpc/generation_reactors.h"
+#include "server/grpc/message_buffer.h"
+#include "server/grpc/status_mapping.h"
+#include "server/inference_context.h"
+#include "server/server_facts.h"
+#include "tessera/v1/inference.grpc.pb.h"
+
+namespace tessera {
+namespace {
+
+using v1::Inference;
+
+template <typename Base>
+using RawGeneration = Inference::WithRawCallbackMethod_Generate<
+    Inference::WithRawCallbackMethod_StreamGenerate<Base>>;
+template <typename Base>
+using RawText =
+    Inference::WithRawCallbackMethod_Tokenize<Inference::WithRawCallbackMethod_Detokenize<Base>>;
+template <typename Base>
+using RawFacts =
+    Inference::WithRawCallbackMethod_GetModelInfo<Inference::WithRawCallbackMethod_GetServerInfo<
+        Inference::WithRawCallbackMethod_GetLoad<Inference::WithRawCallbackMethod_Abort<Base>>>>;
+using RawService = RawGeneration<RawText<RawFacts<Inference::Service>>>;
+
+class InferenceService final : public RawService {
+ public:
+  explicit InferenceService(InferenceContext* context) : context_(*context) {}
+
+  using Call = grpc::CallbackServerContext;
+  using Buffer = grpc::ByteBuffer;
+
+  grpc::ServerUnaryReactor* Generate(Call* call, const Buffer* in, Buffer* out) override {
+    return StartUnaryGeneration(&context_, call, *in, out);
+  }
+
+  grpc::ServerWriteReactor<Buffer>* StreamGenerate(Call* call, const Buffer* in) override {
+    return StartStreamGeneration(&context_, call, *in);
+  }
+
+  grpc::ServerUnaryReactor* Tokenize(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::TokenizeRequest>(
+        call, "Tokenize", *in, out,
+        [this](const v1::TokenizeRequest& request) -> absl::StatusOr<v1::TokenizeResponse> {
+          auto ids = context_.builder.Tokenize(request);
+          if (!ids.ok()) return ids.status();
+          v1::TokenizeResponse response;
+          response.mutable_token_ids()->Add(ids->begin(), ids->end());
+          return response;
+        });
+  }
+
+  grpc::ServerUnaryReactor* Detokenize(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::DetokenizeRequest>(
+        call, "Detokenize", *in, out,
+        [this](const v1::DetokenizeRequest& request) -> absl::StatusOr<v1::DetokenizeResponse> {
+          auto text = context_.builder.Detokenize(request);
+          if (!text.ok()) return text.status();
+          v1::DetokenizeResponse response;
+          response.set_text(*std::move(text));
+          return response;
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetModelInfo(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::GetModelInfoRequest>(
+        call, "GetModelInfo", *in, out,
+        [this](const v1::GetModelInfoRequest& request) -> absl::StatusOr<v1::GetModelInfoResponse> {
+          const absl::Status known = context_.builder.CheckModelName(request.model());
+          if (!known.ok()) return known;
+          return ModelFacts(*context_.model);
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetServerInfo(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::GetServerInfoRequest>(
+        call, "GetServerInfo", *in, out,
+        [this](const v1::GetServerInfoRequest&) -> absl::StatusOr<v1::GetServerInfoResponse> {
+          v1::GetServerInfoResponse response = ServerFacts(context_);
+          response.set_grpc_version(grpc::Version());
+          return response;
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetLoad(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::GetLoadRequest>(
+        call, "GetLoad", *in, out,
+        [this](const v1::GetLoadRequest&) -> absl::StatusOr<v1::GetLoadResponse> {
+          return LoadFacts(context_);
+        });
+  }
+
+  grpc::ServerUnaryReactor* Abort(Call* call, const Buffer* in, Buffer* out) override {
+    return Answer<v1::AbortRequest>(
+        call, "Abort", *in, out,
+        [this](const v1::AbortRequest& request) -> absl::StatusOr<v1::AbortResponse> {
+          if (request.request_id().empty()) return FieldError("request_id", "must be set");
+          const auto found = context_.active.Abort(request.request_id());
+          if (found && found->engine_id) {
+            context_.engine->Cancel(*found->engine_id, absl::AbortedError("aborted by request"));
+          }
+          v1::AbortResponse response;
+          response.set_found(found.has_value());
+          return response;
+        });
+  }
+
+ private:
+  // A call that is answered on the spot.
+  template <typename Request, typename Handler>
+  grpc::ServerUnaryReactor* Answer(Call* call, std::string_view method, const Buffer& in,
+                                   Buffer* out, const Handler& handler) {
+    absl::StatusOr<Request> request = ParseBuffer<Request>(in);
+    absl::Status status = request.status();
+    if (status.ok()) {
+      auto response = handler(*request);
+      status = response.status();
+      if (status.ok()) *out = ToBuffer(*response);
+    }
+    context_.metrics->CountCall(method, status.code());
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    reactor->Finish(ToGrpcStatus(status, call));
+    return reactor;
+  }
+
+  InferenceContext& context_;
+};
+
+void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
+  constexpr int kKeepaliveMs = 60'000;
+  constexpr int kKeepaliveTimeoutMs = 20'000;
+  constexpr int kMinPingIntervalMs = 10'000;
+  constexpr int kMaxMetadataBytes = 8 << 10;
+  builder->SetMaxReceiveMessageSize(static_cast<int>(context.limits.max_message_bytes));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                              kMinPingIntervalMs);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  // Above the application's cap, so that the cap answers with a status instead of a queue.
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                              2 * context.limits.max_concurrent_requests);
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+class RunningServer final : public GrpcServer {
+ public:
+  explicit RunningServer(InferenceContext* context) : service_(context) {}
+  ~RunningServer() override { Shutdown(absl::Now()); }
+
+  absl::Status Listen(const InferenceContext& context, const GrpcServerOptions& options) {
+    grpc::EnableDefaultHealthCheckService(true);
+    if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    Configure(context, &builder);
+    const bool is_bare_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
+    const std::string address =
+        absl::StrFormat(is_bare_ipv6 ? "[%s]:%d" : "%s:%d", options.host, options.port);
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return absl::UnavailableError(
+          absl::StrCat("cannot listen on ", address,
+                       "; if another program uses the port choose a different --port (0 picks a "
+                       "free one), otherwise check --host"));
+    }
+    SetServing(false);
+    return absl::OkStatus();
+  }
+
+  int32_t port() const override { return port_; }
+
+  void SetServing(bool serving) override {
+    auto* health = server_->GetHealthCheckService();
+    health->SetServingStatus("", serving);
+    health->SetServingStatus(Inference::service_full_name(), serving);
+  }
+
+  void Shutdown(absl::Time deadline) override {
+    if (server_ == nullptr || std::exchange(stopped_, true)) return;
+    server_->Shutdown(absl::ToChronoTime(deadline));
+    server_->Wait();
+  }
+
+ private:
+  InferenceService service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* context,
+                                                              const GrpcServerOptions& options) {
+  auto server = std::make_unique<RunningServer>(context);
+  absl::Status status = server->Listen(*context, options);
+  if (!status.ok()) return status;
+  return server;
+}
+
+std::string GrpcVersion() { return grpc::Version(); }
+
+}  // namespace tessera

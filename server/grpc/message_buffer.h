@@ -1,0 +1,28 @@
+// Messages in and out of gRPC's raw buffers. The service parses requests itself, so that malformed
+// bytes get a clear INVALID_ARGUMENT and are counted like every other call.
+#ifndef TESSERA_SERVER_GRPC_MESSAGE_BUFFER_H_
+#define TESSERA_SERVER_GRPC_MESSAGE_BUFFER_H_
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace tessera {
+
+absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite* message);
+
+template <typename Message>
+absl::StatusOr<Message> ParseBuffer(const grpc::ByteBuffer& buffer) {
+  Message message;
+  absl::Status status = ParseBuffer(buffer, &message);
+  if (!status.ok()) return status;
+  return message;
+}
+
+grpc::ByteBuffer ToBuffer(const google::protobuf::MessageLite& message);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_GRPC_MESSAGE_BUFFER_H_

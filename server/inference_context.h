@@ -1,0 +1,51 @@
+// What every call of the service works with.
+#ifndef TESSERA_SERVER_INFERENCE_CONTEXT_H_
+#define TESSERA_SERVER_INFERENCE_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/options.h"
+#include "server/active_requests.h"
+#include "server/metrics/recorder.h"
+#include "server/request_builder.h"
+#include "server/served_model.h"
+
+namespace tessera {
+
+struct ServiceLimits {
+  int64_t max_message_bytes = 4 << 20;
+  int32_t max_concurrent_requests = 1024;
+  // Output that may wait for one client; a client further behind is evicted.
+  int64_t max_stream_buffer_bytes = 256 << 10;
+};
+
+// Made by the composition root, outlives the gRPC server. Thread-safe.
+struct InferenceContext {
+  InferenceContext(const ServedModel* served_model, Engine* the_engine,
+                   MetricsRecorder* the_metrics, EngineOptions options, ServiceLimits the_limits)
+      : model(served_model),
+        engine(the_engine),
+        metrics(the_metrics),
+        engine_options(std::move(options)),
+        limits(the_limits),
+        builder(served_model, RequestLimits{}),
+        active(the_limits.max_concurrent_requests) {}
+
+  const ServedModel* const model;
+  Engine* const engine;
+  MetricsRecorder* const metrics;
+  const EngineOptions engine_options;
+  const ServiceLimits limits;
+  const RequestBuilder builder;
+  ActiveRequests active;
+  const absl::Time start_time = absl::Now();
+  std::atomic<bool> ready{true};  // false while draining and after the engine failed
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_INFERENCE_CONTEXT_H_

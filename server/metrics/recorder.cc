@@ -1,0 +1,276 @@
+#include "server/metrics/recorder.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "server/metrics/catalogue.h"
+#include "server/version.h"
+
+namespace tessera {
+namespace {
+
+using Labels = std::map<std::string, std::string>;
+
+prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry, Metric m) {
+  return prometheus::BuildCounter()
+      .Name(std::string(SpecOf(m).name))
+      .Help(std::string(SpecOf(m).help))
+      .Register(registry);
+}
+
+prometheus::Family<prometheus::Histogram>& HistogramFamily(prometheus::Registry& registry,
+                                                           Metric m) {
+  return prometheus::BuildHistogram()
+      .Name(std::string(SpecOf(m).name))
+      .Help(std::string(SpecOf(m).help))
+      .Register(registry);
+}
+
+prometheus::Histogram& AddHistogram(prometheus::Family<prometheus::Histogram>& family, Metric m,
+                                    const Labels& labels = {}) {
+  const auto buckets = SpecOf(m).buckets;
+  return family.Add(labels,
+                    prometheus::Histogram::BucketBoundaries(buckets.begin(), buckets.end()));
+}
+
+prometheus::Histogram& AddHistogram(prometheus::Registry& registry, Metric m) {
+  return AddHistogram(HistogramFamily(registry, m), m);
+}
+
+prometheus::Gauge& AddGauge(prometheus::Registry& registry, Metric m) {
+  return prometheus::BuildGauge()
+      .Name(std::string(SpecOf(m).name))
+      .Help(std::string(SpecOf(m).help))
+      .Register(registry)
+      .Add({});
+}
+
+// A family whose values are read from elsewhere when the page is rendered.
+struct Sample {
+  Labels labels;
+  double value;
+};
+
+prometheus::MetricFamily Snapshot(Metric m, const std::vector<Sample>& samples) {
+  const MetricSpec& spec = SpecOf(m);
+  prometheus::MetricFamily family;
+  family.name = spec.name;
+  family.help = spec.help;
+  const bool is_counter = spec.kind == MetricKind::kCounter;
+  family.type = is_counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
+  for (const Sample& sample : samples) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    for (const auto& [name, value] : sample.labels) metric.label.push_back({name, value});
+    (is_counter ? metric.counter.value : metric.gauge.value) = sample.value;
+  }
+  return family;
+}
+
+prometheus::MetricFamily Snapshot(Metric m, double value) { return Snapshot(m, {{{}, value}}); }
+
+void AppendEngineFamilies(const EngineStats& s, int32_t block_size,
+                          std::vector<prometheus::MetricFamily>* out) {
+  const double usage =
+      s.kv_blocks_total > 0 ? static_cast<double>(s.kv_blocks_used) / s.kv_blocks_total : 0;
+  const auto add = [out](Metric m, double value) { out->push_back(Snapshot(m, value)); };
+  add(Metric::kNumRequestsRunning, s.num_running);
+  add(Metric::kNumRequestsWaiting, s.num_waiting);
+  add(Metric::kNumTokensWaiting, static_cast<double>(s.num_waiting_tokens));
+  add(Metric::kKvCacheUsageRatio, usage);
+  add(Metric::kPrefixCacheQueries, static_cast<double>(s.prefix_cache_queries));
+  add(Metric::kPrefixCacheHits, static_cast<double>(s.prefix_cache_hits));
+  add(Metric::kPromptTokens, static_cast<double>(s.prompt_tokens));
+  add(Metric::kPromptTokensCached, static_cast<double>(s.prompt_tokens_cached));
+  add(Metric::kGenerationTokens, static_cast<double>(s.generation_tokens));
+  add(Metric::kReasoningTokens, static_cast<double>(s.reasoning_tokens));
+  add(Metric::kPreemptions, static_cast<double>(s.num_preemptions));
+  add(Metric::kStepAge, absl::ToDoubleSeconds(s.step_age));
+  add(Metric::kEngineUp, s.alive ? 1 : 0);
+  out->push_back(Snapshot(Metric::kKvBlocks, {{{{"state", "used"}}, 1.0 * s.kv_blocks_used},
+                                              {{{"state", "cached"}}, 1.0 * s.kv_blocks_cached},
+                                              {{{"state", "free"}}, 1.0 * s.kv_blocks_free}}));
+  out->push_back(Snapshot(
+      Metric::kCacheConfigInfo,
+      {{{{"block_size", absl::StrCat(block_size)}, {"num_blocks", absl::StrCat(s.kv_blocks_total)}},
+        1}}));
+}
+
+}  // namespace
+
+std::string_view FinishReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
+    case FinishReason::kCancelled:
+      break;
+  }
+  return "abort";
+}
+
+std::string_view StatusCodeName(absl::StatusCode code) {
+  static const auto* const kNames = new std::map<absl::StatusCode, std::string>([] {
+    std::map<absl::StatusCode, std::string> names;
+    for (int i = 0; i <= 16; ++i) {
+      const auto value = static_cast<absl::StatusCode>(i);
+      names[value] = absl::StatusCodeToString(value);
+    }
+    return names;
+  }());
+  const auto found = kNames->find(code);
+  return found == kNames->end() ? "UNKNOWN" : std::string_view(found->second);
+}
+
+struct MetricsRecorder::State {
+  prometheus::Registry registry;
+  prometheus::Family<prometheus::Counter>& calls = CounterFamily(registry, Metric::kRequests);
+  prometheus::Family<prometheus::Counter>& rejected = CounterFamily(registry, Metric::kRejected);
+  prometheus::Family<prometheus::Counter>& cancelled = CounterFamily(registry, Metric::kCancelled);
+  prometheus::Family<prometheus::Counter>& success =
+      CounterFamily(registry, Metric::kRequestSuccess);
+  prometheus::Counter& evictions = CounterFamily(registry, Metric::kSlowReaderEvictions).Add({});
+  prometheus::Gauge& stream_buffer = AddGauge(registry, Metric::kStreamBufferBytes);
+  prometheus::Gauge& weights_loaded = AddGauge(registry, Metric::kWeightsLoadedRatio);
+  prometheus::Histogram& first_token = AddHistogram(registry, Metric::kTimeToFirstToken);
+  prometheus::Histogram& inter_token = AddHistogram(registry, Metric::kInterTokenLatency);
+  prometheus::Histogram& per_output_token = AddHistogram(registry, Metric::kTimePerOutputToken);
+  prometheus::Histogram& e2e = AddHistogram(registry, Metric::kE2eLatency);
+  prometheus::Histogram& queue = AddHistogram(registry, Metric::kQueueTime);
+  prometheus::Histogram& prefill = AddHistogram(registry, Metric::kPrefillTime);
+  prometheus::Histogram& decode = AddHistogram(registry, Metric::kDecodeTime);
+  prometheus::Histogram& iteration_tokens = AddHistogram(registry, Metric::kIterationTokens);
+  prometheus::Family<prometheus::Histogram>& steps =
+      HistogramFamily(registry, Metric::kStepDuration);
+  prometheus::Histogram& prefill_step =
+      AddHistogram(steps, Metric::kStepDuration, {{"phase", "prefill"}});
+  prometheus::Histogram& decode_step =
+      AddHistogram(steps, Metric::kStepDuration, {{"phase", "decode"}});
+  prometheus::Histogram& mixed_step =
+      AddHistogram(steps, Metric::kStepDuration, {{"phase", "mixed"}});
+
+  mutable absl::Mutex mutex;
+  Sources sources ABSL_GUARDED_BY(mutex);
+};
+
+MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
+  // Series exist from the start, so that rates over them are right from the first event on.
+  for (const FinishReason reason : {FinishReason::kStop, FinishReason::kLength,
+                                    FinishReason::kToolCalls, FinishReason::kCancelled}) {
+    state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
+  }
+  for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
+}
+
+MetricsRecorder::~MetricsRecorder() = default;
+
+void MetricsRecorder::CountCall(std::string_view method, absl::StatusCode code) {
+  state_->calls.Add({{"method", std::string(method)}, {"code", std::string(StatusCodeName(code))}})
+      .Increment();
+}
+
+void MetricsRecorder::CountRejected(absl::StatusCode code) {
+  std::string_view reason = "other";
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+      reason = "invalid";
+      break;
+    case absl::StatusCode::kNotFound:
+      reason = "unknown_model";
+      break;
+    case absl::StatusCode::kAlreadyExists:
+      reason = "duplicate_id";
+      break;
+    case absl::StatusCode::kResourceExhausted:
+      reason = "overloaded";
+      break;
+    case absl::StatusCode::kUnavailable:
+      reason = "unavailable";
+      break;
+    default:
+      break;
+  }
+  state_->rejected.Add({{"reason", std::string(reason)}}).Increment();
+}
+
+void MetricsRecorder::CountCancelled(bool had_output) {
+  state_->cancelled.Add({{"stage", had_output ? "decode" : "prefill"}}).Increment();
+}
+
+void MetricsRecorder::CountFinish(FinishReason reason) {
+  state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}}).Increment();
+}
+
+void MetricsRecorder::CountSlowReaderEviction() { state_->evictions.Increment(); }
+
+void MetricsRecorder::AddStreamBufferBytes(int64_t delta) {
+  state_->stream_buffer.Increment(static_cast<double>(delta));
+}
+
+void MetricsRecorder::ObserveFirstToken(absl::Duration since_arrival) {
+  state_->first_token.Observe(absl::ToDoubleSeconds(since_arrival));
+}
+
+void MetricsRecorder::ObserveInterToken(absl::Duration interval) {
+  state_->inter_token.Observe(absl::ToDoubleSeconds(interval));
+}
+
+void MetricsRecorder::ObserveRequest(const FinishInfo& info) {
+  const RequestTiming& t = info.timing;
+  const auto observe = [](prometheus::Histogram& histogram, absl::Duration value) {
+    histogram.Observe(std::max(0.0, absl::ToDoubleSeconds(value)));
+  };
+  observe(state_->e2e, t.last_token - t.arrival);
+  observe(state_->queue, t.first_scheduled - t.arrival);
+  observe(state_->prefill, t.first_token - t.first_scheduled);
+  observe(state_->decode, t.last_token - t.first_token);
+  if (info.usage.completion_tokens > 1) {
+    observe(state_->per_output_token,
+            (t.last_token - t.first_token) / (info.usage.completion_tokens - 1));
+  }
+}
+
+void MetricsRecorder::ObserveStep(const StepEvent& step) {
+  state_->iteration_tokens.Observe(step.prefill_tokens + step.decode_tokens);
+  prometheus::Histogram& histogram = step.prefill_tokens == 0  ? state_->decode_step
+                                     : step.decode_tokens == 0 ? state_->prefill_step
+                                                               : state_->mixed_step;
+  histogram.Observe(absl::ToDoubleSeconds(step.duration));
+}
+
+void MetricsRecorder::SetWeightsLoaded(double ratio) { state_->weights_loaded.Set(ratio); }
+
+void MetricsRecorder::Attach(Sources sources) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->sources = std::move(sources);
+}
+
+std::string MetricsRecorder::Render() const {
+  std::vector<prometheus::MetricFamily> families = state_->registry.Collect();
+  {
+    absl::MutexLock lock(&state_->mutex);
+    const Sources& sources = state_->sources;
+    if (sources.engine != nullptr) {
+      AppendEngineFamilies(sources.engine->stats(), sources.block_size, &families);
+    }
+    if (sources.active_requests) {
+      families.push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
+    }
+  }
+  families.push_back(Snapshot(Metric::kBuildInfo, {{{{"version", std::string(kVersion)}}, 1}}));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace tessera

@@ -1,0 +1,65 @@
+// Counts what happens and renders it for Prometheus.
+#ifndef TESSERA_SERVER_METRICS_RECORDER_H_
+#define TESSERA_SERVER_METRICS_RECORDER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/types.h"
+
+namespace tessera {
+
+// "stop", "length", "tool_calls", "abort".
+std::string_view FinishReasonName(FinishReason reason);
+// "OK", "INVALID_ARGUMENT", … as gRPC spells them.
+std::string_view StatusCodeName(absl::StatusCode code);
+
+// Thread-safe. Nothing blocks for long: the engine thread may call it.
+class MetricsRecorder {
+ public:
+  MetricsRecorder();
+  ~MetricsRecorder();
+
+  // One finished call of the service. Both arguments come from closed sets.
+  void CountCall(std::string_view method, absl::StatusCode code);
+  // A generation that never reached the queue.
+  void CountRejected(absl::StatusCode code);
+  // A generation that ended early. had_output: after its first token.
+  void CountCancelled(bool had_output);
+  void CountFinish(FinishReason reason);
+  void CountSlowReaderEviction();
+  void AddStreamBufferBytes(int64_t delta);
+
+  void ObserveFirstToken(absl::Duration since_arrival);
+  void ObserveInterToken(absl::Duration interval);
+  // A request that ended OK.
+  void ObserveRequest(const FinishInfo& info);
+  void ObserveStep(const StepEvent& step);
+
+  void SetWeightsLoaded(double ratio);
+  // Values read when the page is rendered. `engine` must outlive the recorder or be detached by
+  // nullptr.
+  struct Sources {
+    const Engine* engine = nullptr;
+    std::function<int32_t()> active_requests;  // may be empty
+    int32_t block_size = 0;                    // tokens per KV block
+  };
+  void Attach(Sources sources);
+
+  // Prometheus text format.
+  std::string Render() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_METRICS_RECORDER_H_

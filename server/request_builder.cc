@@ -1,0 +1,230 @@
+#include "server/request_builder.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+#include "server/chat_json.h"
+#include "server/request_fields.h"
+#include "tessera/v1/inference.pb.h"
+
+namespace tessera {
+namespace {
+
+// The instruction Qwen's documentation inserts when the thinking budget is spent (Qwen3 technical
+// report, section 4.3).
+constexpr std::string_view kDefaultClose =
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the "
+    "thinking directly now.\n</think>\n\n";
+constexpr std::string_view kCloseTag = "\n</think>\n\n";
+
+bool IsBlank(const std::string& text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return absl::ascii_isspace(static_cast<unsigned char>(c)); });
+}
+
+// Adds a path in front of an error of the prompt's encoder and types it as a field violation.
+absl::Status AsFieldError(const absl::Status& status, std::string_view field) {
+  if (status.code() != absl::StatusCode::kInvalidArgument &&
+      status.code() != absl::StatusCode::kFailedPrecondition) {
+    return status;
+  }
+  return FieldError(std::string(field), std::string(status.message()));
+}
+
+}  // namespace
+
+absl::Status RequestBuilder::CheckModelName(const std::string& name) const {
+  if (name.empty() || name == model_->name) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("model: this server serves \"", model_->name,
+                                          "\" (leave the field empty or use "
+                                          "that name)"));
+}
+
+absl::StatusOr<GenerateRequest> RequestBuilder::Build(const v1::GenerateRequest& request) const {
+  RETURN_IF_ERROR(CheckModelName(request.model()));
+  GenerateRequest out;
+  FieldViolations violations;
+  ReadPlainFields(request, *model_, limits_, &out, &violations);
+  if (request.has_chat()) CheckChat(request.chat(), limits_, &violations);
+  RETURN_IF_ERROR(violations.ToStatus());
+
+  ASSIGN_OR_RETURN(out.prompt_ids, EncodePrompt(request));
+  out.sampling.top_k = std::min(out.sampling.top_k, model_->vocab_size);
+  ReadBadWords(request, &out, &violations);
+  FitContext(request, &out, &violations);
+  RETURN_IF_ERROR(violations.ToStatus());
+  ReadReasoning(request, &out);
+  if (request.has_chat() && model_->tool_call_format != ToolCallFormat::kNone) {
+    out.output.tools_json = ToolsJson(request.chat());
+    if (!out.output.tools_json.empty()) out.output.tool_call_format = model_->tool_call_format;
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodePrompt(
+    const v1::GenerateRequest& request) const {
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText:
+      return model_->encoder->EncodeText(request.text(), request.parse_special_tokens());
+    case v1::GenerateRequest::kTokenIds: {
+      std::vector<int32_t> ids;
+      FieldViolations violations;
+      ReadTokenIds(request.token_ids().ids(), "token_ids.ids", model_->vocab_size, &ids,
+                   &violations);
+      RETURN_IF_ERROR(violations.ToStatus());
+      return ids;
+    }
+    case v1::GenerateRequest::kChat:
+      return EncodeChat(request.chat(), EnableThinking(request.reasoning()));
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      break;
+  }
+  return FieldError("prompt", "one of text, token_ids and chat must be set");
+}
+
+absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodeChat(
+    const v1::ChatPrompt& chat, std::optional<bool> enable_thinking) const {
+  if (!model_->has_chat_template) {
+    return FieldError("chat", "this model has no chat template; send text or token_ids");
+  }
+  absl::StatusOr<std::vector<int32_t>> ids = model_->encoder->EncodeChat(
+      {.messages_json = MessagesJson(chat),
+       .tools_json = ToolsJson(chat),
+       .add_generation_prompt = !chat.has_add_generation_prompt() || chat.add_generation_prompt(),
+       .enable_thinking = enable_thinking});
+  if (!ids.ok()) return AsFieldError(ids.status(), "chat");
+  return ids;
+}
+
+// Like vLLM: a word is banned at the start of a text and after a space.
+void RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
+                                  FieldViolations* violations) const {
+  size_t num_ids = 0;
+  for (const std::string& word : request.constraints().bad_words()) {
+    for (const char* prefix : {"", " "}) {
+      std::vector<int32_t> ids = model_->encoder->EncodeText(
+          absl::StrCat(prefix, absl::StripLeadingAsciiWhitespace(word)), false);
+      const bool is_known =
+          std::find(out->sampling.bad_words.begin(), out->sampling.bad_words.end(), ids) !=
+          out->sampling.bad_words.end();
+      if (ids.empty() || is_known) continue;
+      num_ids += ids.size();
+      out->sampling.bad_words.push_back(std::move(ids));
+    }
+    if (num_ids > static_cast<size_t>(limits_.max_constraint_ids)) {
+      violations->Add("constraints.bad_words",
+                      absl::StrCat("together more than ", limits_.max_constraint_ids, " tokens"));
+      return;
+    }
+  }
+}
+
+void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
+                                FieldViolations* violations) const {
+  const int64_t limit = model_->max_model_len;
+  const auto prompt = static_cast<int64_t>(out->prompt_ids.size());
+  if (prompt == 0) {
+    violations->Add("prompt", "must have at least one token");
+    return;
+  }
+  if (prompt >= limit) {
+    violations->Add("prompt", absl::StrCat("has ", prompt, " tokens; the context of ", limit,
+                                           " tokens must hold the prompt and one token of output"));
+    return;
+  }
+  const int64_t room = limit - prompt;
+  if (request.stopping().has_max_tokens()) {
+    if (request.stopping().max_tokens() > room) {
+      violations->Add(
+          "stopping.max_tokens",
+          absl::StrCat("prompt (", prompt, ") and max_tokens (", request.stopping().max_tokens(),
+                       ") exceed the context of ", limit, " tokens; at most ", room, " fit"));
+    }
+  } else {
+    const int64_t wanted =
+        model_->generation.max_new_tokens.value_or(std::numeric_limits<int32_t>::max());
+    out->stopping.max_tokens = static_cast<int32_t>(std::min(wanted, room));
+    violations->CheckInt("stopping.min_tokens", out->stopping.min_tokens,
+                         {0, *out->stopping.max_tokens});
+  }
+  const int64_t answer = request.reasoning().min_answer_tokens();
+  if (answer > out->stopping.max_tokens.value_or(0)) {
+    violations->Add("reasoning.min_answer_tokens", "must not exceed max_tokens");
+  }
+}
+
+void RequestBuilder::ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const {
+  if (!model_->supports_reasoning()) return;
+  const v1::ReasoningOptions& in = request.reasoning();
+  ReasoningParams& reasoning = out->reasoning;
+  reasoning.parse = in.has_separate() ? in.separate() : request.has_chat();
+  reasoning.starts_closed = EndsWithClosedThinkBlock(out->prompt_ids);
+  const bool has_budget = in.has_max_thinking_tokens() || in.min_answer_tokens() > 0;
+  if (!has_budget || reasoning.starts_closed) return;
+
+  if (in.has_close_message()) {
+    reasoning.close_token_ids = model_->encoder->EncodeText(in.close_message(), false);
+    const std::vector<int32_t> tag = model_->encoder->EncodeText(kCloseTag, true);
+    reasoning.close_token_ids.insert(reasoning.close_token_ids.end(), tag.begin(), tag.end());
+  } else {
+    reasoning.close_token_ids = model_->encoder->EncodeText(kDefaultClose, true);
+  }
+  int64_t budget =
+      in.has_max_thinking_tokens() ? in.max_thinking_tokens() : std::numeric_limits<int32_t>::max();
+  if (in.min_answer_tokens() > 0) {
+    const int64_t reserved =
+        in.min_answer_tokens() + static_cast<int64_t>(reasoning.close_token_ids.size());
+    budget = std::min(budget, *out->stopping.max_tokens - reserved);
+  }
+  reasoning.max_thinking_tokens = static_cast<int32_t>(std::max<int64_t>(0, budget));
+}
+
+bool RequestBuilder::EndsWithClosedThinkBlock(const std::vector<int32_t>& ids) const {
+  const auto close = std::find(ids.rbegin(), ids.rend(), *model_->think_close_id);
+  if (close == ids.rend()) return false;
+  const auto open = std::find(close, ids.rend(), *model_->think_open_id);
+  if (open == ids.rend()) return false;
+  const auto is_blank = [&](auto begin, auto end) {
+    return IsBlank(model_->encoder->Decode(std::span<const int32_t>(begin, end), false));
+  };
+  // The base of a reverse iterator is the element after it.
+  return is_blank(close.base(), ids.end()) && is_blank(open.base(), close.base() - 1);
+}
+
+absl::StatusOr<std::vector<int32_t>> RequestBuilder::Tokenize(
+    const v1::TokenizeRequest& request) const {
+  RETURN_IF_ERROR(CheckModelName(request.model()));
+  if (!request.has_chat()) {
+    if (request.input_case() != v1::TokenizeRequest::kText) {
+      return FieldError("input", "one of text and chat must be set");
+    }
+    return model_->encoder->EncodeText(request.text(), request.parse_special_tokens());
+  }
+  FieldViolations violations;
+  CheckChat(request.chat(), limits_, &violations);
+  if (!v1::ReasoningOptions::Mode_IsValid(request.reasoning_mode())) {
+    violations.Add("reasoning_mode", "unknown value");
+  }
+  RETURN_IF_ERROR(violations.ToStatus());
+  v1::ReasoningOptions reasoning;
+  reasoning.set_mode(request.reasoning_mode());
+  return EncodeChat(request.chat(), EnableThinking(reasoning));
+}
+
+absl::StatusOr<std::string> RequestBuilder::Detokenize(const v1::DetokenizeRequest& request) const {
+  RETURN_IF_ERROR(CheckModelName(request.model()));
+  std::vector<int32_t> ids;
+  FieldViolations violations;
+  ReadTokenIds(request.token_ids(), "token_ids", model_->vocab_size, &ids, &violations);
+  RETURN_IF_ERROR(violations.ToStatus());
+  return model_->encoder->Decode(
+      ids, !request.has_skip_special_tokens() || request.skip_special_tokens());
+}
+
+}  // namespace tessera

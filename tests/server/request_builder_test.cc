@@ -1,0 +1,438 @@
+#include "server/request_builder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tessera/v1/error_details.pb.h"
+#include "tessera/v1/inference.pb.h"
+#include "tests/server/fake_model.h"
+
+namespace tessera {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+v1::GenerateRequest Request(const std::string& text = "hello") {
+  v1::GenerateRequest request;
+  request.set_text(text);
+  return request;
+}
+
+v1::GenerateRequest ChatRequest(const std::string& text = "hello") {
+  v1::GenerateRequest request;
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content(text);
+  return request;
+}
+
+// Paths of the violations in a status.
+std::vector<std::string> Fields(const absl::Status& status) {
+  std::vector<std::string> fields;
+  const auto payload = status.GetPayload(kBadRequestTypeUrl);
+  if (!payload) return fields;
+  v1::BadRequest details;
+  EXPECT_TRUE(details.ParseFromString(std::string(*payload)));
+  for (const auto& violation : details.field_violations()) fields.push_back(violation.field());
+  return fields;
+}
+
+class RequestBuilderTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<GenerateRequest> Build(const v1::GenerateRequest& request) const {
+    return RequestBuilder(&model_, RequestLimits{}).Build(request);
+  }
+  void ExpectRefused(const v1::GenerateRequest& request, const std::string& field) const {
+    const auto built = Build(request);
+    ASSERT_FALSE(built.ok()) << field << " should be refused";
+    EXPECT_EQ(built.status().code(), absl::StatusCode::kInvalidArgument) << built.status();
+    EXPECT_THAT(Fields(built.status()), ElementsAre(field)) << built.status();
+  }
+
+  ServedModel model_ = FakeModel();
+};
+
+struct RealField {
+  std::string path;
+  std::function<void(v1::GenerateRequest*, double)> set;
+  double low;
+  double high;
+  bool low_open = false;
+};
+
+TEST_F(RequestBuilderTest, RealFieldsOnTheBoundaryGrid) {
+  const std::vector<RealField> fields = {
+      {"sampling.temperature", [](auto* r, double v) { r->mutable_sampling()->set_temperature(v); },
+       0, 100},
+      {"sampling.top_p", [](auto* r, double v) { r->mutable_sampling()->set_top_p(v); }, 0, 1,
+       true},
+      {"sampling.min_p", [](auto* r, double v) { r->mutable_sampling()->set_min_p(v); }, 0, 1},
+      {"sampling.repetition_penalty",
+       [](auto* r, double v) { r->mutable_sampling()->set_repetition_penalty(v); }, 0.01, 100},
+      {"sampling.presence_penalty",
+       [](auto* r, double v) { r->mutable_sampling()->set_presence_penalty(v); }, -2, 2},
+      {"sampling.frequency_penalty",
+       [](auto* r, double v) { r->mutable_sampling()->set_frequency_penalty(v); }, -2, 2},
+      {"constraints.logit_bias[7]",
+       [](auto* r, double v) { (*r->mutable_constraints()->mutable_logit_bias())[7] = v; }, -100,
+       100},
+  };
+  for (const RealField& field : fields) {
+    for (const double value :
+         {0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 2.0001, 100.0, 100.1, -100.0, 1e-300, 1e300,
+          2147483647.0, 4294967296.0, 9.2e18, kNaN, kInf, -kInf}) {
+      SCOPED_TRACE(absl::StrCat(field.path, " = ", value));
+      const bool valid = std::isfinite(value) && value <= field.high &&
+                         (field.low_open ? value > field.low : value >= field.low);
+      v1::GenerateRequest request = Request();
+      field.set(&request, value);
+      if (!valid) {
+        ExpectRefused(request, field.path);
+        continue;
+      }
+      const auto built = Build(request);
+      ASSERT_TRUE(built.ok()) << built.status();
+      EXPECT_GT(built->sampling.top_p, 0);
+      EXPECT_GT(built->sampling.repetition_penalty, 0);
+      EXPECT_TRUE(std::isfinite(built->sampling.temperature));
+    }
+  }
+}
+
+struct IntField {
+  std::string path;
+  std::function<void(v1::GenerateRequest*, int64_t)> set;
+  int64_t low;
+  int64_t high;
+};
+
+TEST_F(RequestBuilderTest, IntegerFieldsOnTheBoundaryGrid) {
+  constexpr int64_t kMax32 = std::numeric_limits<int32_t>::max();
+  const std::vector<IntField> fields = {
+      {"n", [](auto* r, int64_t v) { r->set_n(v); }, 1, 16},
+      {"priority", [](auto* r, int64_t v) { r->set_priority(v); }, -1000, 1000},
+      {"sampling.top_k", [](auto* r, int64_t v) { r->mutable_sampling()->set_top_k(v); }, -1,
+       kMax32},
+      {"sampling.seed", [](auto* r, int64_t v) { r->mutable_sampling()->set_seed(v); },
+       std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()},
+      {"stopping.max_tokens", [](auto* r, int64_t v) { r->mutable_stopping()->set_max_tokens(v); },
+       1, 4091},
+      {"stopping.min_tokens", [](auto* r, int64_t v) { r->mutable_stopping()->set_min_tokens(v); },
+       0, 4091},
+      {"response.logprobs", [](auto* r, int64_t v) { r->mutable_response()->set_logprobs(v); }, 0,
+       20},
+      {"response.prompt_logprobs",
+       [](auto* r, int64_t v) { r->mutable_response()->set_prompt_logprobs(v); }, 0, 20},
+      {"reasoning.max_thinking_tokens",
+       [](auto* r, int64_t v) { r->mutable_reasoning()->set_max_thinking_tokens(v); }, 0, kMax32},
+      {"reasoning.min_answer_tokens",
+       [](auto* r, int64_t v) { r->mutable_reasoning()->set_min_answer_tokens(v); }, 0, 4091},
+      {"stopping.stop_token_ids[0]",
+       [](auto* r, int64_t v) { r->mutable_stopping()->add_stop_token_ids(v); }, 0, kFakeVocab - 1},
+      {"constraints.allowed_token_ids[0]",
+       [](auto* r, int64_t v) { r->mutable_constraints()->add_allowed_token_ids(v); }, 0,
+       kFakeVocab - 1},
+  };
+  for (const IntField& field : fields) {
+    for (const int64_t value :
+         {int64_t{0}, int64_t{1}, int64_t{-1}, int64_t{16}, int64_t{17}, int64_t{20}, int64_t{21},
+          int64_t{299}, int64_t{300}, int64_t{1000}, int64_t{1001}, int64_t{4091}, int64_t{4092},
+          kMax32, kMax32 + 1, -kMax32 - 1, int64_t{1} << 32, std::numeric_limits<int64_t>::max(),
+          std::numeric_limits<int64_t>::min()}) {
+      SCOPED_TRACE(absl::StrCat(field.path, " = ", value));
+      v1::GenerateRequest request = Request();
+      field.set(&request, value);
+      if (value >= field.low && value <= field.high) {
+        EXPECT_TRUE(Build(request).ok()) << Build(request).status();
+      } else {
+        ExpectRefused(request, field.path);
+      }
+    }
+  }
+}
+
+TEST_F(RequestBuilderTest, PromptTokenIdsOnTheBoundaryGrid) {
+  for (const int64_t id : {int64_t{0}, int64_t{299}}) {
+    v1::GenerateRequest request;
+    request.mutable_token_ids()->add_ids(id);
+    ASSERT_TRUE(Build(request).ok()) << id;
+  }
+  for (const int64_t id :
+       {int64_t{-1}, int64_t{300}, int64_t{1} << 32, std::numeric_limits<int64_t>::max()}) {
+    v1::GenerateRequest request;
+    request.mutable_token_ids()->add_ids(3);
+    request.mutable_token_ids()->add_ids(id);
+    ExpectRefused(request, "token_ids.ids[1]");
+  }
+  v1::GenerateRequest empty;
+  empty.mutable_token_ids();
+  ExpectRefused(empty, "prompt");
+  ExpectRefused(v1::GenerateRequest(), "prompt");
+  ExpectRefused(Request(""), "prompt");
+}
+
+TEST_F(RequestBuilderTest, LogitBiasIdsOnTheBoundaryGrid) {
+  for (const int64_t id : {int64_t{-1}, int64_t{300}, std::numeric_limits<int64_t>::max()}) {
+    v1::GenerateRequest request = Request();
+    (*request.mutable_constraints()->mutable_logit_bias())[id] = 1;
+    ExpectRefused(request, absl::StrCat("constraints.logit_bias[", id, "]"));
+  }
+}
+
+TEST_F(RequestBuilderTest, UnsetFieldsTakeTheModelsDefaults) {
+  model_.generation.temperature = 0.6;
+  model_.generation.top_k = 20;
+  model_.generation.top_p = 0.95;
+  model_.generation.max_new_tokens = 100;
+  auto built = Build(Request());
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_FLOAT_EQ(built->sampling.temperature, 0.6F);
+  EXPECT_EQ(built->sampling.top_k, 20);
+  EXPECT_FLOAT_EQ(built->sampling.top_p, 0.95F);
+  EXPECT_EQ(built->stopping.max_tokens, 100);
+
+  v1::GenerateRequest request = Request();
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_sampling()->set_top_k(-1);
+  request.mutable_sampling()->set_top_p(1);
+  request.mutable_stopping()->set_max_tokens(7);
+  built = Build(request);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_EQ(built->sampling.temperature, 0);
+  EXPECT_EQ(built->sampling.top_k, 0);
+  EXPECT_EQ(built->sampling.top_p, 1);
+  EXPECT_EQ(built->stopping.max_tokens, 7);
+}
+
+TEST_F(RequestBuilderTest, AModelThatDoesNotSampleIsGreedyByDefault) {
+  model_.generation.do_sample = false;
+  EXPECT_EQ(Build(Request())->sampling.temperature, 0);
+  v1::GenerateRequest request = Request();
+  request.mutable_sampling()->set_temperature(1);
+  EXPECT_EQ(Build(request)->sampling.temperature, 1);
+}
+
+TEST_F(RequestBuilderTest, TinyTemperaturesAreRaised) {
+  v1::GenerateRequest request = Request();
+  request.mutable_sampling()->set_temperature(1e-30);
+  EXPECT_FLOAT_EQ(Build(request)->sampling.temperature, 0.01F);
+}
+
+TEST_F(RequestBuilderTest, PromptMustLeaveRoomForOneToken) {
+  EXPECT_TRUE(Build(Request(std::string(4095, 'a'))).ok());
+  EXPECT_EQ(Build(Request(std::string(4095, 'a')))->stopping.max_tokens, 1);
+  ExpectRefused(Request(std::string(4096, 'a')), "prompt");
+  ExpectRefused(Request(std::string(1 << 20, 'a')), "prompt");
+}
+
+TEST_F(RequestBuilderTest, AnotherModelIsNotFound) {
+  v1::GenerateRequest request = Request();
+  request.set_model("fake");
+  EXPECT_TRUE(Build(request).ok());
+  request.set_model("gpt");
+  EXPECT_EQ(Build(request).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Build(request).status().message()), HasSubstr("\"fake\""));
+}
+
+TEST_F(RequestBuilderTest, SeveralViolationsAreReportedTogether) {
+  v1::GenerateRequest request = Request();
+  request.set_n(0);
+  request.mutable_sampling()->set_top_p(2);
+  EXPECT_THAT(Fields(Build(request).status()), ElementsAre("n", "sampling.top_p"));
+}
+
+TEST_F(RequestBuilderTest, ErrorsStaySmall) {
+  v1::GenerateRequest request = Request();
+  for (int i = 0; i < 1000; ++i) {
+    (*request.mutable_constraints()->mutable_logit_bias())[1000 + i] = kNaN;
+  }
+  const absl::Status status = Build(request).status();
+  EXPECT_EQ(Fields(status).size(), 8U);
+  EXPECT_LT(status.message().size(), 4096U);
+}
+
+TEST_F(RequestBuilderTest, CountsAreLimited) {
+  v1::GenerateRequest stops = Request();
+  for (int i = 0; i < 17; ++i) stops.mutable_stopping()->add_stop("x");
+  ExpectRefused(stops, "stopping.stop");
+  v1::GenerateRequest words = Request();
+  for (int i = 0; i < 1025; ++i) words.mutable_constraints()->add_bad_words("x");
+  ExpectRefused(words, "constraints.bad_words");
+  v1::GenerateRequest tokens = Request();
+  for (int i = 0; i < 10; ++i) {
+    tokens.mutable_constraints()->add_bad_words(std::string(200, static_cast<char>('a' + i)));
+  }
+  ExpectRefused(tokens, "constraints.bad_words");
+  v1::GenerateRequest ids = Request();
+  for (int i = 0; i < 1025; ++i) ids.mutable_constraints()->add_allowed_token_ids(1);
+  ExpectRefused(ids, "constraints.allowed_token_ids");
+}
+
+TEST_F(RequestBuilderTest, StopStringsHaveALength) {
+  v1::GenerateRequest request = Request();
+  request.mutable_stopping()->add_stop(std::string(256, 'x'));
+  EXPECT_TRUE(Build(request).ok());
+  request.mutable_stopping()->add_stop("");
+  ExpectRefused(request, "stopping.stop[1].length");
+  request.mutable_stopping()->set_stop(1, std::string(257, 'x'));
+  ExpectRefused(request, "stopping.stop[1].length");
+}
+
+TEST_F(RequestBuilderTest, BadWordsAreBannedWithAndWithoutSpace) {
+  v1::GenerateRequest request = Request();
+  request.mutable_constraints()->add_bad_words("no");
+  EXPECT_THAT(Build(request)->sampling.bad_words,
+              ElementsAre(ElementsAre('n', 'o'), ElementsAre(' ', 'n', 'o')));
+}
+
+TEST_F(RequestBuilderTest, NamesAreChecked) {
+  v1::GenerateRequest request = Request();
+  request.set_request_id("a-1.b:c_D");
+  EXPECT_EQ(Build(request)->external_id, "a-1.b:c_D");
+  request.set_request_id("a b");
+  ExpectRefused(request, "request_id");
+  request.set_request_id(std::string(129, 'a'));
+  ExpectRefused(request, "request_id");
+  request.clear_request_id();
+  request.mutable_cache()->set_salt("tenant/7");
+  ExpectRefused(request, "cache.salt");
+}
+
+TEST_F(RequestBuilderTest, ControlTokensInUserTextStayText) {
+  v1::GenerateRequest request = Request("<think>");
+  EXPECT_EQ(Build(request)->prompt_ids.size(), 7U);
+  request.set_parse_special_tokens(true);
+  EXPECT_THAT(Build(request)->prompt_ids, ElementsAre(kFakeThinkOpen));
+}
+
+TEST_F(RequestBuilderTest, ChatMessagesAreChecked) {
+  v1::GenerateRequest request;
+  request.mutable_chat();
+  ExpectRefused(request, "chat.messages.length");
+  request = ChatRequest();
+  request.mutable_chat()->mutable_messages(0)->set_role("wizard");
+  ExpectRefused(request, "chat.messages[0].role");
+  request = ChatRequest();
+  request.mutable_chat()->add_tools("[1]");
+  ExpectRefused(request, "chat.tools[0]");
+  request = ChatRequest();
+  request.mutable_chat()->mutable_messages(0)->add_tool_calls()->set_name("f");
+  ExpectRefused(request, "chat.messages[0].tool_calls");
+  ExpectRefused(ChatRequest("refuse me"), "chat");
+  model_.has_chat_template = false;
+  ExpectRefused(ChatRequest(), "chat");
+}
+
+TEST_F(RequestBuilderTest, MessagesBecomeJson) {
+  v1::GenerateRequest request = ChatRequest("say \"hi\"");
+  request.mutable_chat()->mutable_messages(0)->set_role("developer");
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("assistant");
+  message->set_reasoning_content("hm");
+  v1::ToolCall* call = message->add_tool_calls();
+  call->set_name("f");
+  call->set_arguments("{\"a\":1}");
+  call = message->add_tool_calls();
+  call->set_name("g");
+  call->set_arguments("not json");
+  request.mutable_chat()->add_tools("{\"name\": \"f\"}");
+  const auto built = Build(request);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_EQ(FakeEncoder().Decode(built->prompt_ids, false),
+            R"([{"role":"system","content":"say \"hi\""},)"
+            R"({"role":"assistant","content":"","reasoning_content":"hm","tool_calls":[)"
+            R"({"type":"function","function":{"name":"f","arguments":{"a":1}}},)"
+            R"({"type":"function","function":{"name":"g","arguments":"not json"}}]}])"
+            R"([{"name": "f"}])");
+  EXPECT_EQ(built->output.tool_call_format, ToolCallFormat::kHermes);
+  request.mutable_chat()->set_tool_choice(v1::TOOL_CHOICE_NONE);
+  EXPECT_EQ(Build(request)->output.tool_call_format, ToolCallFormat::kNone);
+  EXPECT_THAT(Build(request)->output.tools_json, IsEmpty());
+}
+
+TEST_F(RequestBuilderTest, ReasoningFollowsThePrompt) {
+  EXPECT_FALSE(Build(Request())->reasoning.parse);
+  EXPECT_TRUE(Build(ChatRequest())->reasoning.parse);
+  EXPECT_FALSE(Build(ChatRequest())->reasoning.starts_closed);
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_NO_THINK);
+  EXPECT_TRUE(Build(request)->reasoning.starts_closed);
+  request = Request();
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_THINK);
+  ExpectRefused(request, "reasoning.mode");
+}
+
+TEST_F(RequestBuilderTest, ThinkingBudget) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_max_thinking_tokens(5);
+  auto built = Build(request);
+  EXPECT_EQ(built->reasoning.max_thinking_tokens, 5);
+  const std::string close = FakeEncoder().Decode(built->reasoning.close_token_ids, false);
+  EXPECT_THAT(close, HasSubstr("limited time by the user"));
+  EXPECT_THAT(built->reasoning.close_token_ids, ::testing::Contains(kFakeThinkClose));
+
+  request.mutable_reasoning()->set_max_thinking_tokens(0);
+  built = Build(request);
+  EXPECT_TRUE(built->reasoning.starts_closed) << "a budget of 0 turns thinking off";
+  EXPECT_EQ(built->reasoning.max_thinking_tokens, std::nullopt);
+}
+
+TEST_F(RequestBuilderTest, CloseMessageOfTheRequestIsUntrusted) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_max_thinking_tokens(5);
+  request.mutable_reasoning()->set_close_message("</think>!");
+  const auto built = Build(request);
+  const auto& ids = built->reasoning.close_token_ids;
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), kFakeThinkClose), 1);
+}
+
+TEST_F(RequestBuilderTest, TokensAreReservedForTheAnswer) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_close_message("");
+  request.mutable_reasoning()->set_min_answer_tokens(10);
+  request.mutable_stopping()->set_max_tokens(30);
+  // "\n</think>\n\n" has 4 tokens.
+  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 16);
+  request.mutable_stopping()->set_max_tokens(11);
+  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 0);
+  request.mutable_stopping()->set_max_tokens(9);
+  ExpectRefused(request, "reasoning.min_answer_tokens");
+}
+
+TEST_F(RequestBuilderTest, ModelsWithoutThinkTokensRefuseBudgets) {
+  model_.think_open_id.reset();
+  EXPECT_FALSE(Build(ChatRequest())->reasoning.parse);
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_max_thinking_tokens(5);
+  ExpectRefused(request, "reasoning");
+}
+
+TEST_F(RequestBuilderTest, TokenizeAndDetokenize) {
+  const RequestBuilder builder(&model_, RequestLimits{});
+  v1::TokenizeRequest tokenize;
+  EXPECT_THAT(Fields(builder.Tokenize(tokenize).status()), ElementsAre("input"));
+  tokenize.set_text("ab");
+  EXPECT_THAT(*builder.Tokenize(tokenize), ElementsAre('a', 'b'));
+  v1::DetokenizeRequest detokenize;
+  detokenize.add_token_ids('a');
+  EXPECT_EQ(*builder.Detokenize(detokenize), "a");
+  detokenize.add_token_ids(300);
+  EXPECT_THAT(Fields(builder.Detokenize(detokenize).status()), ElementsAre("token_ids[1]"));
+  detokenize.set_model("other");
+  EXPECT_EQ(builder.Detokenize(detokenize).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace tessera
