@@ -1,0 +1,339 @@
+#include "engine/executor/step_plan_codec.h"
+
+#include <bit>
+#include <cstring>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+
+constexpr uint32_t kPlanTag = 0x31505354;    // "TSP1"
+constexpr uint32_t kResultTag = 0x31525354;  // "TSR1"
+
+class Writer {
+ public:
+  template <typename T>
+  void Scalar(const T& value) {
+    static_assert(std::is_arithmetic_v<T>);
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(T));
+  }
+  template <typename T>
+  void Array(const std::vector<T>& values) {
+    Scalar(static_cast<uint32_t>(values.size()));
+    bytes_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+  }
+  std::string Take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+// Running out of bytes is sticky; what is read afterwards is zero or empty.
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+
+  template <typename T>
+  void Scalar(T& value) {
+    if (Take(sizeof(T))) std::memcpy(&value, taken_, sizeof(T));
+  }
+  template <typename T>
+  void Array(std::vector<T>& values) {
+    uint32_t count = 0;
+    Scalar(count);
+    const size_t size = size_t{count} * sizeof(T);
+    if (!Take(size)) return;
+    values.resize(count);
+    if (size > 0) std::memcpy(values.data(), taken_, size);
+  }
+  absl::Status Finish(const char* what) const {
+    if (truncated_) return absl::InvalidArgumentError(absl::StrCat(what, " is truncated"));
+    if (bytes_.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " has ", bytes_.size(), " bytes too many"));
+  }
+  bool truncated() const { return truncated_; }
+
+ private:
+  bool Take(size_t size) {
+    if (truncated_ || bytes_.size() < size) {
+      truncated_ = true;
+      return false;
+    }
+    taken_ = bytes_.data();
+    bytes_.remove_prefix(size);
+    return true;
+  }
+
+  std::string_view bytes_;
+  const char* taken_ = nullptr;
+  bool truncated_ = false;
+};
+
+template <typename Archive, typename Plan>
+void SamplingFields(Archive& archive, Plan& plan) {
+  archive.Array(plan.forced);
+  archive.Array(plan.temperature);
+  archive.Array(plan.top_k);
+  archive.Array(plan.top_p);
+  archive.Array(plan.min_p);
+  archive.Array(plan.repetition_penalty);
+  archive.Array(plan.presence_penalty);
+  archive.Array(plan.frequency_penalty);
+  archive.Array(plan.seed);
+  archive.Array(plan.position);
+  archive.Array(plan.num_logprobs);
+  archive.Array(plan.pen_offsets);
+  archive.Array(plan.pen_tokens);
+  archive.Array(plan.pen_counts);
+  archive.Array(plan.adj_offsets);
+  archive.Array(plan.adj_tokens);
+  archive.Array(plan.adj_values);
+}
+
+template <typename Archive, typename Plan>
+void BatchFields(Archive& archive, Plan& plan) {
+  archive.Array(plan.token_ids);
+  archive.Array(plan.positions);
+  archive.Array(plan.slot_mapping);
+  archive.Array(plan.cu_seqlens);
+  archive.Array(plan.context_lens);
+  archive.Scalar(plan.max_blocks);
+  archive.Array(plan.block_tables);
+  archive.Array(plan.logits_rows);
+  SamplingFields(archive, plan.sampling);
+}
+
+template <typename Archive, typename Result>
+void ResultFields(Archive& archive, Result& result) {
+  archive.Array(result.token);
+  archive.Array(result.logprob);
+  archive.Array(result.rank);
+  archive.Scalar(result.num_top);
+  archive.Array(result.top_tokens);
+  archive.Array(result.top_logprobs);
+  archive.Array(result.logits);
+}
+
+// Collects the first thing that is wrong with one group.
+class GroupCheck {
+ public:
+  explicit GroupCheck(std::string where) : where_(std::move(where)) {}
+
+  void Require(bool holds, const char* field, const char* what) {
+    if (!holds && status_.ok()) {
+      status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": ", field, ": ", what));
+    }
+  }
+  template <typename T>
+  void Size(const char* field, const std::vector<T>& values, int64_t expected) {
+    if (static_cast<int64_t>(values.size()) == expected || !status_.ok()) return;
+    status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": ", field, " has ", values.size(),
+                                                      " entries instead of ", expected));
+  }
+  // Every value in [low, high).
+  void Range(const char* field, const std::vector<int32_t>& values, int64_t low, int64_t high) {
+    for (size_t i = 0; i < values.size() && status_.ok(); ++i) {
+      if (values[i] >= low && values[i] < high) continue;
+      status_ = absl::InvalidArgumentError(absl::StrCat(
+          where_, ": ", field, "[", i, "] is ", values[i], ", outside [", low, ", ", high, ")"));
+    }
+  }
+  // 0 = values[0] <= values[1] … = total; strictly growing when `strict`.
+  void Offsets(const char* field, const std::vector<int32_t>& values, int64_t total, bool strict) {
+    if (!status_.ok()) return;
+    Require(!values.empty() && values.front() == 0 && values.back() == total, field,
+            "must run from 0 to the number of entries");
+    Ascending(field, values, strict);
+  }
+  void Ascending(const char* field, const std::vector<int32_t>& values, bool strict) {
+    for (size_t i = 1; i < values.size() && status_.ok(); ++i) {
+      Require(values[i - 1] < values[i] || (!strict && values[i - 1] == values[i]), field,
+              "must ascend");
+    }
+  }
+  void NoNan(const char* field, const std::vector<float>& values) {
+    for (float value : values) Require(value == value, field, "holds NaN");
+  }
+  bool ok() const { return status_.ok(); }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const std::string where_;
+  absl::Status status_;
+};
+
+void CheckSampling(const SamplingPlan& plan, int64_t rows, int32_t vocab, GroupCheck* check) {
+  check->Size("forced", plan.forced, rows);
+  check->Range("forced", plan.forced, -1, vocab);
+  const std::pair<const char*, const std::vector<float>*> floats[] = {
+      {"temperature", &plan.temperature},
+      {"top_p", &plan.top_p},
+      {"min_p", &plan.min_p},
+      {"repetition_penalty", &plan.repetition_penalty},
+      {"presence_penalty", &plan.presence_penalty},
+      {"frequency_penalty", &plan.frequency_penalty}};
+  for (const auto& [name, values] : floats) {
+    check->Size(name, *values, rows);
+    check->NoNan(name, *values);
+  }
+  check->Size("top_k", plan.top_k, rows);
+  check->Size("seed", plan.seed, rows);
+  check->Size("position", plan.position, rows);
+  check->Size("num_logprobs", plan.num_logprobs, rows);
+  check->Range("num_logprobs", plan.num_logprobs, -1, int64_t{vocab} + 1);
+  check->Size("pen_offsets", plan.pen_offsets, rows + 1);
+  check->Offsets("pen_offsets", plan.pen_offsets, static_cast<int64_t>(plan.pen_tokens.size()),
+                 false);
+  check->Size("pen_counts", plan.pen_counts, static_cast<int64_t>(plan.pen_tokens.size()));
+  check->Range("pen_tokens", plan.pen_tokens, 0, vocab);
+  check->Size("adj_offsets", plan.adj_offsets, rows + 1);
+  check->Offsets("adj_offsets", plan.adj_offsets, static_cast<int64_t>(plan.adj_tokens.size()),
+                 false);
+  check->Size("adj_values", plan.adj_values, static_cast<int64_t>(plan.adj_tokens.size()));
+  check->Range("adj_tokens", plan.adj_tokens, 0, vocab);
+  check->NoNan("adj_values", plan.adj_values);
+}
+
+void CheckTokens(const BatchPlan& plan, const PlanLimits& limits, GroupCheck* check) {
+  const auto tokens = static_cast<int64_t>(plan.token_ids.size());
+  check->Require(tokens <= limits.max_tokens, "token_ids", "more tokens than a step may have");
+  check->Range("token_ids", plan.token_ids, 0, limits.vocab_size);
+  check->Size("positions", plan.positions, tokens);
+  check->Range("positions", plan.positions, 0, limits.max_positions);
+  check->Size("slot_mapping", plan.slot_mapping, tokens);
+  check->Range("slot_mapping", plan.slot_mapping, 0,
+               int64_t{limits.num_blocks} * limits.block_size);
+  check->Require(static_cast<int64_t>(plan.logits_rows.size()) <= tokens, "logits_rows",
+                 "more rows than tokens");
+  check->Range("logits_rows", plan.logits_rows, 0, tokens);
+  check->Ascending("logits_rows", plan.logits_rows, true);
+}
+
+void CheckSequences(const BatchPlan& plan, const PlanLimits& limits, GroupCheck* check) {
+  const auto sequences = static_cast<int64_t>(plan.context_lens.size());
+  check->Size("cu_seqlens", plan.cu_seqlens, sequences + 1);
+  check->Offsets("cu_seqlens", plan.cu_seqlens, static_cast<int64_t>(plan.token_ids.size()), true);
+  check->Range("context_lens", plan.context_lens, 1, int64_t{limits.max_positions} + 1);
+  check->Require(plan.max_blocks >= 0 && plan.max_blocks <= limits.num_blocks, "max_blocks",
+                 "outside the KV storage");
+  check->Size("block_tables", plan.block_tables, sequences * plan.max_blocks);
+  check->Range("block_tables", plan.block_tables, 0, limits.num_blocks);
+  for (int64_t s = 0; s < sequences && check->ok(); ++s) {
+    const int32_t context = plan.context_lens[s];
+    const int32_t begin = plan.cu_seqlens[s];
+    const int32_t rows = plan.cu_seqlens[s + 1] - begin;
+    check->Require(context <= int64_t{plan.max_blocks} * limits.block_size, "context_lens",
+                   "reaches beyond the block table");
+    check->Require(rows <= context, "context_lens", "shorter than the tokens of the step");
+    for (int32_t i = 0; i < rows && check->ok(); ++i) {
+      check->Require(plan.positions[begin + i] == context - rows + i, "positions",
+                     "not the last positions of the context");
+    }
+  }
+}
+
+absl::Status CheckResult(const BatchResult& result, int32_t group, const PlanLimits& limits) {
+  GroupCheck check(absl::StrCat("result of group ", group));
+  const auto rows = static_cast<int64_t>(result.token.size());
+  check.Range("token", result.token, -1, limits.vocab_size);
+  check.Size("logprob", result.logprob, rows);
+  check.Size("rank", result.rank, rows);
+  check.Require(result.num_top >= 0 && result.num_top <= limits.vocab_size, "num_top",
+                "outside the vocabulary");
+  check.Size("top_tokens", result.top_tokens, rows * result.num_top);
+  check.Size("top_logprobs", result.top_logprobs, rows * result.num_top);
+  check.Require(result.logits.empty() ||
+                    static_cast<int64_t>(result.logits.size()) == rows * limits.vocab_size,
+                "logits", "neither absent nor one row per result");
+  return check.status();
+}
+
+}  // namespace
+
+absl::Status ValidateStepPlan(const StepPlan& plan, const PlanLimits& limits) {
+  if (static_cast<int64_t>(plan.groups.size()) != limits.num_groups) {
+    return absl::InvalidArgumentError(absl::StrCat("step ", plan.step_id, " has ",
+                                                   plan.groups.size(), " groups instead of ",
+                                                   limits.num_groups));
+  }
+  for (size_t group = 0; group < plan.groups.size(); ++group) {
+    const BatchPlan& batch = plan.groups[group];
+    GroupCheck check(absl::StrCat("step ", plan.step_id, ", group ", group));
+    CheckTokens(batch, limits, &check);
+    CheckSequences(batch, limits, &check);
+    CheckSampling(batch.sampling, static_cast<int64_t>(batch.logits_rows.size()), limits.vocab_size,
+                  &check);
+    RETURN_IF_ERROR(check.status());
+  }
+  return absl::OkStatus();
+}
+
+std::string EncodeStepPlan(const StepPlan& plan) {
+  Writer writer;
+  writer.Scalar(kPlanTag);
+  writer.Scalar(plan.step_id);
+  writer.Scalar(static_cast<uint8_t>(plan.return_logits));
+  writer.Scalar(static_cast<uint32_t>(plan.groups.size()));
+  for (const BatchPlan& batch : plan.groups) BatchFields(writer, batch);
+  return writer.Take();
+}
+
+absl::StatusOr<StepPlan> DecodeStepPlan(std::string_view bytes, const PlanLimits& limits) {
+  Reader reader(bytes);
+  uint32_t tag = 0;
+  uint32_t groups = 0;
+  uint8_t return_logits = 0;
+  StepPlan plan;
+  reader.Scalar(tag);
+  if (tag != kPlanTag) return absl::InvalidArgumentError("the bytes are not a step plan");
+  reader.Scalar(plan.step_id);
+  reader.Scalar(return_logits);
+  plan.return_logits = return_logits != 0;
+  reader.Scalar(groups);
+  for (uint32_t i = 0; i < groups && !reader.truncated(); ++i) {
+    BatchFields(reader, plan.groups.emplace_back());
+  }
+  RETURN_IF_ERROR(reader.Finish("the step plan"));
+  RETURN_IF_ERROR(ValidateStepPlan(plan, limits));
+  return plan;
+}
+
+std::string EncodeNodeStepResult(const NodeStepResult& result) {
+  Writer writer;
+  writer.Scalar(kResultTag);
+  writer.Scalar(result.step_id);
+  writer.Array(result.group_ids);
+  for (const BatchResult& group : result.groups) ResultFields(writer, group);
+  return writer.Take();
+}
+
+absl::StatusOr<NodeStepResult> DecodeNodeStepResult(std::string_view bytes,
+                                                    const PlanLimits& limits) {
+  Reader reader(bytes);
+  uint32_t tag = 0;
+  NodeStepResult result;
+  reader.Scalar(tag);
+  if (tag != kResultTag) return absl::InvalidArgumentError("the bytes are not a step result");
+  reader.Scalar(result.step_id);
+  reader.Array(result.group_ids);
+  GroupCheck check(absl::StrCat("result of step ", result.step_id));
+  check.Range("group_ids", result.group_ids, 0, limits.num_groups);
+  check.Ascending("group_ids", result.group_ids, true);
+  RETURN_IF_ERROR(check.status());
+  for (size_t i = 0; i < result.group_ids.size() && !reader.truncated(); ++i) {
+    ResultFields(reader, result.groups.emplace_back());
+  }
+  RETURN_IF_ERROR(reader.Finish("the step result"));
+  for (size_t i = 0; i < result.groups.size(); ++i) {
+    RETURN_IF_ERROR(CheckResult(result.groups[i], result.group_ids[i], limits));
+  }
+  return result;
+}
+
+}  // namespace tessera
