@@ -1,0 +1,93 @@
+// Chat messages to the prompt text of a model, through the checkpoint's own Jinja template.
+//
+//   ASSIGN_OR_RETURN(ChatTemplate chat, ChatTemplate::Load(model_dir));
+//   RETURN_IF_ERROR(ValidateMessages(input.messages));
+//   ASSIGN_OR_RETURN(input.messages, NormalizeMessages(input.messages));
+//   ASSIGN_OR_RETURN(std::vector<PromptSegment> prompt, chat.Render(input));
+#ifndef TESSERA_ENGINE_TEXT_CHAT_TEMPLATE_H_
+#define TESSERA_ENGINE_TEXT_CHAT_TEMPLATE_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/text/jinja/template.h"
+#include "engine/text/jinja/value.h"
+
+namespace tessera {
+
+// A stretch of the prompt. The tokenizer may parse control tokens such as <|im_end|> only inside of
+// one trusted segment; otherwise the segments are one text (ordinary merges cross the borders).
+struct PromptSegment {
+  std::string text;
+  bool trusted = true;
+  bool operator==(const PromptSegment&) const = default;
+};
+
+// JSON values come from jinja::ParseJson, which marks their strings as untrusted.
+struct ChatInput {
+  jinja::Value messages;                          // list of dicts with role and content
+  jinja::Value tools = jinja::Value::MakeNone();  // list of tool definitions, or none
+  bool add_generation_prompt = true;
+  std::optional<bool> enable_thinking;  // unset: the template's default
+  jinja::Value extra;                   // dict of further template variables, or unset
+  // Every byte of the prompt may become a control token, as in Hugging Face's apply_chat_template.
+  // For trusted clients only.
+  bool trust_all = false;
+};
+
+// How the model writes tool calls, detected from its template.
+enum class ToolCallFormat { kHermes, kCoderXml };
+
+// Immutable and thread-safe.
+class ChatTemplate {
+ public:
+  // Reads chat_template.jinja, or else chat_template of tokenizer_config.json (a string, or a list
+  // of named templates: "tool_use" serves requests with tools, "default" all others). NOT_FOUND if
+  // the model has neither; INVALID_ARGUMENT names the file and the line of what is wrong.
+  static absl::StatusOr<ChatTemplate> Load(const std::string& model_dir);
+
+  // From template text, without special tokens.
+  static absl::StatusOr<ChatTemplate> FromSource(std::string_view source);
+
+  // The prompt in order; neighbours differ in `trusted`. The messages are used as they are, see
+  // NormalizeMessages. INVALID_ARGUMENT if the template refuses them, RESOURCE_EXHAUSTED if
+  // rendering costs too much.
+  absl::StatusOr<std::vector<PromptSegment>> Render(const ChatInput& input) const;
+
+  ToolCallFormat tool_call_format() const { return tool_call_format_; }
+  // Whether the generation prompt depends on enable_thinking (false for the 2507 models).
+  bool supports_thinking_switch() const { return supports_thinking_switch_; }
+
+ private:
+  ChatTemplate(jinja::Template fallback, std::string_view source);
+
+  jinja::Template default_;
+  std::optional<jinja::Template> tool_use_;
+  std::vector<std::pair<std::string, std::string>> special_tokens_;  // bos_token, eos_token, ...
+  ToolCallFormat tool_call_format_ = ToolCallFormat::kHermes;
+  bool supports_thinking_switch_ = false;
+};
+
+// The concatenated text of the segments.
+std::string ConcatenateSegments(const std::vector<PromptSegment>& segments);
+
+// INVALID_ARGUMENT with the path of the first thing that no chat request may contain, for example
+// "messages[2].content: must be a string, a list of parts or null, not 'int'".
+absl::Status ValidateMessages(const jinja::Value& messages);
+// The same for tools: a list of objects with a function that has a name. None is fine.
+absl::Status ValidateTools(const jinja::Value& tools);
+
+// What an OpenAI-style request needs before it fits the templates: text parts are joined with
+// newlines, arguments of tool calls are parsed to objects (kept verbatim if they are no JSON
+// object), `reasoning` becomes `reasoning_content`, the role developer becomes system. Requires
+// ValidateMessages to be OK.
+absl::StatusOr<jinja::Value> NormalizeMessages(const jinja::Value& messages);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_TEXT_CHAT_TEMPLATE_H_

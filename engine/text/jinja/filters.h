@@ -1,0 +1,30 @@
+// Jinja's filters ("value | name(args)") and tests ("value is name(args)").
+#ifndef TESSERA_ENGINE_TEXT_JINJA_FILTERS_H_
+#define TESSERA_ENGINE_TEXT_JINJA_FILTERS_H_
+
+#include <map>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "engine/text/jinja/budget.h"
+#include "engine/text/jinja/methods.h"
+#include "engine/text/jinja/value.h"
+
+namespace tessera::jinja {
+
+// INVALID_ARGUMENT for an unknown name too.
+absl::StatusOr<Value> ApplyFilter(Budget* budget, std::string_view name, const Value& input,
+                                  const Arguments& args);
+absl::StatusOr<bool> ApplyTest(Budget* budget, std::string_view name, const Value& input,
+                               const Arguments& args);
+
+using Filter = absl::StatusOr<Value> (*)(Budget*, const Value& input, const Arguments&);
+using FilterTable = std::map<std::string_view, Filter>;
+
+// The tables behind ApplyFilter.
+const FilterTable& ScalarFilters();
+const FilterTable& SequenceFilters();
+
+}  // namespace tessera::jinja
+
+#endif  // TESSERA_ENGINE_TEXT_JINJA_FILTERS_H_

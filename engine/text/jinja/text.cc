@@ -1,0 +1,211 @@
+#include "engine/text/jinja/text.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace tessera::jinja {
+
+Text::Text(std::string bytes, Provenance provenance) : bytes_(std::move(bytes)) {
+  if (provenance == Provenance::kUntrusted && !bytes_.empty()) untrusted_ = {{0, bytes_.size()}};
+}
+
+Text::Text(std::string bytes, std::vector<Span> untrusted)
+    : bytes_(std::move(bytes)), untrusted_(std::move(untrusted)) {}
+
+Text Text::Slice(size_t begin, size_t end) const {
+  TextBuilder builder;
+  builder.AppendRange(*this, begin, end);
+  return std::move(builder).Build();
+}
+
+void TextBuilder::MarkUntrusted(size_t begin, size_t end) {
+  if (begin >= end) return;
+  if (!untrusted_.empty() && untrusted_.back().end == begin) {
+    untrusted_.back().end = end;
+  } else {
+    untrusted_.push_back({begin, end});
+  }
+}
+
+void TextBuilder::Append(std::string_view bytes, Provenance provenance) {
+  const size_t begin = bytes_.size();
+  bytes_.append(bytes);
+  if (provenance == Provenance::kUntrusted) MarkUntrusted(begin, bytes_.size());
+}
+
+void TextBuilder::AppendRange(const Text& text, size_t begin, size_t end) {
+  end = std::min(end, text.size());
+  if (begin >= end) return;
+  const size_t base = bytes_.size();
+  bytes_.append(text.bytes(), begin, end - begin);
+  const auto& spans = text.untrusted();
+  auto first = std::upper_bound(spans.begin(), spans.end(), begin,
+                                [](size_t at, const Span& span) { return at < span.end; });
+  for (auto it = first; it != spans.end() && it->begin < end; ++it) {
+    MarkUntrusted(base + std::max(it->begin, begin) - begin, base + std::min(it->end, end) - begin);
+  }
+}
+
+Text TextBuilder::Build() && { return Text(std::move(bytes_), std::move(untrusted_)); }
+
+CodePoint DecodeCodePoint(std::string_view bytes, size_t offset) {
+  utf8proc_int32_t value = -1;
+  const size_t window = std::min<size_t>(bytes.size() - offset, 4);
+  const utf8proc_ssize_t length =
+      utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(bytes.data() + offset),
+                       static_cast<utf8proc_ssize_t>(window), &value);
+  if (length <= 0) return {-1, 1};
+  return {value, static_cast<size_t>(length)};
+}
+
+void AppendUtf8(uint32_t code_point, std::string* out) {
+  const bool valid = utf8proc_codepoint_valid(static_cast<utf8proc_int32_t>(code_point));
+  utf8proc_uint8_t buffer[4];
+  const utf8proc_ssize_t length = utf8proc_encode_char(
+      valid ? static_cast<utf8proc_int32_t>(code_point) : utf8proc_int32_t{0xFFFD}, buffer);
+  out->append(reinterpret_cast<const char*>(buffer), static_cast<size_t>(length));
+}
+
+size_t CountCodePoints(std::string_view bytes) {
+  size_t count = 0;
+  for (size_t at = 0; at < bytes.size(); at += DecodeCodePoint(bytes, at).length) ++count;
+  return count;
+}
+
+std::vector<size_t> CodePointOffsets(std::string_view bytes) {
+  std::vector<size_t> offsets;
+  offsets.reserve(bytes.size() + 1);
+  for (size_t at = 0; at < bytes.size(); at += DecodeCodePoint(bytes, at).length) {
+    offsets.push_back(at);
+  }
+  offsets.push_back(bytes.size());
+  return offsets;
+}
+
+bool IsSpace(int32_t c) {
+  if (c < 0x80) return (c >= 9 && c <= 13) || (c >= 28 && c <= 32);
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+bool IsPrintable(int32_t c) {
+  if (c < 0) return false;
+  if (c < 0x80) return c >= 0x20 && c < 0x7F;
+  switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
+  }
+}
+
+bool IsLetter(int32_t c) {
+  if (c < 0) return false;
+  const utf8proc_category_t category = utf8proc_category(c);
+  return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
+}
+
+bool IsDigit(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_ND; }
+
+bool IsUpper(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_LU; }
+
+bool IsLower(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_LL; }
+
+namespace {
+
+bool ShouldStrip(std::string_view bytes, size_t at, size_t length, const std::string* characters) {
+  if (characters == nullptr) return IsSpace(DecodeCodePoint(bytes, at).value);
+  const std::string_view character = bytes.substr(at, length);
+  for (size_t i = 0; i < characters->size();) {
+    const size_t step = DecodeCodePoint(*characters, i).length;
+    if (std::string_view(*characters).substr(i, step) == character) return true;
+    i += step;
+  }
+  return false;
+}
+
+size_t PreviousOffset(std::string_view bytes, size_t begin, size_t at) {
+  // A code point has at most four bytes; take the longest suffix that is exactly one.
+  for (size_t length = std::min<size_t>(4, at - begin); length > 1; --length) {
+    const CodePoint point = DecodeCodePoint(bytes.substr(0, at), at - length);
+    if (point.value >= 0 && point.length == length) return at - length;
+  }
+  return at - 1;
+}
+
+// Calls map(code_point) for every character and keeps its provenance.
+template <typename Map>
+Text MapCodePoints(const Text& text, Map map) {
+  TextBuilder builder;
+  size_t span = 0;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint point = DecodeCodePoint(text.bytes(), at);
+    while (span < text.untrusted().size() && text.untrusted()[span].end <= at) ++span;
+    const bool untrusted = span < text.untrusted().size() && text.untrusted()[span].begin <= at;
+    std::string mapped;
+    if (point.value < 0) {
+      mapped = text.bytes().substr(at, 1);
+    } else {
+      AppendUtf8(static_cast<uint32_t>(map(point.value)), &mapped);
+    }
+    builder.Append(mapped, untrusted ? Provenance::kUntrusted : Provenance::kTrusted);
+    at += point.length;
+  }
+  return std::move(builder).Build();
+}
+
+}  // namespace
+
+Span StripRange(std::string_view bytes, const std::string* characters, StripSides sides) {
+  size_t begin = 0;
+  size_t end = bytes.size();
+  while (sides.left && begin < end) {
+    const size_t length = DecodeCodePoint(bytes, begin).length;
+    if (!ShouldStrip(bytes, begin, length, characters)) break;
+    begin += length;
+  }
+  while (sides.right && end > begin) {
+    const size_t previous = PreviousOffset(bytes, begin, end);
+    if (!ShouldStrip(bytes, previous, end - previous, characters)) break;
+    end = previous;
+  }
+  return {begin, end};
+}
+
+Text MapUpper(const Text& text) {
+  return MapCodePoints(text, [](int32_t c) { return utf8proc_toupper(c); });
+}
+
+Text MapLower(const Text& text) {
+  return MapCodePoints(text, [](int32_t c) { return utf8proc_tolower(c); });
+}
+
+Text MapTitle(const Text& text) {
+  bool in_word = false;
+  return MapCodePoints(text, [&in_word](int32_t c) {
+    const bool letter = IsLetter(c);
+    const int32_t mapped = in_word ? utf8proc_tolower(c) : utf8proc_totitle(c);
+    in_word = letter;
+    return mapped;
+  });
+}
+
+Text MapCapitalize(const Text& text) {
+  bool first = true;
+  return MapCodePoints(text, [&first](int32_t c) {
+    const int32_t mapped = first ? utf8proc_totitle(c) : utf8proc_tolower(c);
+    first = false;
+    return mapped;
+  });
+}
+
+}  // namespace tessera::jinja

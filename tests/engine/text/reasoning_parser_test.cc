@@ -1,0 +1,139 @@
+#include "engine/text/reasoning_parser.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+namespace tessera {
+namespace {
+
+constexpr ThinkTokens kTokens = {.open = 100, .close = 101, .turn_start = 102};
+
+struct Case {
+  const char* text;
+  ReasoningState initial;
+  const char* reasoning;
+  const char* content;
+};
+
+constexpr ReasoningState kStart = ReasoningState::kStart;
+constexpr ReasoningState kReasoning = ReasoningState::kReasoning;
+constexpr ReasoningState kContent = ReasoningState::kContent;
+
+const Case kCases[] = {
+    {"<think>\nwhy\n</think>\n\nanswer", kStart, "why", "answer"},
+    {"<think>\n\n</think>\n\nanswer", kStart, "", "answer"},
+    {"<think></think>answer", kStart, "", "answer"},
+    {"\n <think>a\n\nb</think>\nc\n", kStart, "a\n\nb", "c\n"},
+    {"plain answer", kStart, "", "plain answer"},
+    {"  plain", kStart, "", "  plain"},
+    {"", kStart, "", ""},
+    {"\n\n", kStart, "", "\n\n"},
+    {"<thi", kStart, "", "<thi"},
+    {"<thinker>", kStart, "", "<thinker>"},
+    {"<think>truncated\n\n", kStart, "truncated", ""},
+    {"<think>ends in tag </thin", kStart, "ends in tag </thin", ""},
+    {"<think>a < b </ c</think>d", kStart, "a < b </ c", "d"},
+    {"<think>a</think>b<think>c</think>d", kStart, "a", "b<think>c</think>d"},
+    {"\nwhy\n</think>\n\nanswer", kReasoning, "why", "answer"},
+    {"</think>answer", kReasoning, "", "answer"},
+    {"\n\n</think>\n\n", kReasoning, "", ""},
+    {"why</think></think>x", kReasoning, "why", "</think>x"},
+    {"<</think>x", kReasoning, "<", "x"},
+    {"</</think>x", kReasoning, "</", "x"},
+    {"\nno <think> here</think>", kContent, "", "\nno <think> here</think>"},
+    {"a<tool_call>b</think>c", kReasoning, "a<tool_call>b", "c"},
+};
+
+ReasoningDelta Parse(const Case& test, const std::vector<size_t>& cuts) {
+  ReasoningParser parser({.initial = test.initial, .tokens = kTokens});
+  const std::string text = test.text;
+  ReasoningDelta all;
+  const auto add = [&all](const ReasoningDelta& delta) {
+    all.reasoning += delta.reasoning;
+    all.content += delta.content;
+  };
+  size_t begin = 0;
+  for (const size_t cut : cuts) {
+    const std::string piece = text.substr(begin, cut - begin);
+    const int32_t id = piece == "<think>" ? 100 : piece == "</think>" ? 101 : 7;
+    add(parser.Push(id, piece));
+    begin = cut;
+  }
+  add(parser.Push(-1, text.substr(begin)));
+  add(parser.Finish());
+  return all;
+}
+
+TEST(ReasoningParserTest, SplitsWholeOutputs) {
+  for (const Case& test : kCases) {
+    const ReasoningDelta all = Parse(test, {});
+    EXPECT_EQ(all.reasoning, test.reasoning) << test.text;
+    EXPECT_EQ(all.content, test.content) << test.text;
+  }
+}
+
+TEST(ReasoningParserTest, EverySplitGivesTheSame) {
+  const uint32_t seed = 20250428;
+  std::mt19937 random(seed);
+  for (const Case& test : kCases) {
+    const size_t size = std::string(test.text).size();
+    const auto check = [&test](const std::vector<size_t>& cuts) {
+      const ReasoningDelta all = Parse(test, cuts);
+      ASSERT_EQ(all.reasoning, test.reasoning) << test.text;
+      ASSERT_EQ(all.content, test.content) << test.text;
+    };
+    for (size_t a = 0; a <= size; ++a) {
+      for (size_t b = a; b <= size; ++b) check({a, b});
+    }
+    for (int round = 0; round < 200; ++round) {
+      SCOPED_TRACE(testing::Message() << "seed " << seed << " round " << round);
+      std::vector<size_t> cuts;
+      for (size_t i = 0; i <= size; ++i) {
+        if (random() % 3 == 0) cuts.push_back(i);
+      }
+      check(cuts);
+    }
+  }
+}
+
+TEST(ReasoningParserTest, StreamsWithoutWaitingForTheEnd) {
+  ReasoningParser parser({.tokens = kTokens});
+  EXPECT_EQ(parser.Push(100, "<think>").reasoning, "");
+  EXPECT_TRUE(parser.in_reasoning());
+  EXPECT_EQ(parser.Push(1, "\nfirst").reasoning, "first");
+  EXPECT_EQ(parser.Push(2, "\n").reasoning, "");
+  EXPECT_EQ(parser.Push(3, "second").reasoning, "\nsecond");
+  EXPECT_EQ(parser.Push(101, "</think>").reasoning, "");
+  EXPECT_EQ(parser.Push(4, "\n\nyes").content, "yes");
+  EXPECT_EQ(parser.Push(5, "\n").content, "\n");
+}
+
+TEST(ReasoningParserTest, ToolCallEndsReasoningIfConfigured) {
+  ReasoningParser parser({.initial = kReasoning, .tool_call_ends_reasoning = true});
+  EXPECT_EQ(parser.Push(-1, "hm <tool_").reasoning, "hm ");
+  const ReasoningDelta delta = parser.Push(-1, "call>{}");
+  EXPECT_EQ(delta.reasoning, "");
+  EXPECT_EQ(delta.content, "<tool_call>{}");
+}
+
+TEST(ReasoningParserTest, InitialStateFollowsThePrompt) {
+  const auto state = [](const std::vector<int32_t>& ids, ThinkTokens tokens = kTokens) {
+    return InitialReasoningState(ids, tokens);
+  };
+  EXPECT_EQ(state({}), kStart);
+  EXPECT_EQ(state({102, 1, 2}), kStart);
+  EXPECT_EQ(state({102, 1, 2, 100, 2}), kReasoning);
+  EXPECT_EQ(state({102, 1, 2, 100, 5, 101, 5}), kContent);
+  EXPECT_EQ(state({102, 1, 100, 5, 101, 5, 8, 102, 1, 2}), kStart);
+  EXPECT_EQ(state({102, 1, 100, 102, 1, 2}), kStart);
+  const ThinkTokens no_turns = {.open = 100, .close = 101};
+  EXPECT_EQ(state({1, 100, 5, 101, 5}, no_turns), kContent);
+  EXPECT_EQ(state({1, 100, 5, 101, 5, 6, 7}, no_turns), kStart);
+  EXPECT_EQ(state({-1, 100, 5}, ThinkTokens{}), kStart);
+}
+
+}  // namespace
+}  // namespace tessera
