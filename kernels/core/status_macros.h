@@ -32,9 +32,9 @@ namespace tessera {
 #define TESSERA_CONCAT(a, b) TESSERA_CONCAT_(a, b)
 #define ASSIGN_OR_RETURN(target, expression) \
   ASSIGN_OR_RETURN_(TESSERA_CONCAT(status_or_, __LINE__), target, expression)
-#define ASSIGN_OR_RETURN_(holder, target, expression) \
-  auto holder = (expression);                         \
-  if (!holder.ok()) return holder.status();           \
+#define ASSIGN_OR_RETURN_(holder, target, expression)                                \
+  auto holder = (expression);               /* NOLINT(bugprone-macro-parentheses) */ \
+  if (!holder.ok()) return holder.status(); /* NOLINT(bugprone-macro-parentheses) */ \
   target = *std::move(holder)  // NOLINT(bugprone-macro-parentheses): may declare a variable
 
 #endif  // TESSERA_KERNELS_CORE_STATUS_MACROS_H_
