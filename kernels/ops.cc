@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/queued/queued_ops.h"
 #include "kernels/ref/ref_ops.h"
 
@@ -15,6 +16,7 @@ struct Backend {
 };
 
 constexpr Backend kBackends[] = {
+    {"cpu", CreateCpuOps},
     {"ref", CreateRefOps},
     {"queued", CreateQueuedOps},
 };

@@ -1,0 +1,97 @@
+#include "kernels/cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include "kernels/core/host_device.h"
+#include "kernels/core/status_macros.h"
+#include "kernels/core/thread_pool.h"
+#include "kernels/cpu/operations.h"
+#include "kernels/cpu/weight.h"
+#include "kernels/op_checks.h"
+
+namespace tessera {
+namespace {
+
+// Threads of all CPU backends of this process. They may spin only while each has a core: one
+// thread that spins on another's core costs far more than waking up.
+std::atomic<int> threads_in_use{0};
+
+class ThreadShare {
+ public:
+  explicit ThreadShare(int threads)
+      : threads_(threads), in_use_(threads_in_use.fetch_add(threads) + threads) {}
+  ~ThreadShare() { threads_in_use.fetch_sub(threads_); }
+  ThreadShare(const ThreadShare&) = delete;
+  ThreadShare& operator=(const ThreadShare&) = delete;
+
+  bool each_has_a_core() const {
+    return in_use_ <= static_cast<int>(std::thread::hardware_concurrency());
+  }
+
+ private:
+  const int threads_;
+  const int in_use_;  // by all, this one included, when this one began
+};
+
+class CpuOps : public Ops {
+ public:
+  CpuOps(int num_threads, const cpu::Kernels& kernels)
+      : share_(num_threads),
+        pool_(num_threads, share_.each_has_a_core()),
+        context_{kernels, pool_} {}
+
+  std::string_view name() const override { return "cpu"; }
+  Device& device() override { return device_; }
+  DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
+  absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
+    RETURN_IF_ERROR(Check(source));
+    return cpu::PackedWeight::Create(context_, device_, source);
+  }
+
+  void Embed(const EmbedArgs& args) override { Execute(args, cpu::Embed); }
+  void RmsNorm(const RmsNormArgs& args) override { Execute(args, cpu::RmsNorm); }
+  void Gemm(const GemmArgs& args) override { Execute(args, cpu::Gemm); }
+  void GroupedGemm(const GroupedGemmArgs& args) override { Execute(args, cpu::GroupedGemm); }
+  void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args) override {
+    Execute(args, cpu::QkNormRopeStoreKv);
+  }
+  void PagedAttention(const PagedAttentionArgs& args) override {
+    Execute(args, cpu::PagedAttention);
+  }
+  void SiluAndMul(const SiluAndMulArgs& args) override { Execute(args, cpu::SiluAndMul); }
+  void RouteTopK(const RouteTopKArgs& args) override { Execute(args, cpu::RouteTopK); }
+  void MoePermute(const MoePermuteArgs& args) override { Execute(args, cpu::MoePermute); }
+  void MoeFinalize(const MoeFinalizeArgs& args) override { Execute(args, cpu::MoeFinalize); }
+  void GatherRows(const GatherRowsArgs& args) override { Execute(args, cpu::GatherRows); }
+  void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, cpu::ConcatColumns); }
+  void Sample(const SampleArgs& args) override { Execute(args, cpu::Sample); }
+
+ private:
+  template <typename Args>
+  void Execute(const Args& args, void (*operation)(const cpu::Context&, const Args&)) {
+    Check(args);
+    // A device that has failed executes nothing more: later inputs may be garbage.
+    if (device_.Synchronize().ok()) operation(context_, args);
+  }
+
+  HostDevice device_;
+  ThreadShare share_;
+  ThreadPool pool_;
+  cpu::Context context_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options) {
+  return CreateCpuOps(options, cpu::SupportedIsas().back());
+}
+
+std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options, cpu::Isa isa) {
+  const std::vector<cpu::Isa> supported = cpu::SupportedIsas();
+  TESSERA_CHECK(std::find(supported.begin(), supported.end(), isa) != supported.end());
+  return std::make_unique<CpuOps>(options.num_threads, cpu::KernelsOf(isa));
+}
+
+}  // namespace tessera

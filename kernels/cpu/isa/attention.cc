@@ -1,0 +1,200 @@
+// Attention of a tile of query rows over one span of positions: scores = q K^T by the matrix
+// kernel over transposed keys, online softmax per chunk, sums += p V by the same kernel.
+#include "kernels/cpu/isa/f32x16.h"
+#include "kernels/cpu/isa/table.h"
+
+namespace tessera::cpu::TESSERA_CPU_ISA {
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+
+// The scratch of one tile.
+struct Workspace {
+  float* scores;  // [kQueryRows][kChunk], then probabilities
+  float* keys;    // panels of 16 positions: [kChunk / 16][PanelSize(head_dim)]
+  float* values;  // panels of 16 columns: [head_dim / 16][kChunk][16]
+  float* zeros;   // one row
+  float* copies;  // 16 rows padded to whole blocks of 16 words
+};
+
+Workspace Divide(const AttentionSpan& span) {
+  const int64_t width = (span.head_dim + 31) / 32 * 32;
+  Workspace work{};
+  work.scores = span.scratch;
+  work.keys = work.scores + kQueryRows * kChunk;
+  work.values = work.keys + kChunk * width;
+  work.copies = work.values + kChunk * width;
+  work.zeros = work.copies + kPanel * width;
+  return work;
+}
+
+inline int64_t ElementSize(const AttentionSpan& span) { return span.bf16 ? 2 : 4; }
+
+// The row of one position, or zeros when it is not to be read.
+inline const char* Row(const AttentionSpan& span, const void* cache, int64_t block_stride,
+                       int64_t position, const float* zeros) {
+  if (position < span.begin || position >= span.end) return reinterpret_cast<const char*>(zeros);
+  const int64_t block = span.block_table[position / span.block_size];
+  const int64_t element = block * block_stride + position % span.block_size * span.head_dim;
+  return static_cast<const char*>(cache) + element * ElementSize(span);
+}
+
+// One panel of keys: 16 positions side by side, in the layout of a weight panel.
+void PackKeys(const AttentionSpan& span, const Workspace& work, int64_t position, float* panel) {
+  const int64_t bytes = span.head_dim * ElementSize(span);
+  const int64_t stride = (bytes + 63) / 64 * 64;
+  const void* rows[kPanel];
+  for (int64_t i = 0; i < kPanel; ++i) {
+    const char* row = Row(span, span.k, span.k_block_stride, position + i, work.zeros);
+    if (bytes % 64 != 0) {
+      char* copy = reinterpret_cast<char*>(work.copies) + i * stride;
+      __builtin_memcpy(copy, row, bytes);
+      row = copy;
+    }
+    rows[i] = row;
+  }
+  for (int64_t begin = 0; begin < bytes; begin += 64) {
+    Transpose(rows, panel + begin / 4 * kPanel);
+    for (const void*& row : rows) row = static_cast<const char*>(row) + 64;
+  }
+}
+
+void PackValues(const AttentionSpan& span, const Workspace& work, int64_t chunk, int64_t count) {
+  for (int64_t j = 0; j < count; ++j) {
+    const char* row = Row(span, span.v, span.v_block_stride, chunk + j, work.zeros);
+    float* out = work.values + j * kPanel;
+    int64_t i = 0;
+    if (span.bf16) {
+      const auto* bits = reinterpret_cast<const uint16_t*>(row);
+      for (; i + kPanel <= span.head_dim; i += kPanel) Store(out + i * kChunk, LoadBf16(bits + i));
+      if (i < span.head_dim) {
+        uint16_t rest[kPanel] = {};
+        __builtin_memcpy(rest, bits + i, (span.head_dim - i) * 2);
+        Store(out + i * kChunk, LoadBf16(rest));
+      }
+    } else {
+      const auto* x = reinterpret_cast<const float*>(row);
+      for (; i < span.head_dim; i += kPanel) {
+        Store(out + i * kChunk, LoadSome(x + i, span.head_dim - i));
+      }
+    }
+  }
+}
+
+// Turns one row of scores into probabilities relative to the new largest score and rescales what
+// was summed before. Positions at and beyond `count` are invisible and left out.
+void SoftmaxRow(const AttentionSpan& span, int64_t r, int64_t chunk, int64_t count, float* scores) {
+  const auto position = static_cast<int32_t>(chunk);
+  const F32x16 scale = Set1(span.scale);
+  F32x16 largest = Set1(-kInfinity);
+  for (int32_t i = 0; i < count; i += kPanel) {
+    const F32x16 x =
+        KeepPositions(Mul(Load(scores + i), scale), position + i, span.first[r], span.last[r]);
+    Store(scores + i, x);
+    largest = Max(largest, x);
+  }
+  const float before = span.state.largest[r];
+  const float here = ReduceMax(largest);
+  const float now = before > here ? before : here;
+  const float shift = now == -kInfinity ? 0.0F : now;
+  F32x16 total = Set1(0.0F);
+  for (int64_t i = 0; i < count; i += kPanel) {
+    const F32x16 p = Exp(Sub(Load(scores + i), Set1(shift)));
+    Store(scores + i, p);
+    total = Add(total, p);
+  }
+  if (now != before) {
+    float factor[kPanel];
+    Store(factor, Exp(Set1(before - shift)));
+    span.state.largest[r] = now;
+    span.state.total[r] *= factor[0];
+    const int64_t width = RoundUpToPanel(span.head_dim);
+    float* sums = span.state.sums + r * width;
+    for (int64_t i = 0; i < width; i += kPanel) {
+      Store(sums + i, Mul(Load(sums + i), Set1(factor[0])));
+    }
+  }
+  span.state.total[r] += ReduceAdd(total);
+}
+
+void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk) {
+  const int64_t count = Least(kChunk, span.end - chunk);
+  const int64_t key_panel = PanelSize(span.head_dim, span.bf16) * ElementSize(span) / 4;
+  // A panel is written in whole blocks of 16 words, so the next one overwrites the padding.
+  for (int64_t i = 0; i < count; i += kPanel) {
+    PackKeys(span, work, chunk + i, work.keys + i / kPanel * key_panel);
+  }
+  MultiplyDirect({.x = span.q,
+                  .rows = span.rows,
+                  .k = span.head_dim,
+                  .panels = work.keys,
+                  .bf16 = span.bf16,
+                  .columns = RoundUpToPanel(count),
+                  .out = work.scores,
+                  .out_stride = kChunk,
+                  .bias = nullptr,
+                  .scratch = nullptr},
+                 span.head_dim, /*accumulate=*/false);
+  const float* probabilities[kQueryRows];
+  for (int64_t r = 0; r < span.rows; ++r) {
+    SoftmaxRow(span, r, chunk, count, work.scores + r * kChunk);
+    probabilities[r] = work.scores + r * kChunk;
+  }
+  PackValues(span, work, chunk, count);
+  const int64_t width = RoundUpToPanel(span.head_dim);
+  MultiplyDirect({.x = probabilities,
+                  .rows = span.rows,
+                  .k = kChunk,
+                  .panels = work.values,
+                  .bf16 = false,
+                  .columns = width,
+                  .out = span.state.sums,
+                  .out_stride = width,
+                  .bias = nullptr,
+                  .scratch = nullptr},
+                 count, /*accumulate=*/true);
+}
+
+}  // namespace
+
+void Attend(const AttentionSpan& span) {
+  const Workspace work = Divide(span);
+  const int64_t width = RoundUpToPanel(span.head_dim);
+  for (int64_t i = 0; i < span.head_dim; i += kPanel) Store(work.zeros + i, Set1(0.0F));
+  for (int64_t r = 0; r < span.rows; ++r) {
+    span.state.largest[r] = -kInfinity;
+    span.state.total[r] = 0.0F;
+  }
+  for (int64_t i = 0; i < span.rows * width; i += kPanel) Store(span.state.sums + i, Set1(0.0F));
+  for (int64_t chunk = span.begin / kChunk * kChunk; chunk < span.end; chunk += kChunk) {
+    AttendChunk(span, work, chunk);
+  }
+}
+
+void Merge(const AttentionState& into, const AttentionState& from, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float largest = into.largest[r] > from.largest[r] ? into.largest[r] : from.largest[r];
+    const float shift = largest == -kInfinity ? 0.0F : largest;
+    float factors[2][kPanel];
+    Store(factors[0], Exp(Set1(into.largest[r] - shift)));
+    Store(factors[1], Exp(Set1(from.largest[r] - shift)));
+    const F32x16 a = Load(factors[0]);
+    const F32x16 b = Load(factors[1]);
+    into.largest[r] = largest;
+    into.total[r] = into.total[r] * factors[0][0] + from.total[r] * factors[1][0];
+    for (int64_t i = 0; i < width; i += kPanel) {
+      float* sums = into.sums + r * width + i;
+      Store(sums, Add(Mul(Load(sums), a), Mul(Load(from.sums + r * width + i), b)));
+    }
+  }
+}
+
+void Finish(const float* sums, float total, int64_t size, float* out) {
+  const F32x16 scale = Set1(1.0F / total);
+  // Adding zero turns -0 into +0: its sign may depend on which positions shared a chunk.
+  for (int64_t i = 0; i < size; i += kPanel) {
+    StoreSome(out + i, Add(Mul(LoadSome(sums + i, size - i), scale), Set1(0.0F)), size - i);
+  }
+}
+
+}  // namespace tessera::cpu::TESSERA_CPU_ISA

@@ -1,0 +1,124 @@
+// The vector kernels of the CPU backend as a table of functions over raw pointers. Every table is
+// compiled from the same sources for another instruction set, each in a namespace of its own; this
+// header is the only one that code of both sides sees, so it holds nothing but plain data.
+//
+// All kernels compute with virtual vectors of 16 floats, whatever the machine's width, and reduce
+// them in one fixed tree. AVX2 and AVX-512 therefore give the same bits; the portable table rounds
+// differently where the machine has no fused multiply-add.
+#ifndef TESSERA_KERNELS_CPU_ISA_KERNELS_H_
+#define TESSERA_KERNELS_CPU_ISA_KERNELS_H_
+
+#include <cstdint>
+
+namespace tessera::cpu {
+
+// Columns of a weight panel. A panel of a float32 weight is [K][16]; one of a bfloat16 weight is
+// [ceil(K / 2)][16][2]: pairs of consecutive k side by side, an odd K padded with zeros.
+constexpr int64_t kPanel = 16;
+
+// Elements of one panel.
+static constexpr int64_t PanelSize(int64_t k, bool bf16) {
+  return kPanel * (bf16 ? (k + 1) / 2 * 2 : k);
+}
+
+// out[r, :columns] = x[r] times consecutive panels (+ bias). Every output element is one sequential
+// sum over k, so it does not depend on the other rows or columns.
+struct MatMul {
+  const float* const* x;  // [rows] pointers to k floats
+  int64_t rows;
+  int64_t k;
+  const void* panels;  // first panel
+  bool bf16;
+  int64_t columns;  // from the first panel on
+  float* out;
+  int64_t out_stride;
+  const float* bias;  // [columns] or null
+  float* scratch;     // kMatMulScratch floats; used when rows > kDirectRows
+};
+constexpr int64_t kRowBlock = 192;  // most rows of one call that share a converted panel
+constexpr int64_t kDepthBlock = 256;
+constexpr int64_t kScratchRow = kDepthBlock + kPanel;  // keeps rows off the same cache sets
+constexpr int64_t kMatMulScratch = kRowBlock * kScratchRow + 2 * kPanel * kDepthBlock;
+
+// Attention keys are taken in chunks at absolute positions, and chunks are gathered in spans.
+// Softmax statistics are kept per span and spans are merged in order, so a query's result depends
+// on its own position only. The split over threads is at span borders.
+constexpr int64_t kChunk = 64;
+constexpr int64_t kSpan = 512;
+constexpr int64_t kQueryRows = 64;  // most rows (tokens x heads of one KV head) of a tile
+
+static constexpr int64_t RoundUpToPanel(int64_t size) {
+  return (size + kPanel - 1) / kPanel * kPanel;
+}
+
+// Running softmax of a tile: weighted sums of V relative to the largest score seen.
+struct AttentionState {
+  float* largest;  // [rows]
+  float* total;    // [rows]
+  float* sums;     // [rows, RoundUpToPanel(head_dim)]
+};
+
+// One tile of query rows over the positions [begin, end) of one sequence and KV head.
+struct AttentionSpan {
+  const float* const* q;  // [rows] pointers to head_dim floats
+  const int32_t* first;   // [rows] first visible position
+  const int32_t* last;    // [rows] last visible position
+  int64_t rows;           // <= kQueryRows
+  int64_t head_dim;
+  int64_t begin;  // within one span; positions before it are not read
+  int64_t end;
+  const void* k;  // the KV head's rows of block 0
+  const void* v;
+  bool bf16;
+  const int32_t* block_table;
+  int64_t block_size;
+  int64_t k_block_stride;  // elements between blocks
+  int64_t v_block_stride;
+  float scale;
+  AttentionState state;  // overwritten
+  float* scratch;        // AttentionScratch(head_dim) floats
+};
+static constexpr int64_t AttentionScratch(int64_t head_dim) {
+  const int64_t width = (head_dim + 31) / 32 * 32;
+  // Scores, packed keys and values, copies of 16 key rows and one row of zeros.
+  return kQueryRows * kChunk + 2 * kChunk * width + kPanel * width + width;
+}
+
+struct Kernels {
+  void (*mat_mul)(const MatMul& job);
+  // destination[j * 16 + i] = row i's 32-bit word j, for 16 rows of 16 words, unaligned.
+  void (*transpose)(const void* const* rows, void* destination);
+  void (*attend)(const AttentionSpan& span);
+  // `into` then holds both; `rows` rows of `width` sums.
+  void (*merge)(const AttentionState& into, const AttentionState& from, int64_t rows,
+                int64_t width);
+  // out = sums / total of one row.
+  void (*finish)(const float* sums, float total, int64_t size, float* out);
+
+  // x += add (when given); out = x / rms(x) * weight.
+  void (*rms_norm)(float* x, const float* add, const float* weight, float eps, int64_t size,
+                   float* out);
+  // out = rotate(x / rms(x) * weight); size even, cos_sin = cos of the pairs, then sin. In place is
+  // fine. scratch: size floats.
+  void (*norm_rope)(const float* x, const float* weight, const float* cos_sin, float eps,
+                    int64_t size, float* scratch, float* out);
+  void (*silu_and_mul)(const float* gate, const float* up, int64_t size, float* out);
+  void (*to_bf16)(const float* x, int64_t size, uint16_t* out);
+  // Sum of exp(x - shift).
+  float (*sum_exp)(const float* x, float shift, int64_t size);
+  // out = exp(x - shift).
+  void (*exp)(const float* x, float shift, int64_t size, float* out);
+  // out = sum over ascending i of weights[i] * rows[i].
+  void (*weighted_sum)(const float* const* rows, const float* weights, int64_t count, int64_t size,
+                       float* out);
+};
+
+const Kernels& PortableKernels();
+#if defined(__x86_64__)
+const Kernels& Avx2Kernels();
+const Kernels& Avx512Kernels();
+#endif
+
+}  // namespace tessera::cpu
+
+#endif  // TESSERA_KERNELS_CPU_ISA_KERNELS_H_
