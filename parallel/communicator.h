@@ -30,7 +30,7 @@ struct AllToAllPart {
 
 // Used by the thread that drives the rank's device, except Abort and Health. Tensors are contiguous
 // (violated shapes are CHECK failures) and must live until the operation has run. `in` and `out`
-// must not overlap.
+// must not overlap. Destroyed after the work enqueued through it has run.
 class Communicator {
  public:
   virtual ~Communicator() = default;

@@ -96,7 +96,7 @@ absl::Status RankBarrier::TimeOut(int rank, std::string_view operation) {
 
 void RankBarrier::Fail(const absl::Status& reason) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (reason_.ok()) reason_ = reason;
   }
   word_.fetch_or(kFailed);
@@ -109,7 +109,7 @@ void RankBarrier::Wake() {
 
 absl::Status RankBarrier::status() const {
   if ((word_.load(std::memory_order_acquire) & kFailed) == 0) return absl::OkStatus();
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return reason_;
 }
 

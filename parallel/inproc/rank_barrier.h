@@ -5,11 +5,10 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string_view>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace tessera {
@@ -55,8 +54,8 @@ class RankBarrier {
   std::atomic<int> sleeping_{0};
   const std::unique_ptr<Count[]> arrivals_;  // per rank; only for the message of a timeout
 
-  mutable absl::Mutex mutex_;
-  absl::Status reason_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;
+  absl::Status reason_;  // guarded by mutex_
 };
 
 }  // namespace tessera

@@ -3,12 +3,12 @@
 #ifndef TESSERA_TESTS_PARALLEL_COMMUNICATOR_CONFORMANCE_H_
 #define TESSERA_TESTS_PARALLEL_COMMUNICATOR_CONFORMANCE_H_
 
+#include <bit>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,26 +20,10 @@
 #include "kernels/core/dtype.h"
 #include "parallel/communicator.h"
 #include "tests/parallel/test_device.h"
+#include "tests/parallel/test_random.h"
+#include "tests/parallel/transport.h"
 
 namespace tessera {
-
-// One rank's part of a test; runs on a thread or in a process of its own.
-using RankBody = std::function<void(Communicator&, Device&)>;
-
-struct Transport {
-  std::string name;
-  std::vector<int> sizes;  // worlds to test
-  // Runs `body` on every rank of a fresh group and returns when all are done.
-  std::function<void(int size, absl::Duration timeout, const RankBody& body)> run;
-};
-
-inline std::ostream& operator<<(std::ostream& out, const Transport& transport) {
-  return out << transport.name;
-}
-
-inline std::string TransportName(const testing::TestParamInfo<Transport>& tested) {
-  return tested.param.name;
-}
 
 class CommunicatorConformance : public testing::TestWithParam<Transport> {
  protected:
@@ -56,11 +40,12 @@ class CommunicatorConformance : public testing::TestWithParam<Transport> {
 // Values whose sums round: the order of the additions shows in the bits.
 template <typename T>
 std::vector<T> RandomValues(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
+  TestRandom random(seed);
   std::vector<T> values(count);
   for (T& value : values) {
-    const float magnitude = std::ldexp(1.0F, static_cast<int>(random() % 24) - 12);
-    const float x = (static_cast<float>(random() % 20001) / 10000.0F - 1.0F) * magnitude;
+    const uint32_t bits = random();
+    // Sign and mantissa at random, exponent of 2^-12 .. 2^11.
+    const float x = std::bit_cast<float>((bits & 0x807fffffU) | ((115 + (bits >> 23) % 24) << 23));
     if constexpr (sizeof(T) == 2) {
       value = FloatToBF16(x);
     } else {
@@ -158,7 +143,7 @@ struct ExchangeCase {
 
 inline int32_t CountOf(const ExchangeCase& exchange, int from, int to) {
   if (!exchange.counted) return static_cast<int32_t>(exchange.capacity);
-  std::mt19937 random(exchange.seed + 64 * from + to);
+  TestRandom random(exchange.seed + 64 * from + to);
   if (random() % 3 == 0) return 0;
   return static_cast<int32_t>(random() % (exchange.capacity + 1));
 }
@@ -213,7 +198,7 @@ inline void CheckExchange(Communicator& comm, Device& device, const ExchangeCase
 
 TEST_P(CommunicatorConformance, AllReduceAddsInRankOrder) {
   ForEachWorld([](Communicator& comm, Device& device) {
-    for (int64_t count : {0, 1, 3, 64, 1000, 1024, 9000, 70001}) {
+    for (int64_t count : {0, 1, 3, 64, 1000, 9001, 40001}) {
       CheckAllReduce<float>(comm, device, DType::kF32, count, kSeed);
       CheckAllReduce<uint16_t>(comm, device, DType::kBF16, count, kSeed);
     }
@@ -222,7 +207,7 @@ TEST_P(CommunicatorConformance, AllReduceAddsInRankOrder) {
 
 TEST_P(CommunicatorConformance, ReduceScatterAddsInRankOrder) {
   ForEachWorld([](Communicator& comm, Device& device) {
-    for (int64_t count : {1, 100, 20011}) {
+    for (int64_t count : {1, 100, 5011}) {
       CheckReduceScatter<float>(comm, device, DType::kF32, count, kSeed);
       CheckReduceScatter<uint16_t>(comm, device, DType::kBF16, count, kSeed);
     }
@@ -231,7 +216,7 @@ TEST_P(CommunicatorConformance, ReduceScatterAddsInRankOrder) {
 
 TEST_P(CommunicatorConformance, AllGatherAndBroadcastMoveEveryByte) {
   ForEachWorld([](Communicator& comm, Device& device) {
-    for (int64_t count : {1, 33, 8192, 30000}) {
+    for (int64_t count : {1, 33, 8192, 10000}) {
       CheckAllGather(comm, device, count, kSeed);
       for (int root = 0; root < comm.size(); ++root) CheckBroadcast(comm, device, count, root);
     }
@@ -259,12 +244,12 @@ TEST_P(CommunicatorConformance, AllToAllVMovesCountedRowsOnly) {
 // Any interleaving of operations gives the same bits, however late a rank is.
 TEST_P(CommunicatorConformance, RandomOperationsUnderRandomDelays) {
   ForEachWorld([](Communicator& comm, Device& device) {
-    std::mt19937 common(kSeed);
-    std::mt19937 own(kSeed + 1 + comm.rank());
+    TestRandom common(kSeed);
+    TestRandom own(kSeed + 1 + comm.rank());
     for (int step = 0; step < 60; ++step) {
       if (own() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(own() % 400));
       const uint32_t seed = common();
-      const int64_t count = common() % 3 == 0 ? common() % 20000 : common() % 300;
+      const int64_t count = common() % 3 == 0 ? common() % 12000 : common() % 300;
       switch (common() % 7) {
         case 0:
           CheckAllReduce<float>(comm, device, DType::kF32, count, seed);

@@ -5,34 +5,17 @@
 
 #include "tests/parallel/communicator_conformance.h"
 #include "tests/parallel/rank_threads.h"
+#include "tests/parallel/transport.h"
 
 namespace tessera {
 namespace {
 
-void RunInproc(int size, const InprocOptions& options, TestDevice::Queue queue,
-               const RankBody& body) {
-  auto group = CreateInprocGroup(size, options);
-  RunRankThreads(size, [&](int rank) {
-    TestDevice device(queue);
-    auto communicator = JoinInprocGroup(group, rank, &device);
-    body(*communicator, device);
-    device.Synchronize().IgnoreError();
-  });
-}
-
-Transport Inproc(std::string name, int cores, TestDevice::Queue queue) {
-  return {.name = std::move(name),
-          .sizes = {1, 2, 3, 4, 8},
-          .run = [cores, queue](int size, absl::Duration timeout, const RankBody& body) {
-            RunInproc(size, {.timeout = timeout, .cores = cores}, queue, body);
-          }};
-}
-
-INSTANTIATE_TEST_SUITE_P(Inproc, CommunicatorConformance,
-                         testing::Values(Inproc("Spinning", 64, TestDevice::Queue::kImmediate),
-                                         Inproc("Sleeping", 1, TestDevice::Queue::kImmediate),
-                                         Inproc("Queued", 0, TestDevice::Queue::kThread)),
-                         TransportName);
+INSTANTIATE_TEST_SUITE_P(
+    Inproc, CommunicatorConformance,
+    testing::Values(InprocTransport("Spinning", 64, TestDevice::Queue::kImmediate),
+                    InprocTransport("Sleeping", 1, TestDevice::Queue::kImmediate),
+                    InprocTransport("Queued", 0, TestDevice::Queue::kThread)),
+    TransportName);
 
 TEST(InprocCommunicatorTest, DifferentOperationsFailOnBothSides) {
   RunInproc(2, {.timeout = absl::Seconds(60)}, TestDevice::Queue::kImmediate,

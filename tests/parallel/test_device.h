@@ -3,17 +3,20 @@
 #ifndef TESSERA_TESTS_PARALLEL_TEST_DEVICE_H_
 #define TESSERA_TESTS_PARALLEL_TEST_DEVICE_H_
 
+#include <sys/mman.h>
+
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <new>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "kernels/core/device.h"
 #include "kernels/core/status_macros.h"
 
@@ -29,9 +32,10 @@ class TestDevice : public Device {
   ~TestDevice() override {
     if (!queued_) return;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       stopping_ = true;
     }
+    changed_.notify_all();
     worker_.join();
   }
 
@@ -49,71 +53,85 @@ class TestDevice : public Device {
     });
   }
   absl::Status Synchronize() override {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](TestDevice* self) {
-          self->mutex_.AssertHeld();
-          return self->queue_.empty() && !self->running_;
-        },
-        this));
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return queue_.empty() && !running_; });
     return status_;
   }
+  // Nothing runs after the first failure.
   void Run(std::function<absl::Status()> work) override {
     if (!queued_) {
-      Keep(work());
+      if (status_.ok()) status_ = work();
       return;
     }
-    absl::MutexLock lock(&mutex_);
-    queue_.push_back(std::move(work));
+    {
+      const std::lock_guard lock(mutex_);
+      queue_.push_back(std::move(work));
+    }
+    changed_.notify_all();
   }
   void* Access(void* device) override {
     return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(device) ^ kHidden);
   }
 
+  int64_t bytes_allocated() const { return bytes_allocated_; }
+
  protected:
+  // Pages take memory when they are touched, so tests may allocate more than the machine has.
   absl::StatusOr<void*> AllocateBytes(size_t bytes) override {
-    void* memory = ::operator new(bytes, std::align_val_t(64));
-    std::memset(memory, 0, bytes);
+    bytes_allocated_ += static_cast<int64_t>(bytes);
+    if (bytes < kMapped) {
+      void* memory = ::operator new(bytes, std::align_val_t(64));
+      std::memset(memory, 0, bytes);
+      return Access(memory);
+    }
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return absl::ResourceExhaustedError("mmap failed");
     return Access(memory);
   }
-  void FreeBytes(void* device, size_t) override {
-    ::operator delete(Access(device), std::align_val_t(64));
+  void FreeBytes(void* device, size_t bytes) override {
+    Synchronize().IgnoreError();  // after queued work
+    bytes_allocated_ -= static_cast<int64_t>(bytes);
+    if (bytes < kMapped) {
+      ::operator delete(Access(device), std::align_val_t(64));
+    } else {
+      munmap(Access(device), bytes);
+    }
   }
 
  private:
   static constexpr uintptr_t kHidden = uintptr_t{1} << 60;
+  static constexpr size_t kMapped = size_t{64} << 20;
 
-  void Keep(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (status_.ok()) status_ = status;
-  }
   void Work() {
+    std::unique_lock lock(mutex_);
     for (;;) {
-      std::function<absl::Status()> work;
-      {
-        absl::MutexLock lock(&mutex_);
-        running_ = false;
-        mutex_.Await(absl::Condition(
-            +[](TestDevice* self) {
-              self->mutex_.AssertHeld();
-              return self->stopping_ || !self->queue_.empty();
-            },
-            this));
-        if (queue_.empty()) return;
-        work = std::move(queue_.front());
-        queue_.pop_front();
-        running_ = true;
+      changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      const std::function<absl::Status()> work = std::move(queue_.front());
+      queue_.pop_front();
+      if (!status_.ok()) {
+        changed_.notify_all();
+        continue;
       }
-      Keep(work());
+      running_ = true;
+      lock.unlock();
+      absl::Status status = work();
+      lock.lock();
+      running_ = false;
+      status_ = std::move(status);
+      changed_.notify_all();
     }
   }
 
   const bool queued_;
-  absl::Mutex mutex_;
-  std::deque<std::function<absl::Status()>> queue_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t bytes_allocated_ = 0;  // by the thread that drives the device
+  std::mutex mutex_;             // guards what follows
+  std::condition_variable changed_;
+  std::deque<std::function<absl::Status()>> queue_;
+  absl::Status status_;
+  bool stopping_ = false;
+  bool running_ = false;
   std::thread worker_;
 };
 

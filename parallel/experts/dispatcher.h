@@ -1,0 +1,146 @@
+// Sends hidden rows to the ranks that own their experts and brings the weighted outputs back.
+//
+//   RouteTopK -> Dispatch -> GroupedGemm(x, row_index, offsets) -> SiluAndMul(num_rows)
+//             -> GroupedGemm(offsets) -> Combine
+//
+// Letters: R ranks, T tokens of this rank, k experts per token, H hidden size, C capacity, S expert
+// slots per rank, m = min(k, S).
+#ifndef TESSERA_PARALLEL_EXPERTS_DISPATCHER_H_
+#define TESSERA_PARALLEL_EXPERTS_DISPATCHER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "parallel/communicator.h"
+#include "parallel/experts/dispatch_steps.h"
+#include "parallel/experts/placement.h"
+
+namespace tessera {
+
+enum class CombineMode {
+  // The expert rank adds its experts' outputs of a row in fp32 and returns one row; the source adds
+  // ranks in ascending order. In bfloat16 the row is rounded on the way.
+  kSummed,
+  // One row per (token, choice) returns and the source adds in ascending choice: the same bits for
+  // every R and every placement when the experts are batch-invariant.
+  kExact,
+};
+enum class ExchangeMode {
+  kCounted,  // counts first, then exactly the rows (eager)
+  kPadded,   // one exchange of whole chunks each way; nothing depends on counts (graphs)
+};
+
+// The last step of an exact combine: out[t] = sum over ascending j of weights[t, j] *
+// y[positions[t, j]], positions of -1 skipped (Ops::MoeFinalize).
+struct FinalizeArgs {
+  ConstTensorView y;          // [R * C * m, H]
+  ConstTensorView positions;  // [T, k] int
+  ConstTensorView weights;    // [T, k] f32
+  TensorView out;             // [T, H]
+};
+
+struct DispatcherOptions {
+  int64_t max_tokens = 0;  // largest T and C
+  int64_t hidden = 0;
+  DType dtype = DType::kF32;  // of rows: kF32 or kBF16
+  int32_t top_k = 0;
+  PlacementShape placement;  // num_ranks = size of the communicator
+  CombineMode combine = CombineMode::kSummed;
+  ExchangeMode exchange = ExchangeMode::kCounted;
+  // Replaces the built-in last step of an exact combine, so that its bits are those of the
+  // backend's own. Called while enqueueing.
+  std::function<void(const FinalizeArgs&)> finalize;
+};
+
+// The router's choice for the rows of this rank.
+struct Routing {
+  ConstTensorView ids;         // [T, k] int, logical experts, distinct per row; negative: none
+  ConstTensorView weights;     // [T, k] f32; must live until Combine
+  ConstTensorView num_tokens;  // [1] int, optional: rows at or beyond it are padding, never sent
+  const PlacementTable* placement = nullptr;  // of this layer
+  // Rows of a chunk, the same on all ranks, T <= C <= max_tokens; 0 = max_tokens. Padded exchanges
+  // move R * C rows.
+  int64_t capacity = 0;
+};
+
+// What Combine needs to know about a Dispatch. Move-only; consumed by Combine.
+class DispatchHandle {
+ public:
+  DispatchHandle(DispatchHandle&&) = default;
+  DispatchHandle& operator=(DispatchHandle&&) = default;
+  DispatchHandle(const DispatchHandle&) = delete;
+  DispatchHandle& operator=(const DispatchHandle&) = delete;
+
+ private:
+  friend class ExpertDispatcher;
+  DispatchHandle(const RowLayout& layout, int64_t num_tokens, ConstTensorView weights)
+      : layout_(layout), num_tokens_(num_tokens), weights_(weights) {}
+
+  RowLayout layout_;
+  int64_t num_tokens_;
+  ConstTensorView weights_;
+};
+
+// Rows for this rank's experts. Views into the dispatcher's buffers, valid until Combine.
+struct DispatchedRows {
+  ConstTensorView x;          // [R * C, H] received rows; those without a token are undefined
+  ConstTensorView row_index;  // [R * C * m] int: row of x for each sorted row
+  ConstTensorView offsets;    // [S + 1] int: sorted rows of each slot
+  ConstTensorView num_rows;   // [1] int: offsets[S]
+  int64_t max_rows = 0;       // R * C * m
+  DispatchHandle handle;
+};
+
+// One per rank and group; used by the thread that drives the device. Buffers for max_tokens are
+// allocated once. Every Dispatch is followed by its Combine before the next Dispatch. All ranks
+// call both, also those without tokens. Calls only enqueue; failures (also an expert id that does
+// not exist and impossible data from a peer: INTERNAL) surface at Device::Synchronize().
+class ExpertDispatcher {
+ public:
+  // `device` and `communicator` must outlive the dispatcher. INVALID_ARGUMENT for sizes that do not
+  // agree, RESOURCE_EXHAUSTED without room for the buffers.
+  static absl::StatusOr<std::unique_ptr<ExpertDispatcher>> Create(Device* device,
+                                                                  Communicator* communicator,
+                                                                  const DispatcherOptions& options);
+
+  ~ExpertDispatcher();
+
+  // Device memory of all buffers for these options.
+  static int64_t BufferBytes(const DispatcherOptions& options);
+
+  DispatchedRows Dispatch(ConstTensorView x, const Routing& routing);  // x [T, H]
+  // y [R * C * m, H]: outputs of the experts, in sorted order. out [T, H]: rows without an expert
+  // become zero.
+  void Combine(DispatchHandle handle, ConstTensorView y, TensorView out);
+
+  const DispatcherOptions& options() const { return options_; }
+
+ private:
+  struct Buffers;
+
+  ExpertDispatcher(Device* device, Communicator* communicator, const DispatcherOptions& options);
+
+  void EnqueuePlan(const RowLayout& layout, ConstTensorView x, const Routing& routing);
+  void EnqueueExchange(const RowLayout& layout);
+  void EnqueueResults(const RowLayout& layout, ConstTensorView y);
+  void EnqueueReturn(const RowLayout& layout);
+  void EnqueueSum(const DispatchHandle& handle, TensorView out);
+  bool exact() const { return options_.combine == CombineMode::kExact; }
+  bool padded() const { return options_.exchange == ExchangeMode::kPadded; }
+
+  Device* device_;
+  Communicator* communicator_;
+  const DispatcherOptions options_;
+  DeviceBuffer memory_;
+  std::unique_ptr<Buffers> buffers_;
+  bool outstanding_ = false;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_EXPERTS_DISPATCHER_H_
