@@ -4,13 +4,30 @@
 #include <utility>
 
 namespace tessera {
+namespace {
+
+// Tokens of a group that one of its tensor-parallel ranks owns in all-to-all mode.
+int64_t OwnedTokens(int64_t tokens, int32_t tp_size) { return (tokens + tp_size - 1) / tp_size; }
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
                                                            const ModelShard& shard,
                                                            int32_t max_tokens,
                                                            const RankLinks& links, Ops& ops) {
   std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, links, ops));
+  const bool rows_can_travel = shard.expert_parallel && links.world != nullptr;
+  if (links.moe_comm == MoeComm::kAllToAll && links.world != nullptr && !rows_can_travel) {
+    return absl::InvalidArgumentError(
+        "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
+  }
+  if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
+    RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
+  }
   RETURN_IF_ERROR(block->AllocateBuffers(max_tokens));
+  if (block->dispatcher_ != nullptr && links.moe_comm == MoeComm::kAuto) {
+    RETURN_IF_ERROR(block->MeasureCommunication(max_tokens));
+  }
   return block;
 }
 
@@ -31,9 +48,39 @@ absl::StatusOr<TensorView> MoeBlock::NewBuffer(DType dtype, int64_t rows, int64_
   return buffers_.back().View(dtype, {rows, cols});
 }
 
+absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
+  const PlacementShape shape{.num_experts = config_.num_experts,
+                             .num_ranks = links_.world->size(),
+                             .slots_per_rank = shard_.num_experts};
+  ASSIGN_OR_RETURN(Placement even, Placement::Even(shape));
+  ASSIGN_OR_RETURN(PlacementTable table, PlacementTable::Create(&ops_.device(), std::move(even)));
+  placement_ = std::make_unique<PlacementTable>(std::move(table));
+  const DispatcherOptions options{
+      .max_tokens = OwnedTokens(max_tokens, shard_.tp_size),
+      .hidden = config_.hidden_size,
+      .dtype = act_,
+      .top_k = config_.num_experts_per_tok,
+      .placement = shape,
+      .combine = CombineMode::kExact,
+      .exchange = ExchangeMode::kCounted,
+      .finalize = [this](const FinalizeArgs& args) {
+        ops_.MoeFinalize(
+            {.y = args.y, .positions = args.positions, .weights = args.weights, .out = args.out});
+      }};
+  ASSIGN_OR_RETURN(dispatcher_,
+                   ExpertDispatcher::Create(&ops_.device(), links_.world.get(), options));
+  buffer_bytes_ += ExpertDispatcher::BufferBytes(options);
+  return absl::OkStatus();
+}
+
 absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t tokens = int64_t{max_tokens} * shard_.dp_size;
   const int64_t k = config_.num_experts_per_tok;
+  int64_t rows = tokens * k;
+  if (dispatcher_ != nullptr) {
+    rows = std::max(rows, links_.world->size() * OwnedTokens(max_tokens, shard_.tp_size) *
+                              std::min<int64_t>(k, shard_.num_experts));
+  }
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
                    NewBuffer(DType::kF32, tokens, config_.num_experts, "router logits"));
@@ -43,12 +90,17 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
                    NewBuffer(DType::kI32, shard_.num_experts + 1, 1, "expert row offsets"));
   ASSIGN_OR_RETURN(row_token_, NewBuffer(DType::kI32, tokens * k, 1, "expert row lists"));
   ASSIGN_OR_RETURN(positions_, NewBuffer(DType::kI32, tokens, k, "expert row positions"));
-  ASSIGN_OR_RETURN(gate_up_, NewBuffer(act_, tokens * k, 2 * int64_t{shard_.moe_ffn_size},
-                                       "expert gate and up"));
-  ASSIGN_OR_RETURN(activated_,
-                   NewBuffer(act_, tokens * k, shard_.moe_ffn_size, "expert activations"));
-  ASSIGN_OR_RETURN(expert_out_, NewBuffer(act_, tokens * k, hidden, "expert outputs"));
-  ASSIGN_OR_RETURN(summed_, NewBuffer(act_, tokens, hidden, "summed expert outputs"));
+  ASSIGN_OR_RETURN(gate_up_,
+                   NewBuffer(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
+  ASSIGN_OR_RETURN(activated_, NewBuffer(act_, rows, shard_.moe_ffn_size, "expert activations"));
+  ASSIGN_OR_RETURN(expert_out_, NewBuffer(act_, rows, hidden, "expert outputs"));
+  // With all-to-all the group's parts come together here, padded to equal sizes.
+  const int64_t padding = dispatcher_ != nullptr ? shard_.tp_size : 0;
+  ASSIGN_OR_RETURN(summed_, NewBuffer(act_, tokens + padding, hidden, "summed expert outputs"));
+  if (dispatcher_ != nullptr) {
+    ASSIGN_OR_RETURN(owned_, NewBuffer(act_, OwnedTokens(max_tokens, shard_.tp_size), hidden,
+                                       "results of owned tokens"));
+  }
   if (shard_.dp_size > 1) {
     ASSIGN_OR_RETURN(gathered_, NewBuffer(act_, tokens, hidden, "tokens of all groups"));
     no_expert_.assign(max_tokens * k, -1);
@@ -58,6 +110,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
 
 TensorView MoeBlock::Forward(const MoeWeights& weights, ConstTensorView x,
                              const std::vector<int32_t>& group_tokens) {
+  if (UseAllToAll(group_tokens)) return ForwardAllToAll(weights, x, group_tokens);
   if (shard_.dp_size > 1) return ForwardGroups(weights, x, group_tokens);
   const TensorView out = summed_.Rows(0, x.dim(0));
   if (x.dim(0) == 0) return out;
@@ -108,8 +161,6 @@ void MoeBlock::RunLocalExperts(const MoeWeights& weights, ConstTensorView x, Ten
   const TensorView offsets(offsets_.data(), DType::kI32, {experts + 1});
   const TensorView row_token(row_token_.data(), DType::kI32, {rows});
   const TensorView positions = positions_.Rows(0, tokens);
-  // Number of rows that are in use: the last offset.
-  const TensorView num_rows = offsets.Rows(experts, 1);
 
   ops_.MoePermute({.ids = expert_ids_.Rows(0, tokens),
                    .expert_begin = shard_.expert_begin,
@@ -117,21 +168,67 @@ void MoeBlock::RunLocalExperts(const MoeWeights& weights, ConstTensorView x, Ten
                    .offsets = offsets,
                    .row_token = row_token,
                    .positions = positions});
-  ops_.GroupedGemm({.x = x,
-                    .row_index = row_token,
-                    .offsets = offsets,
+  const TensorView y =
+      RunExperts(weights, {.x = x, .row_index = row_token, .offsets = offsets, .max_rows = rows});
+  ops_.MoeFinalize(
+      {.y = y, .positions = positions, .weights = expert_weights_.Rows(0, tokens), .out = out});
+}
+
+TensorView MoeBlock::RunExperts(const MoeWeights& weights, const ExpertRows& rows) {
+  const TensorView gate_up = gate_up_.Rows(0, rows.max_rows);
+  const TensorView activated = activated_.Rows(0, rows.max_rows);
+  const TensorView out = expert_out_.Rows(0, rows.max_rows);
+  // How many rows are in use is known on the device only: the last offset.
+  const ConstTensorView num_rows = rows.offsets.Rows(shard_.num_experts, 1);
+  ops_.GroupedGemm({.x = rows.x,
+                    .row_index = rows.row_index,
+                    .offsets = rows.offsets,
                     .experts = weights.gate_up_list,
-                    .out = gate_up_.Rows(0, rows)});
-  ops_.SiluAndMul(
-      {.x = gate_up_.Rows(0, rows), .num_rows = num_rows, .out = activated_.Rows(0, rows)});
-  ops_.GroupedGemm({.x = activated_.Rows(0, rows),
-                    .offsets = offsets,
-                    .experts = weights.down_list,
-                    .out = expert_out_.Rows(0, rows)});
-  ops_.MoeFinalize({.y = expert_out_.Rows(0, rows),
-                    .positions = positions,
-                    .weights = expert_weights_.Rows(0, tokens),
-                    .out = out});
+                    .out = gate_up});
+  ops_.SiluAndMul({.x = gate_up, .num_rows = num_rows, .out = activated});
+  ops_.GroupedGemm(
+      {.x = activated, .offsets = rows.offsets, .experts = weights.down_list, .out = out});
+  return out;
+}
+
+TensorView MoeBlock::ForwardAllToAll(const MoeWeights& weights, ConstTensorView x,
+                                     const std::vector<int32_t>& group_tokens) {
+  const int64_t tokens = x.dim(0);
+  const int64_t part = OwnedTokens(tokens, shard_.tp_size);
+  const int64_t begin = std::min(tokens, part * shard_.tp_rank);
+  const int64_t count = std::min(part, tokens - begin);
+  const int32_t largest = *std::max_element(group_tokens.begin(), group_tokens.end());
+  const ConstTensorView mine = x.Rows(begin, count);
+  if (count > 0) Route(weights, mine);
+  DispatchedRows rows = dispatcher_->Dispatch(
+      mine, {.ids = expert_ids_.Rows(0, count),
+             .weights = expert_weights_.Rows(0, count),
+             .placement = placement_.get(),
+             .capacity = std::max<int64_t>(1, OwnedTokens(largest, shard_.tp_size))});
+  const TensorView y = RunExperts(weights, {.x = rows.x,
+                                            .row_index = rows.row_index,
+                                            .offsets = rows.offsets,
+                                            .max_rows = rows.max_rows});
+  if (shard_.tp_size == 1) {
+    const TensorView out = summed_.Rows(0, tokens);
+    dispatcher_->Combine(std::move(rows.handle), y, out);
+    return out;
+  }
+  dispatcher_->Combine(std::move(rows.handle), y, owned_.Rows(0, count));
+  if (tokens == 0) return summed_.Rows(0, 0);
+  links_.tp->AllGather(owned_.Rows(0, part), summed_.Rows(0, part * shard_.tp_size));
+  return summed_.Rows(0, tokens);
+}
+
+bool MoeBlock::UseAllToAll(const std::vector<int32_t>& group_tokens) const {
+  if (dispatcher_ == nullptr) return false;
+  if (costs_.empty()) return true;  // --moe-comm=alltoall
+  const int32_t largest = *std::max_element(group_tokens.begin(), group_tokens.end());
+  const auto at_least = std::find_if(costs_.begin(), costs_.end(), [&](const MoeCommCost& cost) {
+    return cost.tokens >= largest;
+  });
+  const MoeCommCost& cost = at_least == costs_.end() ? costs_.back() : *at_least;
+  return cost.all_to_all < cost.all_reduce;
 }
 
 }  // namespace tessera

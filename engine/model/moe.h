@@ -12,8 +12,17 @@
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
 #include "kernels/ops.h"
+#include "parallel/experts/dispatcher.h"
+#include "parallel/experts/placement.h"
 
 namespace tessera {
+
+// Communication of one MoE layer, seconds, mean over the ranks.
+struct MoeCommCost {
+  int64_t tokens = 0;  // of the largest group
+  double all_reduce = 0;
+  double all_to_all = 0;
+};
 
 // Buffers are shared by all layers. One thread.
 class MoeBlock {
@@ -31,18 +40,39 @@ class MoeBlock {
                      const std::vector<int32_t>& group_tokens);
 
   int64_t buffer_bytes() const { return buffer_bytes_; }
+  // What --moe-comm=auto decides by; empty unless it had to measure.
+  const std::vector<MoeCommCost>& costs() const { return costs_; }
 
  private:
   MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links, Ops& ops);
   absl::Status AllocateBuffers(int32_t max_tokens);
   absl::StatusOr<TensorView> NewBuffer(DType dtype, int64_t rows, int64_t cols, const char* what);
 
+  // Row lists of the experts' inputs, from MoePermute or from the dispatcher.
+  struct ExpertRows {
+    ConstTensorView x;          // rows to choose from
+    ConstTensorView row_index;  // [R] int: row of x for each sorted row
+    ConstTensorView offsets;    // [experts + 1] int
+    int64_t max_rows = 0;       // R
+  };
+
+  absl::Status CreateDispatcher(int32_t max_tokens);
+  // Fills costs_: both ways of communicating, timed for some token counts. Collective.
+  absl::Status MeasureCommunication(int32_t max_tokens);
+  absl::StatusOr<double> TimeCommunication(int64_t tokens, bool all_to_all);
+  bool UseAllToAll(const std::vector<int32_t>& group_tokens) const;
+
   void Route(const MoeWeights& weights, ConstTensorView x);
+  // Gate, up, activation and down projection of sorted rows; the result, [R, H], is in expert_out_.
+  TensorView RunExperts(const MoeWeights& weights, const ExpertRows& rows);
   // out = sum over the experts (or expert slices) that this rank holds.
   void RunLocalExperts(const MoeWeights& weights, ConstTensorView x, TensorView out);
   // Data-parallel attention: every rank sees the tokens of all groups, and keeps its own results.
   TensorView ForwardGroups(const MoeWeights& weights, ConstTensorView x,
                            const std::vector<int32_t>& group_tokens);
+  // Every rank owns an equal part of its group's tokens; rows travel to their experts and back.
+  TensorView ForwardAllToAll(const MoeWeights& weights, ConstTensorView x,
+                             const std::vector<int32_t>& group_tokens);
 
   const ModelConfig& config_;
   const ModelShard shard_;
@@ -51,6 +81,10 @@ class MoeBlock {
   const DType act_;
   std::vector<DeviceBuffer> buffers_;
   int64_t buffer_bytes_ = 0;
+
+  std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
+  std::unique_ptr<PlacementTable> placement_;
+  std::vector<MoeCommCost> costs_;
 
   TensorView router_logits_;        // [all tokens, experts] f32
   TensorView expert_ids_;           // [all tokens, k] int
@@ -63,6 +97,7 @@ class MoeBlock {
   TensorView expert_out_;           // [all tokens * k, H]
   TensorView gathered_;             // [groups * max tokens, H]: tokens of all groups
   TensorView summed_;               // [groups * max tokens, H]
+  TensorView owned_;                // [max tokens / tp, H]: results of the tokens this rank owns
   std::vector<int32_t> no_expert_;  // -1s, the expert ids of rows that are not tokens
 };
 

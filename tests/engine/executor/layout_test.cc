@@ -60,14 +60,38 @@ TEST_P(LayoutTest, GreedyTokensEqualTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LayoutTest,
-                         testing::Values(LayoutOptions{2, 1, false, "allreduce"},
-                                         LayoutOptions{4, 1, false, "allreduce"},
-                                         LayoutOptions{2, 1, true, "allreduce"},
-                                         LayoutOptions{1, 2, false, "allreduce"},
-                                         LayoutOptions{2, 2, true, "allreduce"},
-                                         LayoutOptions{1, 8, true, "allreduce"}),
-                         [](const auto& param_info) { return LayoutName(param_info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    All, LayoutTest,
+    testing::Values(LayoutOptions{2, 1, false, "allreduce"},
+                    LayoutOptions{4, 1, false, "allreduce"}, LayoutOptions{2, 1, true, "alltoall"},
+                    LayoutOptions{1, 2, false, "allreduce"}, LayoutOptions{2, 2, true, "allreduce"},
+                    LayoutOptions{2, 2, true, "alltoall"}, LayoutOptions{1, 8, true, "alltoall"},
+                    LayoutOptions{2, 2, true, "auto"}),
+    [](const auto& param_info) { return LayoutName(param_info.param); });
+
+// With an exact combine the expert-parallel size cannot change a bit.
+TEST(ExpertParallelTest, LogitsAreBitEqualForEverySize) {
+  for (const std::string name : {"moe", "moe-128-top8", "moe-mlp-only"}) {
+    const ModelGolden golden = LoadModelGoldens(name).back();
+    std::vector<float> expected;
+    for (int32_t ranks : {1, 2, 4, 8}) {
+      const auto executor = MakeExecutor(ReferenceModelDir(name),
+                                         {1, ranks, ranks > 1, ranks > 1 ? "alltoall" : "auto"});
+      ASSERT_TRUE(executor.ok()) << executor.status();
+      const auto score = ScoreTokens(**executor, kBlockSize, 256, golden.ids);
+      ASSERT_TRUE(score.ok()) << score.status();
+      if (expected.empty()) expected = score->last_logits;
+      EXPECT_EQ(score->last_logits, expected) << name << " on " << ranks << " ranks";
+    }
+  }
+}
+
+TEST(LayoutErrorTest, NamesTheSizesThatWork) {
+  const auto executor = MakeExecutor(ReferenceModelDir("moe"), {3, 1, false, "auto"});
+  EXPECT_EQ(executor.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(std::string(executor.status().message()).find("2"), std::string::npos)
+      << executor.status();
+}
 
 }  // namespace
 }  // namespace tessera
