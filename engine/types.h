@@ -100,6 +100,7 @@ struct ToolCallDelta {
   std::string id;    // with the first delta of a call only
   std::string name;  // with the first delta of a call only
   std::string arguments_fragment;
+  bool operator==(const ToolCallDelta&) const = default;
 };
 
 enum class FinishReason : uint8_t { kStop, kLength, kToolCalls, kCancelled };

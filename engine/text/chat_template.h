@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "engine/text/jinja/template.h"
 #include "engine/text/jinja/value.h"
+#include "engine/types.h"
 
 namespace tessera {
 
@@ -40,9 +41,6 @@ struct ChatInput {
   bool trust_all = false;
 };
 
-// How the model writes tool calls, detected from its template.
-enum class ToolCallFormat { kHermes, kCoderXml };
-
 // Immutable and thread-safe.
 class ChatTemplate {
  public:
@@ -59,6 +57,7 @@ class ChatTemplate {
   // rendering costs too much.
   absl::StatusOr<std::vector<PromptSegment>> Render(const ChatInput& input) const;
 
+  // How the model writes tool calls, detected from the template.
   ToolCallFormat tool_call_format() const { return tool_call_format_; }
   // Whether the generation prompt depends on enable_thinking (false for the 2507 models).
   bool supports_thinking_switch() const { return supports_thinking_switch_; }

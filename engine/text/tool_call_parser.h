@@ -14,21 +14,13 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/chat_template.h"
 #include "engine/text/jinja/value.h"
+#include "engine/types.h"
 
 namespace tessera {
 
-// `id` and `name` are set in the first delta of a call; `arguments` are to be appended. Arguments
-// of a complete call are one JSON object, written as Python's json.dumps(ensure_ascii=False) does.
-struct ToolCallDelta {
-  int index = 0;  // 0, 1, ... in order of appearance
-  std::string id;
-  std::string name;
-  std::string arguments;
-  bool operator==(const ToolCallDelta&) const = default;
-};
-
+// Arguments of a complete call are one JSON object, written as Python's
+// json.dumps(ensure_ascii=False) does.
 struct ToolCallOutput {
   std::string content;
   std::vector<ToolCallDelta> calls;
@@ -56,7 +48,7 @@ class ToolCallSyntax {
 class ToolCallParser {
  public:
   struct Options {
-    ToolCallFormat format = ToolCallFormat::kHermes;
+    ToolCallFormat format = ToolCallFormat::kHermes;  // not kNone
     // The request's tools; the Coder format converts arguments by their JSON schemas.
     jinja::Value tools;
     // Makes ids such as "call_5f2c..."; called once per call, on the caller's thread.

@@ -15,8 +15,9 @@ namespace {
 tessera::ToolCallOutput Parse(std::string_view text, size_t piece, uint8_t format) {
   static const auto* const kTools = new tessera::jinja::Value(*tessera::jinja::ParseJson(
       R"([{"name": "f", "parameters": {"properties": {"i": {"type": ["integer", "object"]}}}}])"));
-  tessera::ToolCallParser parser(
-      {.format = static_cast<tessera::ToolCallFormat>(format % 2), .tools = *kTools});
+  tessera::ToolCallParser parser({.format = format % 2 == 0 ? tessera::ToolCallFormat::kHermes
+                                                            : tessera::ToolCallFormat::kCoderXml,
+                                  .tools = *kTools});
   tessera::ToolCallOutput all;
   const auto add = [&all](tessera::ToolCallOutput output) {
     all.content += output.content;

@@ -136,7 +136,7 @@ void ExpectCase(const Case& test, const std::vector<size_t>& cuts) {
     ASSERT_EQ(all.calls[i].index, static_cast<int>(i));
     ASSERT_EQ(all.calls[i].id, jinja::Concat("call_x", i));
     ASSERT_EQ(all.calls[i].name, test.calls[i].first);
-    ASSERT_EQ(all.calls[i].arguments, test.calls[i].second);
+    ASSERT_EQ(all.calls[i].arguments_fragment, test.calls[i].second);
   }
 }
 

@@ -1,0 +1,72 @@
+#include "engine/engine.h"
+
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/engine_loop.h"
+#include "engine/kv_sizing.h"
+#include "engine/model/model_config.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+absl::Status CheckOptions(const SchedulerOptions& options) {
+  if (options.max_num_seqs < 1 || options.max_num_batched_tokens < 1 ||
+      options.max_prefill_chunk < 1 || options.block_size < 1) {
+    return absl::InvalidArgumentError(
+        "max_num_seqs, max_num_batched_tokens, max_prefill_chunk and block_size must be at least "
+        "1");
+  }
+  if (options.ageing <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("ageing must be longer than 0");
+  }
+  return absl::OkStatus();
+}
+
+uint64_t RandomSeed() {
+  uint64_t seed = 0;
+  TESSERA_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof(seed)) == 1);
+  return seed;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
+                                                       const ModelConfig& config,
+                                                       std::shared_ptr<const Tokenizer> tokenizer,
+                                                       std::unique_ptr<Executor> executor,
+                                                       EngineHooks hooks) {
+  EngineLoopOptions loop{.scheduler = options.scheduler};
+  RETURN_IF_ERROR(CheckOptions(loop.scheduler));
+  const int32_t groups = std::max(executor->num_groups(), 1);
+  // A group's block is spread over its tensor-parallel ranks.
+  const int64_t block_bytes =
+      executor->memory().kv_block_bytes * std::max(options.model.layout.tensor_parallel, 1);
+  ASSIGN_OR_RETURN(const KvSizing sizing,
+                   SizeKvCache({.kv_cache_bytes = options.kv_cache_bytes,
+                                .available_bytes = AvailableMemoryBytes() / groups,
+                                .block_bytes = block_bytes,
+                                .block_size = loop.scheduler.block_size,
+                                .max_num_seqs = loop.scheduler.max_num_seqs,
+                                .model_limit = config.context_limit(),
+                                .max_model_len = options.model.max_model_len}));
+  RETURN_IF_ERROR(executor->AllocateKv(sizing.num_blocks));
+  loop.scheduler.num_blocks = sizing.num_blocks;
+  loop.scheduler.max_model_len = sizing.max_model_len;
+  loop.scheduler.vocab_size = config.vocab_size;
+  loop.defaults = {
+      .eos_token_ids = options.eos_token_ids.empty() ? config.eos_token_ids : options.eos_token_ids,
+      .think_start_id = tokenizer->TokenId("<think>").value_or(-1),
+      .think_end_id = tokenizer->TokenId("</think>").value_or(-1),
+      .max_model_len = sizing.max_model_len,
+      .vocab_size = config.vocab_size,
+      .seed = RandomSeed()};
+  loop.defaults.tokenizer = std::move(tokenizer);
+  return std::make_unique<EngineLoop>(loop, std::move(executor), std::move(hooks));
+}
+
+}  // namespace tessera

@@ -1,0 +1,438 @@
+#include "engine/engine_loop.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+// The books are checked when the engine has been idle for so long, off everyone's way.
+constexpr absl::Duration kIdleBeforeCheck = absl::Seconds(1);
+// How long requests may take to end once they were told to.
+constexpr absl::Duration kDrainGrace = absl::Seconds(5);
+
+// The boundary around one request's work: what it throws ends that request, not the engine.
+template <typename Work>
+absl::Status Guarded(const Work& work) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("processing the request failed: ", error.what()));
+  } catch (...) {
+    return absl::InternalError("processing the request failed");
+  }
+}
+
+// splitmix64: distinct requests get unrelated seeds.
+uint64_t DrawSeed(uint64_t base, uint64_t id) {
+  uint64_t z = base + id * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+absl::Status UnusableLogits(const GenerateRequest& request) {
+  if (!request.sampling.allowed_token_ids.empty()) {
+    return absl::InvalidArgumentError(
+        "no token can be drawn: allowed_token_ids, bad words and min_tokens leave none");
+  }
+  return absl::InternalError("no token can be drawn: the logits are not finite or all banned");
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(const EngineLoopOptions& options, std::unique_ptr<Executor> executor,
+                       EngineHooks hooks)
+    : options_(options),
+      hooks_(std::move(hooks)),
+      executor_(std::move(executor)),
+      queue_(options.scheduler),
+      last_progress_(clock_.Now()) {
+  const BlockHash key = BlockHasher::RandomKey();
+  for (int32_t i = 0; i < executor_->num_groups(); ++i) {
+    groups_.push_back(std::make_unique<Scheduler>(options.scheduler, key));
+  }
+  PublishStats();
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineLoop::~EngineLoop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+    draining_ = true;
+    WakeLoop();
+  }
+  thread_.join();
+  executor_->Shutdown(absl::Now() + kDrainGrace).IgnoreError();
+}
+
+void EngineLoop::WakeLoop() {
+  if (waiting_) work_.Signal();
+}
+
+absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
+                                             std::shared_ptr<ResponseSink> sink) {
+  RETURN_IF_ERROR(CheckRequest(request, max_model_len()));
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  uint64_t id = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
+    if (draining_) return absl::UnavailableError("the server is shutting down");
+    RETURN_IF_ERROR(queue_.Enter(prompt_tokens));
+    id = next_id_++;
+    if (num_live_++ == 0) last_progress_ = clock_.Now();
+  }
+  // The costly part runs on the caller's thread, outside the lock.
+  RequestDefaults defaults = options_.defaults;
+  defaults.seed = DrawSeed(options_.defaults.seed, id);
+  defaults.now = clock_.Now();
+  auto state =
+      MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (death_.ok() && !stop_) {
+      inbox_.submissions.push_back(std::move(state));
+      WakeLoop();
+      return static_cast<RequestId>(id);
+    }
+    queue_.Leave(prompt_tokens);
+    --num_live_;
+    gone_.SignalAll();
+  }
+  return absl::UnavailableError("the engine has ended");
+}
+
+void EngineLoop::Cancel(RequestId id, absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  inbox_.cancellations.push_back({id, std::move(status)});
+  WakeLoop();
+}
+
+EngineStats EngineLoop::stats() const {
+  absl::MutexLock lock(&mutex_);
+  EngineStats stats = published_;
+  stats.num_waiting += static_cast<int32_t>(inbox_.submissions.size());
+  stats.num_waiting_tokens = queue_.num_tokens();
+  stats.alive = death_.ok();
+  stats.step_age = num_live_ == 0 ? absl::ZeroDuration() : clock_.Now() - last_progress_;
+  return stats;
+}
+
+absl::Status EngineLoop::Drain(absl::Time deadline) {
+  const absl::Duration limit = deadline - absl::Now();
+  const absl::Time end = clock_.Now() + limit;
+  absl::MutexLock lock(&mutex_);
+  draining_ = true;
+  const auto wait_until = [&](absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (num_live_ > 0) {
+      const absl::Duration left = until - clock_.Now();
+      if (left <= absl::ZeroDuration()) return false;
+      gone_.WaitWithTimeout(&mutex_, left);
+    }
+    return true;
+  };
+  if (wait_until(end)) return absl::OkStatus();
+  const int64_t left = num_live_;
+  inbox_.cancel_all = absl::UnavailableError("the server is shutting down");
+  WakeLoop();
+  if (!wait_until(clock_.Now() + kDrainGrace)) {
+    return absl::DeadlineExceededError(absl::StrCat(num_live_, " requests did not end in time"));
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat(left, " requests were ended at the drain deadline"));
+}
+
+// --- Engine thread ---
+
+void EngineLoop::Run() {
+  Inbox inbox;
+  while (TakeInbox(&inbox)) {
+    HandleInbox(&inbox);
+    const absl::Status step = RunStep();
+    if (!step.ok()) return Die(step);
+  }
+  DeliverOutput();
+  HandleInbox(&inbox);
+  EndAll(absl::UnavailableError("the server is shutting down"));
+}
+
+// False when the engine is to stop. Blocks only while there is nothing to do.
+bool EngineLoop::TakeInbox(Inbox* inbox) {
+  absl::MutexLock lock(&mutex_);
+  WaitForWork();
+  *inbox = std::exchange(inbox_, {});
+  return !stop_;
+}
+
+void EngineLoop::WaitForWork() {
+  long_idle_ = false;
+  const auto has_work = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stop_ || !inbox_.empty();
+  };
+  const bool busy = !output_.empty() || std::any_of(groups_.begin(), groups_.end(),
+                                                    [](const auto& g) { return !g->idle(); });
+  if (busy && !wake_at_.has_value()) return;
+  waiting_ = true;
+  while (!has_work() && !long_idle_) {
+    if (wake_at_.has_value()) {
+      const absl::Duration left = *wake_at_ - clock_.Now();
+      if (left <= absl::ZeroDuration() || work_.WaitWithTimeout(&mutex_, left)) break;
+    } else if (books_checked_) {
+      work_.Wait(&mutex_);
+    } else {
+      long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work();
+    }
+  }
+  waiting_ = false;
+}
+
+void EngineLoop::HandleInbox(Inbox* inbox) {
+  for (auto& state : inbox->submissions) Start(std::move(state));
+  inbox->submissions.clear();
+  for (Cancellation& cancellation : inbox->cancellations) {
+    RequestState* state = Find(cancellation.id);
+    if (state != nullptr) End(state, std::move(cancellation.status));
+  }
+  inbox->cancellations.clear();
+  if (!inbox->cancel_all.ok()) EndAll(inbox->cancel_all);
+}
+
+RequestState* EngineLoop::Find(RequestId id) {
+  const auto it = requests_.find(id);
+  return it == requests_.end() ? nullptr : it->second.get();
+}
+
+int32_t EngineLoop::LeastLoadedGroup() const {
+  if (groups_.size() == 1) return 0;
+  const auto least =
+      std::min_element(groups_.begin(), groups_.end(),
+                       [](const auto& a, const auto& b) { return a->load() < b->load(); });
+  return static_cast<int32_t>(least - groups_.begin());
+}
+
+void EngineLoop::Start(std::unique_ptr<RequestState> state) {
+  RequestState* added = state.get();
+  added->group = LeastLoadedGroup();
+  requests_.emplace(added->id, std::move(state));
+  groups_[added->group]->Add(std::move(added->choices.front().sequence));
+}
+
+// The other choices start when the first one's prompt is computed: they find it in the prefix
+// cache.
+void EngineLoop::AddSiblings(RequestState* state) {
+  state->siblings_added = true;
+  for (ChoiceState& choice : state->choices) {
+    if (choice.sequence != nullptr) groups_[state->group]->Add(std::move(choice.sequence));
+  }
+}
+
+absl::Status EngineLoop::RunStep() {
+  wake_at_.reset();
+  const absl::Time started = clock_.Now();
+  StepPlan plan{.step_id = static_cast<uint64_t>(counters_.num_steps)};
+  StepEvent event;
+  if (!ScheduleAll(started, &plan, &event)) {
+    DeliverOutput();
+    PublishStats();
+    if (!long_idle_) return absl::OkStatus();
+    books_checked_ = true;
+    return CheckBooks();
+  }
+  books_checked_ = false;
+  const StepShape shape = StepShape::Of(plan);
+  executor_->Submit(std::move(plan));
+  // While the devices compute, the clients get the tokens of the step before.
+  DeliverOutput();
+  return FinishStep(shape, started, &event);
+}
+
+bool EngineLoop::ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event) {
+  bool any = false;
+  for (auto& group : groups_) {
+    ScheduleResult result = group->Schedule(now);
+    event->prefill_tokens += result.prefill_tokens;
+    event->decode_tokens += result.decode_tokens;
+    any = any || result.plan.num_sequences() > 0;
+    if (result.wake_at.has_value()) {
+      wake_at_ = std::min(wake_at_.value_or(absl::InfiniteFuture()), *result.wake_at);
+    }
+    TakeEvents(result, now);
+    plan->groups.push_back(std::move(result.plan));
+  }
+  if (any) wake_at_.reset();
+  return any;
+}
+
+void EngineLoop::TakeEvents(const ScheduleResult& result, absl::Time now) {
+  for (SequenceId id : result.started) {
+    RequestState* state = Find(RequestOf(id));
+    if (state == nullptr || ChoiceOf(id) != 0) continue;
+    state->timing.first_scheduled = now;
+    LeaveQueue(state);
+  }
+  for (SequenceId id : result.preempted) {
+    RequestState* state = Find(RequestOf(id));
+    if (state != nullptr) ++state->timing.num_preemptions;
+  }
+  for (SequenceId id : result.expired) {
+    RequestState* state = Find(RequestOf(id));
+    if (state == nullptr) continue;
+    End(state, absl::DeadlineExceededError(state->in_queue
+                                               ? "the deadline passed before the request started"
+                                               : "the deadline passed"));
+  }
+}
+
+absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started, StepEvent* event) {
+  absl::StatusOr<StepResult> result = executor_->Wait();
+  RETURN_IF_ERROR(result.status());
+  RETURN_IF_ERROR(CheckStepResult(shape, *result));
+  output_.result = *std::move(result);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    output_.updates.emplace_back();
+    if (!groups_[g]->in_flight()) continue;
+    output_.updates[g] = groups_[g]->Apply(output_.result.groups[g]);
+    for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
+  }
+  ++counters_.num_steps;
+  event->duration = clock_.Now() - started;
+  if (hooks_.on_step) hooks_.on_step(*event);
+  PublishStats();
+  return absl::OkStatus();
+}
+
+void EngineLoop::CountUpdate(const SequenceUpdate& update) {
+  if (update.token < 0) return;
+  ++counters_.generation_tokens;
+  RequestState* state = Find(RequestOf(update.id));
+  if (state == nullptr) return;
+  const Usage& before = state->choices[ChoiceOf(update.id)].output->usage();
+  counters_.reasoning_tokens += update.reasoning_tokens - before.reasoning_tokens;
+  if (ChoiceOf(update.id) != 0 || state->siblings_added) return;
+  counters_.prompt_tokens += state->prompt_tokens();
+  counters_.prompt_tokens_cached += update.num_cached;
+  AddSiblings(state);
+}
+
+void EngineLoop::DeliverOutput() {
+  const PendingOutput output = std::exchange(output_, {});
+  for (size_t g = 0; g < output.updates.size(); ++g) {
+    for (const SequenceUpdate& update : output.updates[g]) {
+      RequestState* state = Find(RequestOf(update.id));
+      if (state == nullptr) continue;  // ended meanwhile
+      const absl::Status status =
+          Guarded([&] { return DeliverOne(state, update, output.result.groups[g]); });
+      if (!status.ok()) {
+        End(state, status);
+      } else if (state->num_unfinished == 0) {
+        End(state, absl::OkStatus());
+      }
+    }
+  }
+}
+
+absl::Status EngineLoop::DeliverOne(RequestState* state, const SequenceUpdate& update,
+                                    const BatchResult& result) {
+  if (update.unusable) return UnusableLogits(*state->request);
+  OutputProcessor& processor = *state->choices[ChoiceOf(update.id)].output;
+  std::optional<TokenDelta> delta = processor.Process(update, result);
+  if (!delta.has_value()) return absl::OkStatus();
+  const absl::Time now = clock_.Now();
+  if (state->timing.first_token == absl::Time()) state->timing.first_token = now;
+  state->timing.last_token = now;
+  if (processor.finished()) {
+    --state->num_unfinished;
+    if (!update.finish.has_value()) groups_[state->group]->Finish(update.id);  // a stop string
+  }
+  state->sink->OnTokens(*std::move(delta));
+  return absl::OkStatus();
+}
+
+void EngineLoop::LeaveQueue(RequestState* state) {
+  if (!std::exchange(state->in_queue, false)) return;
+  absl::MutexLock lock(&mutex_);
+  queue_.Leave(state->prompt_tokens());
+}
+
+void EngineLoop::End(RequestState* state, absl::Status status) {
+  const auto node = requests_.extract(state->id);  // from now on nobody finds it
+  for (int32_t i = 0; i < state->request->n; ++i) {
+    groups_[state->group]->Finish(SequenceOf(state->id, i));
+  }
+  LeaveQueue(state);
+  const FinishInfo info{.usage = state->TotalUsage(), .timing = state->timing};
+  Guarded([&] {
+    state->sink->OnDone(status, info);
+    return absl::OkStatus();
+  }).IgnoreError();
+  absl::MutexLock lock(&mutex_);
+  --num_live_;
+  gone_.SignalAll();
+}
+
+void EngineLoop::EndAll(const absl::Status& status) {
+  while (!requests_.empty()) End(requests_.begin()->second.get(), status);
+}
+
+void EngineLoop::PublishStats() {
+  SchedulerStats sum;
+  for (const auto& group : groups_) {
+    const SchedulerStats s = group->stats();
+    sum.num_running += s.num_running;
+    sum.num_waiting += s.num_waiting;
+    sum.blocks_total += s.blocks_total;
+    sum.blocks_used += s.blocks_used;
+    sum.blocks_cached += s.blocks_cached;
+    sum.blocks_free += s.blocks_free;
+    sum.prefix_cache_queries += s.prefix_cache_queries;
+    sum.prefix_cache_hits += s.prefix_cache_hits;
+    sum.num_preemptions += s.num_preemptions;
+  }
+  counters_.num_running = sum.num_running;
+  counters_.num_waiting = sum.num_waiting;
+  counters_.kv_blocks_total = sum.blocks_total;
+  counters_.kv_blocks_used = sum.blocks_used;
+  counters_.kv_blocks_cached = sum.blocks_cached;
+  counters_.kv_blocks_free = sum.blocks_free;
+  counters_.prefix_cache_queries = sum.prefix_cache_queries;
+  counters_.prefix_cache_hits = sum.prefix_cache_hits;
+  counters_.num_preemptions = sum.num_preemptions;
+  absl::MutexLock lock(&mutex_);
+  published_ = counters_;
+  last_progress_ = clock_.Now();
+}
+
+absl::Status EngineLoop::CheckBooks() const {
+  for (const auto& group : groups_) {
+    RETURN_IF_ERROR(group->CheckIntegrity());
+    if (group->stats().blocks_used != 0) {
+      return absl::InternalError("an idle engine holds KV blocks: they were never released");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Ends every stream; the process is expected to end, too.
+void EngineLoop::Die(const absl::Status& status) {
+  Inbox inbox;
+  {
+    absl::MutexLock lock(&mutex_);
+    death_ = status;
+    inbox = std::exchange(inbox_, {});
+  }
+  const absl::Status unavailable =
+      absl::UnavailableError(absl::StrCat("the engine has failed: ", status.message()));
+  inbox.cancel_all = unavailable;
+  for (auto& state : inbox.submissions) requests_.emplace(state->id, std::move(state));
+  EndAll(unavailable);
+  if (hooks_.on_dead) hooks_.on_dead(status);
+}
+
+}  // namespace tessera

@@ -1,0 +1,77 @@
+#include "engine/kv_sizing.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kMaxDefaultBytes = int64_t{4} << 30;
+// Shorter contexts serve nobody; better to say that memory is missing.
+constexpr int32_t kMinModelLen = 16;
+
+// -1 when the file does not hold a number.
+int64_t ReadNumber(const char* path) {
+  std::ifstream file(path);
+  int64_t value = -1;
+  return file >> value ? value : -1;
+}
+
+int64_t MemAvailable() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::string rest;
+  int64_t kilobytes = 0;
+  while (file >> key >> kilobytes && std::getline(file, rest)) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+  }
+  return 0;
+}
+
+int64_t WantedBytes(const KvSizingInputs& in) {
+  if (in.kv_cache_bytes > 0) return in.kv_cache_bytes;
+  return std::min(in.available_bytes / 4, kMaxDefaultBytes);
+}
+
+}  // namespace
+
+int64_t AvailableMemoryBytes() {
+  int64_t available = MemAvailable();
+  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max");
+  const int64_t used = ReadNumber("/sys/fs/cgroup/memory.current");
+  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(limit - used, 0));
+  return available;
+}
+
+absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& in) {
+  if (in.max_model_len > in.model_limit) {
+    return absl::InvalidArgumentError(absl::StrCat("max_model_len is ", in.max_model_len,
+                                                   ", the model's context limit is ",
+                                                   in.model_limit, " tokens"));
+  }
+  const int32_t wanted_len = in.max_model_len > 0 ? in.max_model_len : in.model_limit;
+  const int64_t blocks_per_sequence = (wanted_len + in.block_size - 1) / in.block_size;
+  int64_t blocks = WantedBytes(in) / std::max<int64_t>(in.block_bytes, 1);
+  // Slot numbers are 32 bits wide.
+  blocks = std::min<int64_t>(blocks, std::numeric_limits<int32_t>::max() / in.block_size);
+  // By default not more than all sequences can fill, and as much again for the prefix cache.
+  if (in.kv_cache_bytes == 0) {
+    blocks = std::min(blocks, 2 * blocks_per_sequence * std::max(in.max_num_seqs, 1));
+  }
+  const int64_t tokens = blocks * in.block_size;
+  if (tokens < std::max(kMinModelLen, in.max_model_len)) {
+    const int64_t needed = std::max<int64_t>(blocks_per_sequence, 1) * in.block_bytes;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a KV cache of ", WantedBytes(in), " bytes holds ", tokens,
+                     " tokens, one sequence of ", wanted_len, " tokens needs ", needed,
+                     " bytes: give the KV cache more memory or lower ", "max_model_len"));
+  }
+  return KvSizing{.num_blocks = static_cast<int32_t>(blocks),
+                  .max_model_len = static_cast<int32_t>(std::min<int64_t>(wanted_len, tokens))};
+}
+
+}  // namespace tessera

@@ -1,0 +1,35 @@
+// How many KV blocks fit.
+#ifndef TESSERA_ENGINE_KV_SIZING_H_
+#define TESSERA_ENGINE_KV_SIZING_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+
+namespace tessera {
+
+struct KvSizingInputs {
+  int64_t kv_cache_bytes = 0;   // asked for; 0: chosen from free memory
+  int64_t available_bytes = 0;  // free memory, this group's share
+  int64_t block_bytes = 0;      // of one block on all ranks of a group
+  int32_t block_size = 0;       // tokens
+  int32_t max_num_seqs = 0;
+  int32_t model_limit = 0;    // tokens the model can see
+  int32_t max_model_len = 0;  // asked for; 0: as much as fits
+};
+
+struct KvSizing {
+  int32_t num_blocks = 0;
+  int32_t max_model_len = 0;  // tokens; at least one sequence of this length fits
+};
+
+// RESOURCE_EXHAUSTED when the memory does not hold what was asked for, INVALID_ARGUMENT when the
+// model cannot do it; both say what to change.
+absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& inputs);
+
+// Memory that can be used without swapping: MemAvailable, or what the control group leaves.
+int64_t AvailableMemoryBytes();
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_KV_SIZING_H_

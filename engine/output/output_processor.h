@@ -1,0 +1,56 @@
+// From sampled tokens to what the client sees, one object per choice:
+// detokeniser → stop strings → reasoning → tool calls → TokenDelta.
+#ifndef TESSERA_ENGINE_OUTPUT_OUTPUT_PROCESSOR_H_
+#define TESSERA_ENGINE_OUTPUT_OUTPUT_PROCESSOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/output/text_splitter.h"
+#include "engine/sampling/stop_matcher.h"
+#include "engine/scheduler/scheduler.h"
+#include "engine/text/detokenizer.h"
+#include "engine/types.h"
+
+namespace tessera {
+
+// Used by one thread at a time.
+class OutputProcessor {
+ public:
+  OutputProcessor(std::shared_ptr<const Tokenizer> tokenizer,
+                  std::shared_ptr<const GenerateRequest> request, int32_t choice);
+
+  // What one step brought. nullopt while the prompt is computed. The delta with `finish` is the
+  // last one; it is also set when a stop string ends the choice before the tokens do.
+  std::optional<TokenDelta> Process(const SequenceUpdate& update, const BatchResult& result);
+
+  const Usage& usage() const { return usage_; }
+  bool finished() const { return finished_; }
+
+ private:
+  void CollectPromptLogprobs(const SequenceUpdate& update, const BatchResult& result);
+  // True when a stop string was completed.
+  bool AppendText(int32_t token, TokenDelta* delta);
+  void FlushText(TokenDelta* delta);
+  void FinishChoice(const SequenceUpdate& update, TokenDelta* delta);
+
+  const std::shared_ptr<const GenerateRequest> request_;
+  const int32_t choice_;
+  IncrementalDetokenizer detokenizer_;
+  StopMatcher stops_;
+  TextSplitter splitter_;
+  Usage usage_;
+  std::vector<TokenLogprobs> prompt_logprobs_;  // until the first delta
+  std::optional<std::string> stop_string_;
+  bool finished_ = false;
+};
+
+// Row `row` of a result; `num_top` alternatives at most.
+TokenLogprobs LogprobsOfRow(const BatchResult& result, int32_t row, int32_t num_top);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_OUTPUT_OUTPUT_PROCESSOR_H_

@@ -1,0 +1,96 @@
+#include "engine/request_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace tessera {
+namespace {
+
+std::vector<int32_t> StopIds(const GenerateRequest& request, const std::vector<int32_t>& eos) {
+  std::vector<int32_t> ids = request.stopping.stop_token_ids;
+  if (!request.stopping.ignore_eos) ids.insert(ids.end(), eos.begin(), eos.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+// The engine's clock is monotonic: wall-clock times are taken over as distances from now.
+void MoveToEngineTime(absl::Time now, GenerateRequest* request) {
+  const absl::Time wall = absl::Now();
+  if (request->deadline != absl::InfiniteFuture()) {
+    request->deadline = now + (request->deadline - wall);
+  }
+  request->arrival = request->arrival == absl::InfinitePast()
+                         ? now
+                         : std::min(now, now - (wall - request->arrival));
+}
+
+}  // namespace
+
+Usage RequestState::TotalUsage() const {
+  Usage total = choices.front().output->usage();
+  for (size_t i = 1; i < choices.size(); ++i) {
+    total.completion_tokens += choices[i].output->usage().completion_tokens;
+    total.reasoning_tokens += choices[i].output->usage().reasoning_tokens;
+  }
+  return total;
+}
+
+absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len) {
+  const auto prompt = static_cast<int64_t>(request.prompt_ids.size());
+  if (prompt == 0) return absl::InvalidArgumentError("the prompt has no tokens");
+  if (prompt >= max_model_len) {
+    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", prompt,
+                                                   " tokens, the context limit is ", max_model_len,
+                                                   " tokens including at least one of output"));
+  }
+  const int64_t max_tokens = request.stopping.max_tokens.value_or(1);
+  if (max_tokens < 1) return absl::InvalidArgumentError("max_tokens must be at least 1");
+  if (prompt + max_tokens > max_model_len) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the prompt has ", prompt, " tokens and max_tokens is ", max_tokens,
+                     ", the context limit is ", max_model_len, "; lower max_tokens to ",
+                     max_model_len - prompt));
+  }
+  if (request.n < 1 || request.n > kMaxChoices) {
+    return absl::InvalidArgumentError(absl::StrCat("n must be 1 to ", kMaxChoices));
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest request,
+                                               std::shared_ptr<ResponseSink> sink,
+                                               const RequestDefaults& defaults) {
+  MoveToEngineTime(defaults.now, &request);
+  ReasoningParams& reasoning = request.reasoning;
+  if (reasoning.start_token_id < 0) reasoning.start_token_id = defaults.think_start_id;
+  if (reasoning.end_token_id < 0) reasoning.end_token_id = defaults.think_end_id;
+  const uint64_t seed = request.sampling.seed.value_or(defaults.seed);
+  const std::vector<int32_t> stop_ids = StopIds(request, defaults.eos_token_ids);
+
+  auto state = std::make_unique<RequestState>();
+  state->id = id;
+  state->sink = std::move(sink);
+  state->request = std::make_shared<const GenerateRequest>(std::move(request));
+  state->num_unfinished = state->request->n;
+  state->timing.arrival = state->request->arrival;
+  for (int32_t i = 0; i < state->request->n; ++i) {
+    SequenceInit init{
+        .id = SequenceOf(id, i),
+        .request = state->request,
+        .seed = seed + static_cast<uint64_t>(i),
+        .stop_ids = stop_ids,
+        .wants_prompt_logprobs = i == 0 && state->request->sampling.prompt_logprobs.has_value(),
+        .queued_at = defaults.now};
+    state->choices.push_back(
+        {.sequence = std::make_unique<Sequence>(std::move(init), defaults.max_model_len,
+                                                defaults.vocab_size),
+         .output = std::make_unique<OutputProcessor>(defaults.tokenizer, state->request, i)});
+  }
+  return state;
+}
+
+}  // namespace tessera
