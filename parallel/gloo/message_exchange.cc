@@ -1,0 +1,264 @@
+#include "parallel/gloo/message_exchange.h"
+
+#include <dirent.h>
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+#include <gloo/transport/unbound_buffer.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+constexpr int kSendBufferBytes = 4 << 20;
+constexpr uint64_t kTagsPerRound = 256;
+
+// Gloo's view of a RendezvousStore; failures become exceptions, which Connect catches.
+class StoreAdapter : public gloo::rendezvous::Store {
+ public:
+  StoreAdapter(RendezvousStore* store, const GlooGroup& group) : store_(store), group_(group) {}
+
+  void set(const std::string& key, const std::vector<char>& data) override {
+    Check(store_->Set(KeyOf(key), std::string(data.begin(), data.end())));
+  }
+  std::vector<char> get(const std::string& key) override {
+    const absl::StatusOr<std::string> value = store_->Get(KeyOf(key), group_.connect_timeout);
+    Check(value.status());
+    return {value->begin(), value->end()};
+  }
+  void wait(const std::vector<std::string>& keys) override {
+    for (const std::string& key : keys) get(key);
+  }
+  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds&) override {
+    wait(keys);
+  }
+
+  const absl::Status& failure() const { return failure_; }
+
+ private:
+  std::string KeyOf(const std::string& key) const {
+    return absl::StrCat(group_.name, "/rank ", key);
+  }
+  void Check(const absl::Status& status) {
+    if (status.ok()) return;
+    failure_ = status;
+    throw std::runtime_error(std::string(status.message()));
+  }
+
+  RendezvousStore* store_;
+  const GlooGroup& group_;
+  absl::Status failure_;
+};
+
+bool IsLoopback(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    return (ntohl(v4.sin_addr.s_addr) >> 24) == 127;
+  }
+  if (address.ss_family == AF_INET6) {
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
+  }
+  return false;
+}
+
+bool SameEnd(const sockaddr_storage& a, const sockaddr_storage& b) {
+  const size_t bytes = a.ss_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  return a.ss_family == b.ss_family && std::memcmp(&a, &b, bytes) == 0;
+}
+
+// On the loopback device some Gloo versions pin a send buffer of a few kilobytes, and every
+// megabyte then waits 44 ms for delayed acknowledgements. Gloo shows no socket, only the local
+// address of a connection: the sockets with these addresses get a larger buffer.
+void RaiseLoopbackSendBuffers(const std::vector<sockaddr_storage>& ends) {
+  DIR* folder = opendir("/proc/self/fd");
+  if (folder == nullptr) return;
+  while (const dirent* entry = readdir(folder)) {  // NOLINT(concurrency-mt-unsafe): own stream
+    const int socket = std::atoi(entry->d_name);
+    sockaddr_storage local{};
+    socklen_t length = sizeof(local);
+    if (getsockname(socket, reinterpret_cast<sockaddr*>(&local), &length) != 0) continue;
+    if (std::none_of(ends.begin(), ends.end(),
+                     [&local](const auto& end) { return SameEnd(end, local); })) {
+      continue;
+    }
+    int bytes = 0;
+    length = sizeof(bytes);
+    getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &length);
+    if (bytes >= kSendBufferBytes / 4) continue;
+    setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes, sizeof(kSendBufferBytes));
+  }
+  closedir(folder);
+}
+
+std::vector<sockaddr_storage> LoopbackEnds(gloo::Context& context) {
+  std::vector<sockaddr_storage> ends;
+  for (int peer = 0; peer < context.size; ++peer) {
+    if (peer == context.rank) continue;
+    const std::vector<char> bytes = context.getPair(peer)->address().bytes();
+    sockaddr_storage end{};
+    std::memcpy(&end, bytes.data(), std::min(bytes.size(), sizeof(end)));
+    if (IsLoopback(end)) ends.push_back(end);
+  }
+  return ends;
+}
+
+}  // namespace
+
+GlooEndpoint::GlooEndpoint(std::shared_ptr<gloo::transport::Device> device)
+    : device_(std::move(device)) {}
+GlooEndpoint::~GlooEndpoint() = default;
+
+absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
+    const GlooEndpointOptions& options) {
+  if (options.interface.empty() == options.address.empty()) {
+    return absl::InvalidArgumentError(
+        "name either the network interface or the address that ranks communicate over");
+  }
+  try {
+    gloo::transport::tcp::attr attr;
+    attr.iface = options.interface;
+    attr.hostname = options.address;
+    return std::make_shared<GlooEndpoint>(gloo::transport::tcp::CreateDevice(attr));
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(absl::StrCat("cannot communicate over ", options.interface,
+                                               options.address, ": ", error.what()));
+  }
+}
+
+MessageExchange::MessageExchange(std::shared_ptr<GlooEndpoint> endpoint, const GlooGroup& group)
+    : endpoint_(std::move(endpoint)), group_(group) {}
+
+MessageExchange::~MessageExchange() {
+  Fail(absl::UnavailableError(absl::StrCat("rank ", group_.rank, " left the group"))).IgnoreError();
+}
+
+absl::Status MessageExchange::Connect(RendezvousStore* store) {
+  StoreAdapter adapter(store, group_);
+  const absl::Time deadline = absl::Now() + group_.connect_timeout;
+  try {
+    auto context = std::make_shared<gloo::rendezvous::Context>(group_.rank, group_.size);
+    context->setTimeout(absl::ToChronoMilliseconds(group_.connect_timeout));
+    context->connectFullMesh(adapter, endpoint_->device());
+    if (const auto ends = LoopbackEnds(*context); !ends.empty()) RaiseLoopbackSendBuffers(ends);
+    context_ = std::move(context);
+    return absl::OkStatus();
+  } catch (const std::exception& error) {
+    const std::string where = absl::StrCat("rank ", group_.rank, " cannot join the group '",
+                                           group_.name, "' of ", group_.size, " ranks: ");
+    if (!adapter.failure().ok()) {
+      return Fail(
+          absl::Status(adapter.failure().code(), absl::StrCat(where, adapter.failure().message())));
+    }
+    if (absl::Now() >= deadline) {
+      return Fail(absl::DeadlineExceededError(absl::StrCat(where, error.what())));
+    }
+    return Fail(absl::UnavailableError(absl::StrCat(where, error.what())));
+  }
+}
+
+void MessageExchange::BeginRound() {
+  ++round_;
+  deadline_ = absl::Now() + group_.timeout;
+}
+
+absl::Status MessageExchange::PostReceive(const Message& message) { return Post(message, false); }
+absl::Status MessageExchange::PostSend(const Message& message) { return Post(message, true); }
+
+absl::Status MessageExchange::Post(const Message& message, bool send) {
+  if (message.bytes == 0) return absl::OkStatus();
+  TESSERA_CHECK(message.tag < kTagsPerRound);
+  const uint64_t slot = round_ * kTagsPerRound + message.tag;
+  try {
+    gloo::transport::UnboundBuffer* buffer = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!reason_.ok()) return reason_;
+      pending_.push_back(
+          {message.peer, send, context_->createUnboundBuffer(message.data, message.bytes)});
+      buffer = pending_.back().buffer.get();
+    }
+    if (send) {
+      buffer->send(message.peer, slot);
+    } else {
+      buffer->recv(message.peer, slot);
+    }
+    return absl::OkStatus();
+  } catch (const std::exception& error) {
+    return PeerFailed(message.peer, error.what());
+  }
+}
+
+absl::Status MessageExchange::Wait(const Pending& pending) {
+  const auto left =
+      std::max(absl::ToChronoMilliseconds(deadline_ - absl::Now()), std::chrono::milliseconds(1));
+  try {
+    const bool done =
+        pending.send ? pending.buffer->waitSend(left) : pending.buffer->waitRecv(left);
+    // Only Fail() wakes a wait without a result.
+    return done ? absl::OkStatus() : status();
+  } catch (const std::exception& error) {
+    return PeerFailed(pending.peer, error.what());
+  }
+}
+
+absl::Status MessageExchange::FinishReceives() {
+  for (const Pending& pending : pending_) {
+    if (!pending.send) RETURN_IF_ERROR(Wait(pending));
+  }
+  const std::lock_guard lock(mutex_);
+  std::erase_if(pending_, [](const Pending& pending) { return !pending.send; });
+  return reason_;
+}
+
+absl::Status MessageExchange::Finish() {
+  for (const Pending& pending : pending_) RETURN_IF_ERROR(Wait(pending));
+  const std::lock_guard lock(mutex_);
+  pending_.clear();
+  return reason_;
+}
+
+absl::Status MessageExchange::PeerFailed(int peer, const char* what) {
+  if (absl::Now() >= deadline_) {
+    return Fail(absl::DeadlineExceededError(absl::StrCat("rank ", group_.rank, " waited ",
+                                                         absl::FormatDuration(group_.timeout),
+                                                         " for rank ", peer)));
+  }
+  return Fail(absl::UnavailableError(
+      absl::StrCat("rank ", group_.rank, " lost its connection to rank ", peer, ": ", what)));
+}
+
+absl::Status MessageExchange::Fail(const absl::Status& reason) {
+  const std::lock_guard lock(mutex_);
+  if (!reason_.ok()) return reason_;
+  reason_ = reason;
+  try {
+    if (context_ != nullptr) context_->closeConnections();
+    for (const Pending& pending : pending_) {
+      pending.buffer->abortWaitRecv();
+      pending.buffer->abortWaitSend();
+    }
+  } catch (const std::exception&) {
+    // The group is unusable either way, and the reason is kept.
+  }
+  return reason_;
+}
+
+absl::Status MessageExchange::status() const {
+  const std::lock_guard lock(mutex_);
+  return reason_;
+}
+
+}  // namespace tessera
