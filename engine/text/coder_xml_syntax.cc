@@ -113,7 +113,8 @@ class CoderXmlSyntax : public ToolCallSyntax {
     }
     const absl::StatusOr<std::string> json =
         jinja::ToJsonString(Value::MakeDict(std::move(arguments)));
-    if (!json.ok()) return std::nullopt;
+    // The values are raw text: what is no UTF-8, or nests too deeply, makes no JSON.
+    if (!json.ok() || !jinja::ParseJson(*json).ok()) return std::nullopt;
     return Call{*name, *json};
   }
 

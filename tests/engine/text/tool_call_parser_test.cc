@@ -99,6 +99,7 @@ std::vector<Case> Cases() {
        "",
        {{"f", "{\"s\": \"x\"}"}, {"f", "{\"s\": \"y\"}"}}},
       {kCoder, "<tool_call>\n<function=f>\n</function>", "", {{"f", "{}"}}},
+      {kCoder, coder(parameter("\xDB", "x")), coder(parameter("\xDB", "x")), {}},
       {kCoder, "<tool_call>junk</tool_call>!", "<tool_call>junk</tool_call>!", {}},
       {kCoder,
        "<tool_call><function=f><parameter=</function></tool_call>",
@@ -170,8 +171,7 @@ TEST(ToolCallParserTest, TextStreamsUntilATagMayBegin) {
 
 // A long output of brackets and tags must not take quadratic time.
 TEST(ToolCallParserTest, HostileOutputsAreLinear) {
-  for (const char* unit :
-       {"<tool_call>", "<tool_call>\"", "</tool_call>", "<tool_call>[{"}) {
+  for (const char* unit : {"<tool_call>", "<tool_call>\"", "</tool_call>", "<tool_call>[{"}) {
     ToolCallParser parser({});
     for (int i = 0; i < 20'000; ++i) parser.Push(unit);
     parser.Finish();
