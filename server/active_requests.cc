@@ -1,7 +1,10 @@
 #include "server/active_requests.h"
 
+#include <vector>
+
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "engine/engine.h"
 
 namespace tessera {
 namespace {
@@ -47,6 +50,17 @@ std::optional<ActiveRequests::Found> ActiveRequests::Abort(const std::string& na
   if (found == entries_.end()) return std::nullopt;
   found->second.aborted = true;
   return Found{found->second.engine_id};
+}
+
+void ActiveRequests::CancelAll(Engine& engine, const absl::Status& status) {
+  std::vector<RequestId> ids;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, entry] : entries_) {
+      if (entry.engine_id) ids.push_back(*entry.engine_id);
+    }
+  }
+  for (const RequestId id : ids) engine.Cancel(id, status);
 }
 
 int32_t ActiveRequests::size() const {

@@ -14,6 +14,8 @@
 
 namespace tessera {
 
+class Engine;
+
 // Thread-safe.
 class ActiveRequests {
  public:
@@ -31,6 +33,9 @@ class ActiveRequests {
   };
   // Marks the request as aborted; unset when there is none of that name.
   std::optional<Found> Abort(const std::string& name);
+
+  // Ends every request that the engine knows with `status`.
+  void CancelAll(Engine& engine, const absl::Status& status);
 
   int32_t size() const;
 

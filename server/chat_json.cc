@@ -18,17 +18,14 @@ std::string Quoted(const std::string& text) {
 }
 
 std::string ToolCallJson(const v1::ToolCall& call) {
-  const std::string arguments =
-      Json::accept(call.arguments()) ? call.arguments() : Quoted(call.arguments());
   const std::string id = call.id().empty() ? "" : absl::StrCat("\"id\":", Quoted(call.id()), ",");
   return absl::StrCat("{", id, "\"type\":\"function\",\"function\":{\"name\":", Quoted(call.name()),
-                      ",\"arguments\":", arguments, "}}");
+                      ",\"arguments\":", Quoted(call.arguments()), "}}");
 }
 
 std::string MessageJson(const v1::ChatMessage& message) {
-  const std::string role = message.role() == "developer" ? "system" : message.role();
-  std::string json =
-      absl::StrCat("{\"role\":", Quoted(role), ",\"content\":", Quoted(message.content()));
+  std::string json = absl::StrCat("{\"role\":", Quoted(message.role()),
+                                  ",\"content\":", Quoted(message.content()));
   if (message.has_reasoning_content()) {
     absl::StrAppend(&json, ",\"reasoning_content\":", Quoted(message.reasoning_content()));
   }

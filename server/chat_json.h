@@ -15,8 +15,7 @@ class ChatPrompt;
 
 bool IsJsonObject(std::string_view text);
 
-// A JSON array. "developer" becomes "system"; arguments of tool calls that are JSON are spliced in
-// as such, so that the template prints them in its own style.
+// A JSON array in the form of OpenAI's API: arguments of tool calls are strings.
 std::string MessagesJson(const v1::ChatPrompt& chat);
 // A JSON array of the tools exactly as given; empty without tools or with TOOL_CHOICE_NONE.
 std::string ToolsJson(const v1::ChatPrompt& chat);

@@ -1,5 +1,7 @@
 #include "server/grpc/grpc_server.h"
 
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -154,6 +156,12 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+// Both libraries print to stderr whatever a client does wrong; the client is told by status.
+void SilenceLibraries() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+  google::protobuf::SetLogHandler(nullptr);
+}
+
 class RunningServer final : public GrpcServer {
  public:
   explicit RunningServer(InferenceContext* context) : service_(context) {}
@@ -205,6 +213,7 @@ class RunningServer final : public GrpcServer {
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* context,
                                                               const GrpcServerOptions& options) {
+  SilenceLibraries();
   auto server = std::make_unique<RunningServer>(context);
   absl::Status status = server->Listen(*context, options);
   if (!status.ok()) return status;

@@ -351,9 +351,9 @@ TEST_F(RequestBuilderTest, MessagesBecomeJson) {
   const auto built = Build(request);
   ASSERT_TRUE(built.ok()) << built.status();
   EXPECT_EQ(FakeEncoder().Decode(built->prompt_ids, false),
-            R"([{"role":"system","content":"say \"hi\""},)"
+            R"([{"role":"developer","content":"say \"hi\""},)"
             R"({"role":"assistant","content":"","reasoning_content":"hm","tool_calls":[)"
-            R"({"type":"function","function":{"name":"f","arguments":{"a":1}}},)"
+            R"({"type":"function","function":{"name":"f","arguments":"{\"a\":1}"}},)"
             R"({"type":"function","function":{"name":"g","arguments":"not json"}}]}])"
             R"([{"name": "f"}])");
   EXPECT_EQ(built->output.tool_call_format, ToolCallFormat::kHermes);

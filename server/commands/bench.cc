@@ -1,0 +1,173 @@
+// tessera bench: latency, throughput, or a running server under load.
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/commands/command.h"
+#include "server/commands/model_flags.h"
+#include "server/commands/workload.h"
+#include "server/logging.h"
+
+namespace tessera {
+namespace {
+
+struct BenchFlags {
+  Workload workload = {.num_requests = 0, .concurrency = 0};
+  EngineOptions engine;
+  bool json = false;
+};
+
+struct Report {
+  std::string mode;
+  Workload workload;
+  WorkloadResult result;
+  double limit = 0;  // output tokens per second; 0: unknown
+};
+
+// Decoding reads every active weight once per token and sequence batch: the memory's bandwidth
+// bounds the steps per second.
+double DecodeLimit(const ModelRuntime& runtime, int32_t concurrency) {
+  const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  const int32_t threads = runtime.options().model.num_threads;
+  const double bandwidth = MeasureReadBandwidth(threads > 0 ? std::min(threads, cpus) : cpus);
+  const double bytes = static_cast<double>(runtime.model().num_active_parameters) *
+                       static_cast<double>(SizeOf(runtime.options().model.dtype));
+  return bandwidth / bytes * concurrency;
+}
+
+std::string PercentilesText(const char* name, const std::vector<double>& seconds) {
+  constexpr double kMs = 1000;
+  return absl::StrFormat("%-24s p50 %9.3f   p90 %9.3f   p99 %9.3f ms\n", name,
+                         Percentile(seconds, 0.5) * kMs, Percentile(seconds, 0.9) * kMs,
+                         Percentile(seconds, 0.99) * kMs);
+}
+
+std::string PercentilesJson(const char* name, const std::vector<double>& seconds) {
+  return absl::StrFormat("\"%s\": {\"p50\": %.6g, \"p90\": %.6g, \"p99\": %.6g}", name,
+                         Percentile(seconds, 0.5), Percentile(seconds, 0.9),
+                         Percentile(seconds, 0.99));
+}
+
+// At concurrency 1 the decode speed alone, otherwise output tokens over the whole time.
+double TokensPerSecond(const Report& report) {
+  const WorkloadResult& r = report.result;
+  if (report.workload.concurrency > 1 || r.inter_token.empty()) {
+    return r.seconds > 0 ? static_cast<double>(r.output_tokens) / r.seconds : 0;
+  }
+  const double median = Percentile(r.inter_token, 0.5);
+  return median > 0 ? 1 / median : 0;
+}
+
+std::string ReportText(const Report& report) {
+  const WorkloadResult& r = report.result;
+  const double value = TokensPerSecond(report);
+  std::string text = absl::StrFormat(
+      "%s: %d requests, %d at a time, %d tokens in, %d out, %d failed, %.2f s\n", report.mode,
+      report.workload.num_requests, report.workload.concurrency, report.workload.input_len,
+      report.workload.output_len, r.num_failed, r.seconds);
+  if (report.limit > 0) {
+    absl::StrAppendFormat(&text,
+                          "output tokens/s          limit %.1f (memory bandwidth), value %.1f, "
+                          "ratio %.3f\n",
+                          report.limit, value, value / report.limit);
+  } else {
+    absl::StrAppendFormat(&text, "output tokens/s          value %.1f\n", value);
+  }
+  absl::StrAppend(&text, PercentilesText("time to first token", r.time_to_first_token),
+                  PercentilesText("inter-token latency", r.inter_token),
+                  PercentilesText("request", r.end_to_end));
+  if (!r.first_error.empty()) absl::StrAppend(&text, "first error: ", r.first_error, "\n");
+  return text;
+}
+
+std::string ReportJson(const Report& report) {
+  const WorkloadResult& r = report.result;
+  const double value = TokensPerSecond(report);
+  const std::string limit = report.limit > 0 ? absl::StrFormat("\"limit\": %.6g, \"ratio\": %.6g, ",
+                                                               report.limit, value / report.limit)
+                                             : "\"limit\": null, \"ratio\": null, ";
+  return absl::StrCat(
+      "{\"mode\": \"", report.mode, "\", \"requests\": ", report.workload.num_requests,
+      ", \"concurrency\": ", report.workload.concurrency,
+      ", \"input_len\": ", report.workload.input_len,
+      ", \"output_len\": ", report.workload.output_len, ", \"failed\": ", r.num_failed,
+      ", \"seconds\": ", absl::StrFormat("%.6g", r.seconds),
+      ", \"output_tokens_per_second\": ", absl::StrFormat("%.6g", value), ", ", limit,
+      PercentilesJson("time_to_first_token_seconds", r.time_to_first_token), ", ",
+      PercentilesJson("inter_token_latency_seconds", r.inter_token), ", ",
+      PercentilesJson("request_seconds", r.end_to_end), "}\n");
+}
+
+int Finish(const BenchFlags& flags, const Report& report) {
+  Print(flags.json ? ReportJson(report) : ReportText(report));
+  const bool all_failed = report.result.end_to_end.empty();
+  return all_failed ? Fail("bench", absl::UnknownError(absl::StrCat("every request failed: ",
+                                                                    report.result.first_error)))
+                    : kExitOk;
+}
+
+int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags flags) {
+  const bool is_latency = mode == "latency";
+  Workload& workload = flags.workload;
+  if (workload.concurrency == 0) {
+    workload.concurrency = is_latency ? 1 : flags.engine.scheduler.max_num_seqs;
+  }
+  if (workload.num_requests == 0) {
+    workload.num_requests = is_latency ? 5 : 2 * workload.concurrency;
+  }
+  flags.engine.model.model_dir = model_dir;
+  const auto runtime = LoadRuntime(flags.engine);
+  if (!runtime.ok()) return Fail("bench", runtime.status());
+  Report report{.mode = mode, .workload = workload};
+  report.limit = DecodeLimit(**runtime, workload.concurrency);
+  const auto generator = MakeLocalGenerator(runtime->get());
+  RunWorkload(generator.get(), {.num_requests = 1,
+                                .concurrency = 1,
+                                .input_len = workload.input_len,
+                                .output_len = 2});  // warm up
+  report.result = RunWorkload(generator.get(), workload);
+  return Finish(flags, report);
+}
+
+int BenchServer(const std::string& address, BenchFlags flags) {
+  Workload& workload = flags.workload;
+  if (workload.concurrency == 0) workload.concurrency = 16;
+  if (workload.num_requests == 0) workload.num_requests = 4 * workload.concurrency;
+  const auto generator = MakeRemoteGenerator({.address = address});
+  if (!generator.ok()) return Fail("bench", generator.status());
+  Report report{.mode = "serve", .workload = workload};
+  report.result = RunWorkload(generator->get(), workload);
+  return Finish(flags, report);
+}
+
+}  // namespace
+
+int RunBench(const Arguments& arguments) {
+  OptionTable table("bench", "latency|throughput|serve MODEL|HOST:PORT",
+                    "latency MODEL: one request at a time, in this process.\n"
+                    "throughput MODEL: as many requests as fit, in this process.\n"
+                    "serve HOST:PORT: concurrent streams against a running server.");
+  BenchFlags flags;
+  constexpr int64_t kMany = 1'000'000;
+  table.Flag("json", &flags.json, "Print the result as JSON; times in seconds.");
+  table.Section("Load");
+  table.Integer("num-requests", &flags.workload.num_requests, {0, kMany},
+                "Requests; 0: a few times the concurrency.");
+  table.Integer("concurrency", &flags.workload.concurrency, {0, 4096},
+                "Requests at a time; 0: 1 for latency, --max-num-seqs for throughput, 16 for "
+                "serve.");
+  table.Integer("input-len", &flags.workload.input_len, {1, kMany}, "Prompt tokens.");
+  table.Integer("output-len", &flags.workload.output_len, {1, kMany}, "Generated tokens.");
+  AddModelOptions(&table, &flags.engine);
+  std::vector<std::string> positional;
+  if (const auto exit = ParseCommandLine(&table, "bench", arguments, &positional, 2)) return *exit;
+  InitLogging("warning");
+  const std::string& mode = positional[0];
+  if (mode == "serve") return BenchServer(positional[1], flags);
+  if (mode == "latency" || mode == "throughput") return BenchModel(mode, positional[1], flags);
+  return FailUsage("bench", absl::InvalidArgumentError(absl::StrCat(
+                                "\"", mode, "\" is not latency, throughput or serve")));
+}
+
+}  // namespace tessera

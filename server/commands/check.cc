@@ -1,0 +1,134 @@
+// tessera check: what is in a model folder, what it needs, what is wrong with it.
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/generation_config.h"
+#include "engine/model/model_config.h"
+#include "engine/text/tokenizer.h"
+#include "server/commands/command.h"
+#include "server/model_prompt_encoder.h"
+#include "server/model_runtime.h"
+
+namespace tessera {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// What was found; everything that can be read is, whatever else is wrong.
+struct Findings {
+  Json facts = Json::object();
+  std::vector<std::string> errors;
+  std::vector<std::string> warnings;
+
+  // True when OK; otherwise notes the error.
+  bool Note(const absl::Status& status) {
+    if (!status.ok()) errors.emplace_back(status.message());
+    return status.ok();
+  }
+};
+
+void DescribeModel(const ModelConfig& config, Json* facts) {
+  (*facts)["architecture"] = std::string(ArchitectureName(config.architecture));
+  (*facts)["parameters"] = config.num_parameters();
+  (*facts)["active_parameters"] = config.num_active_parameters();
+  (*facts)["layers"] = config.num_hidden_layers;
+  (*facts)["hidden_size"] = config.hidden_size;
+  (*facts)["vocab_size"] = config.vocab_size;
+  if (config.num_experts > 0) {
+    (*facts)["experts"] = config.num_experts;
+    (*facts)["experts_per_token"] = config.num_experts_per_tok;
+  }
+  (*facts)["context_limit"] = config.context_limit();
+  constexpr int64_t kBF16Bytes = 2;
+  constexpr int64_t kF32Bytes = 4;
+  (*facts)["weights_bytes_bfloat16"] = config.num_parameters() * kBF16Bytes;
+  (*facts)["weights_bytes_float32"] = config.num_parameters() * kF32Bytes;
+  (*facts)["kv_bytes_per_token_bfloat16"] = config.KvBytesPerToken(DType::kBF16);
+}
+
+void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* findings) {
+  const auto checkpoint = Checkpoint::Open(dir);
+  if (!findings->Note(checkpoint.status())) return;
+  findings->facts["files"] = (*checkpoint)->files().size();
+  findings->facts["tensors"] = (*checkpoint)->names().size();
+  findings->facts["stored_bytes"] = (*checkpoint)->total_bytes();
+  for (const std::string& warning : (*checkpoint)->warnings())
+    findings->warnings.push_back(warning);
+  const CheckpointReport report = VerifyCheckpoint(config, **checkpoint);
+  for (const std::string& error : report.errors) findings->errors.push_back(error);
+  if (report.num_errors > static_cast<int64_t>(report.errors.size())) {
+    findings->errors.push_back(absl::StrCat(
+        "and ", report.num_errors - static_cast<int64_t>(report.errors.size()), " more errors"));
+  }
+  for (const std::string& warning : report.warnings) findings->warnings.push_back(warning);
+}
+
+void CheckText(const std::string& dir, Findings* findings) {
+  const auto text = LoadModelText(dir);
+  if (!findings->Note(text.status())) return;
+  findings->facts["tokenizer_size"] = text->tokenizer->vocab_size();
+  findings->facts["chat_template"] = text->has_chat_template;
+  if (!text->has_chat_template) {
+    findings->warnings.push_back(
+        absl::StrCat(dir, ": no chat template; chat requests are refused"));
+  }
+}
+
+Findings CheckModel(const std::string& dir) {
+  Findings findings;
+  if (!findings.Note(CheckModelFolder(dir))) return findings;
+  const auto config = LoadModelConfig(dir);
+  if (findings.Note(config.status())) {
+    DescribeModel(*config, &findings.facts);
+    const auto generation = LoadGenerationConfig(dir, *config);
+    if (findings.Note(generation.status())) {
+      findings.facts["eos_token_ids"] = generation->eos_token_ids;
+    }
+    CheckWeights(dir, *config, &findings);
+  }
+  CheckText(dir, &findings);
+  return findings;
+}
+
+std::string Sentence(const Findings& findings) {
+  std::string text;
+  for (const auto& [name, value] : findings.facts.items()) {
+    absl::StrAppend(&text,
+                    absl::StrFormat("%-28s %s\n", name,
+                                    value.is_string() ? value.get<std::string>() : value.dump()));
+  }
+  for (const std::string& warning : findings.warnings) {
+    absl::StrAppend(&text, "warning: ", warning, "\n");
+  }
+  for (const std::string& error : findings.errors) absl::StrAppend(&text, "error: ", error, "\n");
+  absl::StrAppend(&text, findings.errors.empty() ? "ok: this model can be served\n"
+                                                 : "this model cannot be served\n");
+  return text;
+}
+
+}  // namespace
+
+int RunCheck(const Arguments& arguments) {
+  OptionTable table("check", "MODEL",
+                    "Reads everything in the folder MODEL and prints what it is, the memory it "
+                    "needs and what is wrong with it.");
+  bool json = false;
+  table.Flag("json", &json, "As JSON.");
+  std::vector<std::string> positional;
+  if (const auto exit = ParseCommandLine(&table, "check", arguments, &positional, 1)) return *exit;
+  Findings findings = CheckModel(positional[0]);
+  if (json) {
+    findings.facts["warnings"] = findings.warnings;
+    findings.facts["errors"] = findings.errors;
+    findings.facts["ok"] = findings.errors.empty();
+    Print(findings.facts.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  } else {
+    Print(Sentence(findings));
+  }
+  return findings.errors.empty() ? kExitOk : kExitFailure;
+}
+
+}  // namespace tessera

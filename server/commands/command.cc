@@ -1,0 +1,75 @@
+#include "server/commands/command.h"
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+std::optional<std::string> Environment(const std::string& name) {
+  const char* value = std::getenv(name.c_str());  // NOLINT(concurrency-mt-unsafe): one thread yet
+  if (value == nullptr) return std::nullopt;
+  return std::string(value);
+}
+
+void PrintError(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+std::optional<int> ParseCommandLine(OptionTable* table, const std::string& command,
+                                    const Arguments& arguments,
+                                    std::vector<std::string>* positional, size_t num_positional) {
+  table->Positional(positional);
+  const absl::Status status = table->Parse({.arguments = arguments, .environment = &Environment});
+  if (table->help_requested()) {
+    Print(table->Help());
+    return kExitOk;
+  }
+  if (!status.ok()) return FailUsage(command, status);
+  if (table->print_config_requested()) {
+    Print(table->PrintConfig());
+    return kExitOk;
+  }
+  if (positional->size() < num_positional) {
+    return FailUsage(command, absl::InvalidArgumentError("an argument is missing"));
+  }
+  if (positional->size() > num_positional) {
+    return FailUsage(command, absl::InvalidArgumentError(absl::StrCat(
+                                  "unexpected argument \"", (*positional)[num_positional], "\"")));
+  }
+  return std::nullopt;
+}
+
+int Fail(const std::string& command, const absl::Status& status) {
+  PrintError(absl::StrCat("tessera ", command, ": ", status.message(), "\n"));
+  return kExitFailure;
+}
+
+int FailUsage(const std::string& command, const absl::Status& status) {
+  PrintError(absl::StrCat("tessera ", command, ": ", status.message(), "\nTry \"tessera ", command,
+                          " --help\".\n"));
+  return kExitUsage;
+}
+
+void Print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+std::string ReadStdin() {
+  std::string text;
+  std::array<char, 1 << 16> buffer;
+  while (true) {
+    const size_t count = std::fread(buffer.data(), 1, buffer.size(), stdin);
+    if (count == 0) return text;
+    text.append(buffer.data(), count);
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,48 @@
+// What the commands share: their list, and how they read arguments and end.
+#ifndef TESSERA_SERVER_COMMANDS_COMMAND_H_
+#define TESSERA_SERVER_COMMANDS_COMMAND_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/options.h"
+
+namespace tessera {
+
+// Exit codes of every command.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitUsage = 2;
+
+using Arguments = std::vector<std::string>;  // behind the command's name
+
+int RunServe(const Arguments& arguments);
+int RunGenerate(const Arguments& arguments);
+int RunScore(const Arguments& arguments);
+int RunChat(const Arguments& arguments);
+int RunClient(const Arguments& arguments);
+int RunTokenize(const Arguments& arguments);
+int RunCheck(const Arguments& arguments);
+int RunBench(const Arguments& arguments);
+int RunVersion(const Arguments& arguments);
+
+// Fills the table's targets. Set when the command has nothing left to do: the exit code after
+// --help, --print-config or a usage error. `num_positional` arguments are required.
+std::optional<int> ParseCommandLine(OptionTable* table, const std::string& command,
+                                    const Arguments& arguments,
+                                    std::vector<std::string>* positional, size_t num_positional);
+
+// Prints the error and tells the exit code.
+int Fail(const std::string& command, const absl::Status& status);
+int FailUsage(const std::string& command, const absl::Status& status);
+
+// Writes to stdout and flushes.
+void Print(const std::string& text);
+// A whole stream or file of text.
+std::string ReadStdin();
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_COMMANDS_COMMAND_H_

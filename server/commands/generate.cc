@@ -1,0 +1,38 @@
+// tessera generate: one answer, without a server.
+#include "server/commands/command.h"
+#include "server/commands/generation_flags.h"
+#include "server/commands/model_flags.h"
+#include "server/commands/response_json.h"
+#include "server/logging.h"
+#include "server/text_generator.h"
+
+namespace tessera {
+
+int RunGenerate(const Arguments& arguments) {
+  OptionTable table("generate", "MODEL",
+                    "Answers one prompt with the model in the folder MODEL, in this process.");
+  GenerationFlags flags;
+  EngineOptions options;
+  bool json = false;
+  table.Flag("json", &json, "Print text, reasoning, token ids and usage as JSON.");
+  AddPromptOptions(&table, &flags);
+  AddSamplingOptions(&table, &flags);
+  AddModelOptions(&table, &options);
+  std::vector<std::string> positional;
+  if (const auto exit = ParseCommandLine(&table, "generate", arguments, &positional, 1)) {
+    return *exit;
+  }
+  const auto request = PromptRequest(flags);
+  if (!request.ok()) return FailUsage("generate", request.status());
+
+  InitLogging("warning");
+  options.model.model_dir = positional[0];
+  const auto runtime = LoadRuntime(options);
+  if (!runtime.ok()) return Fail("generate", runtime.status());
+  const auto response = Generate(*MakeLocalGenerator(runtime->get()), *request);
+  if (!response.ok()) return Fail("generate", response.status());
+  Print(json ? ResponseJson(*response) : ResponseText(*response));
+  return kExitOk;
+}
+
+}  // namespace tessera

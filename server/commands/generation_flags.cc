@@ -1,0 +1,166 @@
+#include "server/commands/generation_flags.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/checkpoint/text_file.h"
+#include "kernels/core/status_macros.h"
+#include "server/chat_json.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kMaxFileBytes = 64 << 20;
+
+absl::Status SetPrompt(const GenerationFlags& flags, v1::GenerateRequest* request) {
+  if (!flags.prompt.empty()) request->set_text(flags.prompt);
+  if (!flags.token_ids.empty()) {
+    ASSIGN_OR_RETURN(const std::vector<int64_t> ids, ParseIds(flags.token_ids));
+    request->mutable_token_ids()->mutable_ids()->Add(ids.begin(), ids.end());
+  }
+  if (!flags.chat.empty()) {
+    v1::ChatPrompt* chat = request->mutable_chat();
+    if (!flags.system.empty()) {
+      v1::ChatMessage* system = chat->add_messages();
+      system->set_role("system");
+      system->set_content(flags.system);
+    }
+    v1::ChatMessage* user = chat->add_messages();
+    user->set_role("user");
+    user->set_content(flags.chat);
+  }
+  if (!flags.messages_path.empty()) {
+    ASSIGN_OR_RETURN(const std::string messages, ReadTextFile(flags.messages_path, kMaxFileBytes));
+    std::string tools;
+    if (!flags.tools_path.empty()) {
+      ASSIGN_OR_RETURN(tools, ReadTextFile(flags.tools_path, kMaxFileBytes));
+    }
+    ASSIGN_OR_RETURN(*request->mutable_chat(), ParseChatPrompt(messages, tools));
+  }
+  return absl::OkStatus();
+}
+
+void SetReasoning(const GenerationFlags& flags, v1::GenerateRequest* request) {
+  v1::ReasoningOptions* reasoning = request->mutable_reasoning();
+  if (flags.enable_thinking) {
+    reasoning->set_mode(*flags.enable_thinking ? v1::ReasoningOptions::MODE_THINK
+                                               : v1::ReasoningOptions::MODE_NO_THINK);
+  }
+  if (flags.max_thinking_tokens) {
+    reasoning->set_max_thinking_tokens(*flags.max_thinking_tokens);
+  }
+}
+
+}  // namespace
+
+void AddPromptOptions(OptionTable* table, GenerationFlags* flags) {
+  table->Section("Prompt (exactly one of --prompt, --chat, --token-ids, --messages)");
+  table->Text("prompt", &flags->prompt, "Raw text.");
+  table->Flag("parse-special-tokens", &flags->parse_special_tokens,
+              "Control tokens spelled in --prompt become control tokens.");
+  table->Text("chat", &flags->chat, "One user message, put through the chat template.");
+  table->Text("system", &flags->system, "System message for --chat.");
+  table->Text("token-ids", &flags->token_ids, "Token ids: 1,2,3.");
+  table->Text("messages", &flags->messages_path, "JSON file with an array of chat messages.");
+  table->Text("tools", &flags->tools_path, "JSON file with an array of tools, for --messages.");
+}
+
+void AddSamplingOptions(OptionTable* table, GenerationFlags* flags) {
+  table->Section("Generation (unset: what the model recommends)");
+  table->Integer("max-tokens", &flags->max_tokens, "Most tokens; unset: up to the context.");
+  table->Integer("min-tokens", &flags->min_tokens, "Fewest tokens.");
+  table->Real("temperature", &flags->temperature, "0: always the most likely token.");
+  table->Integer("top-k", &flags->top_k, "Only the K most likely tokens; 0: all.");
+  table->Real("top-p", &flags->top_p, "Only the most likely tokens of this total probability.");
+  table->Real("min-p", &flags->min_p, "Only tokens this likely relative to the likeliest.");
+  table->Real("repetition-penalty", &flags->repetition_penalty, "1: off.");
+  table->Real("presence-penalty", &flags->presence_penalty, "0: off.");
+  table->Real("frequency-penalty", &flags->frequency_penalty, "0: off.");
+  table->Integer("seed", &flags->seed, "Equal seeds repeat the same answer.");
+  table->Integer("n", &flags->n, "Answers to the prompt.");
+  table->List("stop", &flags->stop, "Text that ends the answer.");
+  table->List("bad-words", &flags->bad_words, "Text that is never written.");
+  table->Text("stop-token-ids", &flags->stop_token_ids, "Token ids that end the answer: 1,2,3.");
+  table->Flag("include-stop", &flags->include_stop, "Keep the stop text in the answer.");
+  table->Flag("ignore-eos", &flags->ignore_eos, "Go on after the end of the text.");
+  table->Integer("logprobs", &flags->logprobs, "Log probabilities with so many alternatives.");
+  table->Integer("prompt-logprobs", &flags->prompt_logprobs, "The same for the prompt.");
+  table->Flag("skip-special-tokens", &flags->skip_special_tokens,
+              "Leave control tokens out of the text.");
+  table->Flag("enable-thinking", &flags->enable_thinking,
+              "Sets the chat template's switch; unset: the template's default.");
+  table->Integer("max-thinking-tokens", &flags->max_thinking_tokens,
+                 "Tokens of thinking before the model has to answer.");
+  table->Text("cache-salt", &flags->cache_salt, "Keeps the prefix cache apart from other salts.");
+  table->Integer("priority", &flags->priority, "Lower runs first.");
+  table->Text("model", &flags->model, "Name of the served model; empty: whatever is served.");
+}
+
+v1::GenerateRequest SamplingRequest(const GenerationFlags& flags) {
+  v1::GenerateRequest request;
+  request.set_model(flags.model);
+  request.set_parse_special_tokens(flags.parse_special_tokens);
+  if (flags.n) request.set_n(*flags.n);
+  if (flags.priority) request.set_priority(*flags.priority);
+  v1::SamplingOptions* sampling = request.mutable_sampling();
+  if (flags.temperature) sampling->set_temperature(*flags.temperature);
+  if (flags.top_k) sampling->set_top_k(*flags.top_k);
+  if (flags.top_p) sampling->set_top_p(*flags.top_p);
+  if (flags.min_p) sampling->set_min_p(*flags.min_p);
+  if (flags.repetition_penalty) sampling->set_repetition_penalty(*flags.repetition_penalty);
+  if (flags.presence_penalty) sampling->set_presence_penalty(*flags.presence_penalty);
+  if (flags.frequency_penalty) sampling->set_frequency_penalty(*flags.frequency_penalty);
+  if (flags.seed) sampling->set_seed(*flags.seed);
+  v1::StoppingOptions* stopping = request.mutable_stopping();
+  if (flags.max_tokens) stopping->set_max_tokens(*flags.max_tokens);
+  if (flags.min_tokens) stopping->set_min_tokens(*flags.min_tokens);
+  for (const std::string& stop : flags.stop) stopping->add_stop(stop);
+  stopping->set_include_stop(flags.include_stop);
+  stopping->set_ignore_eos(flags.ignore_eos);
+  for (const std::string& word : flags.bad_words) {
+    request.mutable_constraints()->add_bad_words(word);
+  }
+  v1::ResponseOptions* response = request.mutable_response();
+  if (flags.logprobs) response->set_logprobs(*flags.logprobs);
+  if (flags.prompt_logprobs) response->set_prompt_logprobs(*flags.prompt_logprobs);
+  if (flags.skip_special_tokens) response->set_skip_special_tokens(*flags.skip_special_tokens);
+  SetReasoning(flags, &request);
+  request.mutable_cache()->set_salt(flags.cache_salt);
+  return request;
+}
+
+absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags) {
+  int num_prompts = 0;
+  for (const std::string* text :
+       {&flags.prompt, &flags.chat, &flags.token_ids, &flags.messages_path}) {
+    num_prompts += text->empty() ? 0 : 1;
+  }
+  if (num_prompts != 1) {
+    return absl::InvalidArgumentError(
+        "give exactly one of --prompt, --chat, --token-ids and --messages");
+  }
+  if (!flags.tools_path.empty() && flags.messages_path.empty()) {
+    return absl::InvalidArgumentError("--tools needs --messages");
+  }
+  v1::GenerateRequest request = SamplingRequest(flags);
+  ASSIGN_OR_RETURN(const std::vector<int64_t> stop_ids, ParseIds(flags.stop_token_ids));
+  request.mutable_stopping()->mutable_stop_token_ids()->Add(stop_ids.begin(), stop_ids.end());
+  RETURN_IF_ERROR(SetPrompt(flags, &request));
+  return request;
+}
+
+absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& text) {
+  std::vector<int64_t> ids;
+  if (text.empty()) return ids;
+  for (const auto& part : absl::StrSplit(text, absl::ByAnyChar(", \n"), absl::SkipEmpty())) {
+    int64_t id = 0;
+    if (!absl::SimpleAtoi(part, &id)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ids must be integers separated by commas, got \"", part, "\""));
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace tessera

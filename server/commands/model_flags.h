@@ -1,0 +1,25 @@
+// Options of every command that loads a model.
+#ifndef TESSERA_SERVER_COMMANDS_MODEL_FLAGS_H_
+#define TESSERA_SERVER_COMMANDS_MODEL_FLAGS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/options.h"
+#include "server/model_runtime.h"
+#include "server/options.h"
+
+namespace tessera {
+
+void AddModelOptions(OptionTable* table, EngineOptions* options);
+
+// Shows progress as log lines, every tenth.
+LoadProgress LogLoadProgress(const std::string& model_dir);
+
+// For commands that answer in this process.
+absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const EngineOptions& options);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_COMMANDS_MODEL_FLAGS_H_

@@ -1,0 +1,86 @@
+// tessera score: the model's opinion of a token sequence.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/executor/sequence_runner.h"
+#include "kernels/core/status_macros.h"
+#include "server/commands/command.h"
+#include "server/commands/generation_flags.h"
+#include "server/commands/model_flags.h"
+#include "server/commands/response_json.h"
+#include "server/logging.h"
+
+namespace tessera {
+namespace {
+
+absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::string& text,
+                                                const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> wide, ParseIds(text));
+  std::vector<int32_t> ids;
+  for (const int64_t id : wide) {
+    if (id < 0 || id >= config.vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--token-ids: ", id, " is not in [0, ", config.vocab_size, ")"));
+    }
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  if (ids.size() > static_cast<size_t>(config.context_limit())) {
+    return absl::InvalidArgumentError(absl::StrCat("--token-ids: ", ids.size(),
+                                                   " ids exceed the model's context of ",
+                                                   config.context_limit(), " tokens"));
+  }
+  return ids;
+}
+
+absl::StatusOr<ScoreResult> Score(const EngineOptions& options, const std::string& token_ids) {
+  ASSIGN_OR_RETURN(const LoadedExecutor loaded,
+                   LoadExecutor(options, LogLoadProgress(options.model.model_dir)));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, CheckedIds(token_ids, loaded.config));
+  const int32_t block_size = options.scheduler.block_size;
+  const auto num_blocks = static_cast<int32_t>(ids.size()) / block_size + 1;
+  RETURN_IF_ERROR(loaded.executor->AllocateKv(num_blocks));
+  constexpr int32_t kChunk = 256;
+  auto result = ScoreTokens(*loaded.executor, block_size,
+                            std::min(kChunk, options.scheduler.max_num_batched_tokens), ids);
+  RETURN_IF_ERROR(loaded.executor->Shutdown(absl::InfiniteFuture()));
+  return result;
+}
+
+}  // namespace
+
+int RunScore(const Arguments& arguments) {
+  OptionTable table("score", "MODEL",
+                    "Log probabilities of a token sequence under the model in the folder MODEL.");
+  EngineOptions options;
+  std::string token_ids;
+  bool json = false;
+  table.Text("token-ids", &token_ids, "The sequence: 1,2,3.");
+  table.Flag("json", &json, "Print everything as JSON instead of the mean.");
+  AddModelOptions(&table, &options);
+  std::vector<std::string> positional;
+  if (const auto exit = ParseCommandLine(&table, "score", arguments, &positional, 1)) return *exit;
+  if (token_ids.empty()) {
+    return FailUsage("score", absl::InvalidArgumentError("give --token-ids"));
+  }
+  const auto ids = ParseIds(token_ids);
+  if (!ids.ok()) return FailUsage("score", ids.status());
+  if (ids->empty()) return FailUsage("score", absl::InvalidArgumentError("give --token-ids"));
+
+  InitLogging("warning");
+  options.model.model_dir = positional[0];
+  const auto result = Score(options, token_ids);
+  if (!result.ok()) return Fail("score", result.status());
+  if (json) {
+    Print(
+        absl::StrFormat("{\"logprobs\": %s, \"argmax\": %s, \"nll\": %.9g, \"last_logits\": %s}\n",
+                        FloatsJson(result->logprobs), IdsJson(result->argmax), result->nll,
+                        FloatsJson(result->last_logits)));
+  } else {
+    Print(absl::StrFormat("%d tokens, mean negative log likelihood %.6f\n", ids->size(),
+                          result->nll));
+  }
+  return kExitOk;
+}
+
+}  // namespace tessera

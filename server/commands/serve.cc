@@ -1,0 +1,230 @@
+// tessera serve: load, listen, drain.
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
+#include "server/commands/command.h"
+#include "server/commands/model_flags.h"
+#include "server/grpc/grpc_server.h"
+#include "server/inference_context.h"
+#include "server/logging.h"
+#include "server/metrics/metrics_http.h"
+#include "server/metrics/recorder.h"
+#include "server/model_runtime.h"
+#include "server/signals.h"
+#include "server/version.h"
+
+namespace tessera {
+namespace {
+
+struct ServeFlags {
+  RuntimeOptions runtime;
+  GrpcServerOptions grpc;
+  int32_t metrics_port = 9090;
+  std::string ready_file;
+  ServiceLimits limits;
+  absl::Duration drain_delay = absl::ZeroDuration();
+  absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration step_timeout = absl::Seconds(60);
+  std::string log_level = "info";
+};
+
+// What the signal thread, the engine and the health pages tell each other.
+class ServerState {
+ public:
+  // The first signal asks for a drain, the second cuts it short, the third ends the process.
+  void OnSignal(int count) {
+    absl::MutexLock lock(&mutex_);
+    if (context_ == nullptr) {
+      LogInfo("stopped while loading");
+      std::_Exit(kExitOk);
+    }
+    if (count > 2) std::_Exit(kExitFailure);
+    if (count == 2) {
+      LogWarning("second signal: ending the running requests");
+      context_->active.CancelAll(*context_->engine, absl::UnavailableError("the server stops"));
+      hurry_ = true;
+    }
+    stop_ = true;
+  }
+  void OnEngineDead(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    death_ = status;
+    stop_ = true;
+    if (context_ != nullptr) context_->ready = false;
+  }
+  void Serve(InferenceContext* context) {
+    absl::MutexLock lock(&mutex_);
+    context_ = context;
+    if (!death_.ok()) context->ready = false;
+  }
+  // Blocks until somebody wants the server to stop; an error when the engine died.
+  absl::Status WaitForStop() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&stop_));
+    return death_;
+  }
+  // Returns early at the second signal.
+  void Sleep(absl::Duration duration) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&hurry_), duration);
+  }
+
+  absl::Status Healthy(absl::Duration step_timeout) const {
+    absl::MutexLock lock(&mutex_);
+    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
+    if (context_ == nullptr) return absl::OkStatus();
+    if (context_->engine->stats().step_age > step_timeout) {
+      return absl::UnavailableError("no step has finished for too long");
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Ready() const {
+    absl::MutexLock lock(&mutex_);
+    if (context_ == nullptr) return absl::UnavailableError("loading");
+    if (!context_->ready.load()) return absl::UnavailableError("draining");
+    return absl::OkStatus();
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  absl::Status death_ ABSL_GUARDED_BY(mutex_);
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hurry_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Appears whole: written beside and renamed.
+absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
+  if (path.empty()) return absl::OkStatus();
+  const std::string partial = path + ".part";
+  {
+    std::ofstream file(partial);
+    file << absl::StrCat("{\"grpc_port\": ", grpc_port, ", \"metrics_port\": ", metrics_port,
+                         ", \"pid\": ", getpid(), "}\n");
+    file.flush();
+    if (!file) return absl::UnavailableError(absl::StrCat("--ready-file: cannot write ", path));
+  }
+  if (std::rename(partial.c_str(), path.c_str()) != 0) {
+    return absl::UnavailableError(absl::StrCat("--ready-file: cannot write ", path));
+  }
+  return absl::OkStatus();
+}
+
+void Drain(const ServeFlags& flags, InferenceContext* context, GrpcServer* server,
+           ServerState* state) {
+  LogInfo(absl::StrCat("stopping: ", context->active.size(), " requests are open"));
+  server->SetServing(false);
+  state->Sleep(flags.drain_delay);
+  context->ready = false;
+  const absl::Status drained = context->engine->Drain(absl::Now() + flags.drain_timeout);
+  if (!drained.ok()) LogWarning(std::string(drained.message()));
+  constexpr absl::Duration kLastWrites = absl::Seconds(2);
+  server->Shutdown(absl::Now() + kLastWrites);
+  LogInfo("stopped");
+}
+
+MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
+  return {.metrics = [metrics] { return metrics->Render(); },
+          .healthy = [state, timeout = flags.step_timeout] { return state->Healthy(timeout); },
+          .ready = [state] { return state->Ready(); }};
+}
+
+absl::Status Serve(const ServeFlags& flags) {
+  MetricsRecorder metrics;
+  ServerState state;
+  const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
+  LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<MetricsHttp> http,
+      MetricsHttp::Start(flags.grpc.host, flags.metrics_port, PagesOf(flags, &metrics, &state)));
+  const LoadProgress log = LogLoadProgress(flags.runtime.engine.model.model_dir);
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<ModelRuntime> runtime,
+      ModelRuntime::Load(
+          flags.runtime,
+          [&](double ratio) {
+            metrics.SetWeightsLoaded(ratio);
+            log(ratio);
+          },
+          {.on_step = [&metrics](const StepEvent& step) { metrics.ObserveStep(step); },
+           .on_dead = [&state](const absl::Status& status) { state.OnEngineDead(status); }}));
+  metrics.SetWeightsLoaded(1);
+  InferenceContext context(&runtime->model(), &runtime->engine(), &metrics, runtime->options(),
+                           flags.limits);
+  ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,
+                   GrpcServer::Start(&context, flags.grpc));
+  metrics.Attach({.engine = &runtime->engine(),
+                  .active_requests = [&context] { return context.active.size(); },
+                  .block_size = runtime->options().scheduler.block_size});
+  state.Serve(&context);
+  server->SetServing(true);
+  absl::Status status = WriteReadyFile(flags.ready_file, server->port(), http->port());
+  LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
+                       runtime->model().max_model_len, " tokens) on ", flags.grpc.host, ":",
+                       server->port(), ", metrics on port ", http->port()));
+  if (status.ok()) status = state.WaitForStop();
+  Drain(flags, &context, server.get(), &state);
+  metrics.Attach({});
+  state.Serve(nullptr);
+  return status;
+}
+
+void AddServeOptions(OptionTable* table, ServeFlags* flags) {
+  constexpr int64_t kMaxPort = 65535;
+  table->Section("Server");
+  table->Text("host", &flags->grpc.host, "Address to listen on.");
+  table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
+  table->Integer("metrics-port", &flags->metrics_port, {0, kMaxPort},
+                 "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
+  table->Text("ready-file", &flags->ready_file,
+              "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}.");
+  table->Text("served-model-name", &flags->runtime.served_model_name,
+              "Name that requests may use; empty: the name of the folder.");
+  table->Flag("reflection", &flags->grpc.reflection, "Offer gRPC server reflection.");
+  table->Integer("max-concurrent-requests", &flags->limits.max_concurrent_requests, {1, 1 << 20},
+                 "Open generations; more are refused.");
+  table->Bytes("max-message-size", &flags->limits.max_message_bytes, "Largest request message.");
+  table->Bytes("max-stream-buffer", &flags->limits.max_stream_buffer_bytes,
+               "Output that may wait for one slow client.");
+  table->Seconds("drain-delay", &flags->drain_delay,
+                 "After SIGTERM: time for load balancers to notice, in seconds.");
+  table->Seconds("drain-timeout", &flags->drain_timeout,
+                 "After SIGTERM: time for running requests to finish, in seconds.");
+  table->Seconds("step-timeout", &flags->step_timeout,
+                 "/healthz fails when no step finishes for so long, in seconds.");
+  table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
+                "Log lines of this level and above go to stderr.");
+}
+
+}  // namespace
+
+int RunServe(const Arguments& arguments) {
+  OptionTable table("serve", "MODEL",
+                    "Serves the model in the folder MODEL (a Hugging Face Qwen3 checkpoint) over "
+                    "gRPC.\nSIGTERM finishes the running requests and exits; a second one ends "
+                    "them.");
+  ServeFlags flags;
+  AddServeOptions(&table, &flags);
+  AddModelOptions(&table, &flags.runtime.engine);
+  std::vector<std::string> positional;
+  if (const auto exit = ParseCommandLine(&table, "serve", arguments, &positional, 1)) return *exit;
+  flags.runtime.engine.model.model_dir = positional[0];
+  constexpr int64_t kMaxMessage = int64_t{1} << 30;
+  if (flags.limits.max_message_bytes < 1 || flags.limits.max_message_bytes > kMaxMessage) {
+    return FailUsage("serve", absl::InvalidArgumentError("--max-message-size: at most 1GiB"));
+  }
+  InitLogging(flags.log_level);
+  const absl::Status status = Serve(flags);
+  return status.ok() ? kExitOk : Fail("serve", status);
+}
+
+}  // namespace tessera

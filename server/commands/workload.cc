@@ -1,0 +1,131 @@
+#include "server/commands/workload.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+
+namespace tessera {
+namespace {
+
+// Ordinary tokens in every Qwen3 vocabulary.
+constexpr int32_t kLastPlainToken = 999;
+
+v1::GenerateRequest RandomRequest(const Workload& workload, int32_t index) {
+  v1::GenerateRequest request;
+  std::minstd_rand random(static_cast<unsigned>(index) + 1U);
+  std::uniform_int_distribution<int32_t> token(0, kLastPlainToken);
+  for (int32_t i = 0; i < workload.input_len; ++i) {
+    request.mutable_token_ids()->add_ids(token(random));
+  }
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_stopping()->set_max_tokens(workload.output_len);
+  request.mutable_stopping()->set_ignore_eos(true);
+  return request;
+}
+
+void AppendTo(std::vector<double>* all, const std::vector<double>& some) {
+  all->insert(all->end(), some.begin(), some.end());
+}
+
+// Sends one request and returns its measurements.
+WorkloadResult Measure(TextGenerator* generator, const v1::GenerateRequest& request) {
+  WorkloadResult result;
+  const absl::Time start = absl::Now();
+  absl::Time last = start;
+  int64_t tokens = 0;
+  const absl::Status status = generator->Stream(
+      request,
+      [&](const v1::GenerateResponse& delta) {
+        const absl::Time now = absl::Now();
+        const int64_t fresh = delta.usage().completion_tokens() - tokens;
+        if (fresh <= 0) return;
+        std::vector<double>& times = tokens == 0 ? result.time_to_first_token : result.inter_token;
+        const int64_t count = tokens == 0 ? 1 : fresh;
+        for (int64_t i = 0; i < count; ++i) {
+          times.push_back(absl::ToDoubleSeconds(now - last) / static_cast<double>(count));
+        }
+        tokens += fresh;
+        last = now;
+        result.prompt_tokens = delta.usage().prompt_tokens();
+      },
+      nullptr);
+  result.output_tokens = tokens;
+  if (status.ok()) {
+    result.end_to_end.push_back(absl::ToDoubleSeconds(absl::Now() - start));
+  } else {
+    result.num_failed = 1;
+    result.first_error = std::string(status.message());
+  }
+  return result;
+}
+
+void Join(const WorkloadResult& one, WorkloadResult* all) {
+  AppendTo(&all->time_to_first_token, one.time_to_first_token);
+  AppendTo(&all->inter_token, one.inter_token);
+  AppendTo(&all->end_to_end, one.end_to_end);
+  all->prompt_tokens += one.prompt_tokens;
+  all->output_tokens += one.output_tokens;
+  all->num_failed += one.num_failed;
+  if (all->first_error.empty()) all->first_error = one.first_error;
+}
+
+}  // namespace
+
+WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
+  WorkloadResult all;
+  absl::Mutex mutex;
+  std::atomic<int32_t> next{0};
+  const absl::Time start = absl::Now();
+  std::vector<std::thread> threads;
+  for (int32_t i = 0; i < std::min(workload.concurrency, workload.num_requests); ++i) {
+    threads.emplace_back([&] {
+      while (true) {
+        const int32_t index = next.fetch_add(1);
+        if (index >= workload.num_requests) return;
+        const WorkloadResult one = Measure(generator, RandomRequest(workload, index));
+        absl::MutexLock lock(&mutex);
+        Join(one, &all);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  all.seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  return all;
+}
+
+double Percentile(std::vector<double> values, double q) {
+  if (values.empty()) return 0;
+  const auto rank = static_cast<size_t>(std::llround(q * static_cast<double>(values.size() - 1)));
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(rank),
+                   values.end());
+  return values[rank];
+}
+
+double MeasureReadBandwidth(int32_t num_threads) {
+  constexpr size_t kWordsPerThread = size_t{32} << 20;  // 256 MiB: far beyond any cache
+  constexpr int kRounds = 3;
+  std::vector<std::vector<uint64_t>> buffers(static_cast<size_t>(num_threads));
+  for (auto& buffer : buffers) buffer.assign(kWordsPerThread, 1);
+  std::atomic<uint64_t> sink{0};
+  double best = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const absl::Time start = absl::Now();
+    std::vector<std::thread> threads;
+    for (const auto& buffer : buffers) {
+      threads.emplace_back(
+          [&] { sink += std::accumulate(buffer.begin(), buffer.end(), uint64_t{0}); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const double bytes = static_cast<double>(num_threads) * kWordsPerThread * sizeof(uint64_t);
+    best = std::max(best, bytes / absl::ToDoubleSeconds(absl::Now() - start));
+  }
+  return best;
+}
+
+}  // namespace tessera

@@ -1,0 +1,82 @@
+// TextGenerator over gRPC.
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/text_generator.h"
+#include "tessera/v1/inference.grpc.pb.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::chrono::milliseconds kPollInterval(50);
+constexpr std::chrono::seconds kConnectTimeout(10);
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
+}
+
+class RemoteGenerator final : public TextGenerator {
+ public:
+  RemoteGenerator(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout)
+      : stub_(v1::Inference::NewStub(std::move(channel))), timeout_(timeout) {}
+
+  absl::Status Stream(const v1::GenerateRequest& request, const OutputHandler& on_output,
+                      const std::atomic<bool>* cancelled) override {
+    grpc::ClientContext context;
+    if (timeout_ != absl::InfiniteDuration()) {
+      context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
+    }
+    grpc::CompletionQueue queue;
+    const auto reader = stub_->PrepareAsyncStreamGenerate(&context, request, &queue);
+    v1::GenerateResponse message;
+    reader->StartCall(&message);
+    bool ok = Next(&queue, &context, cancelled);
+    while (ok) {
+      reader->Read(&message, &message);
+      ok = Next(&queue, &context, cancelled);
+      if (ok) on_output(message);
+    }
+    grpc::Status status;
+    reader->Finish(&status, &message);
+    Next(&queue, &context, cancelled);
+    return FromGrpc(status);
+  }
+
+ private:
+  // The outcome of the one operation that is under way.
+  static bool Next(grpc::CompletionQueue* queue, grpc::ClientContext* context,
+                   const std::atomic<bool>* cancelled) {
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue->AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kPollInterval) ==
+           grpc::CompletionQueue::TIMEOUT) {
+      if (cancelled != nullptr && cancelled->load()) context->TryCancel();
+    }
+    if (cancelled != nullptr && cancelled->load()) context->TryCancel();
+    return ok;
+  }
+
+  std::unique_ptr<v1::Inference::Stub> stub_;
+  const absl::Duration timeout_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  auto channel =
+      grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  if (!channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTimeout)) {
+    return absl::UnavailableError(
+        absl::StrCat("no server answers at ", options.address,
+                     "; start one with \"tessera serve\" or check the address"));
+  }
+  return std::make_unique<RemoteGenerator>(std::move(channel), options.timeout);
+}
+
+}  // namespace tessera

@@ -1,0 +1,19 @@
+// Log lines on stderr: time, level, text. Never prompts or outputs.
+#ifndef TESSERA_SERVER_LOGGING_H_
+#define TESSERA_SERVER_LOGGING_H_
+
+#include <string>
+
+namespace tessera {
+
+// "debug", "info", "warning" or "error". Call once, before the other threads start.
+void InitLogging(const std::string& level);
+
+void LogInfo(const std::string& text);
+void LogWarning(const std::string& text);
+void LogError(const std::string& text);
+void LogDebug(const std::string& text);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_LOGGING_H_

@@ -1,0 +1,67 @@
+// Picks a command.
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/commands/command.h"
+
+namespace tessera {
+namespace {
+
+struct Command {
+  const char* name;
+  const char* summary;
+  int (*run)(const Arguments&);
+};
+
+constexpr std::array<Command, 9> kCommands = {{
+    {"serve", "serve a model over gRPC", &RunServe},
+    {"generate", "answer one prompt without a server", &RunGenerate},
+    {"chat", "talk to a model or to a running server", &RunChat},
+    {"client", "answer one prompt through a running server", &RunClient},
+    {"score", "log probabilities of a token sequence", &RunScore},
+    {"tokenize", "text or chat messages to token ids and back", &RunTokenize},
+    {"check", "what a model folder holds and what is wrong with it", &RunCheck},
+    {"bench", "measure latency, throughput or a running server", &RunBench},
+    {"version", "print the version", &RunVersion},
+}};
+
+std::string Usage() {
+  std::string text = "Usage: tessera COMMAND [arguments]\n\nCommands:\n";
+  for (const Command& command : kCommands) {
+    std::string line = std::string("  ") + command.name;
+    line.resize(14, ' ');
+    text += line + command.summary + "\n";
+  }
+  return text + "\n\"tessera COMMAND --help\" explains a command.\n";
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const std::string name = arguments.empty() ? "" : arguments[0];
+  if (name == "--help" || name == "-h" || name == "help") {
+    Print(Usage());
+    return kExitOk;
+  }
+  if (name == "--version") return RunVersion({});
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run({arguments.begin() + 1, arguments.end()});
+  }
+  const std::string problem = name.empty() ? "" : "tessera: unknown command \"" + name + "\"\n\n";
+  std::fputs((problem + Usage()).c_str(), stderr);
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) {
+  try {
+    return tessera::Main(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {  // out of memory, most likely
+    std::fprintf(stderr, "tessera: %s\n", error.what());
+    return tessera::kExitFailure;
+  }
+}

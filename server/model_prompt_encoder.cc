@@ -1,0 +1,82 @@
+#include "server/model_prompt_encoder.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "engine/text/chat_template.h"
+#include "engine/text/jinja/json.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+namespace {
+
+class ModelPromptEncoder final : public PromptEncoder {
+ public:
+  ModelPromptEncoder(std::shared_ptr<const Tokenizer> tokenizer,
+                     std::optional<ChatTemplate> chat_template)
+      : tokenizer_(std::move(tokenizer)), template_(std::move(chat_template)) {}
+
+  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+    return tokenizer_->Encode(text, {.parse_added_tokens = parse_special});
+  }
+
+  absl::StatusOr<std::vector<int32_t>> EncodeChat(const Conversation& input) const override {
+    ASSIGN_OR_RETURN(const std::vector<PromptSegment> prompt, Render(input));
+    std::vector<TextSegment> segments;
+    segments.reserve(prompt.size());
+    for (const PromptSegment& segment : prompt) segments.push_back({segment.text, segment.trusted});
+    return tokenizer_->EncodeSegments(segments);
+  }
+
+  absl::StatusOr<std::string> RenderChat(const Conversation& input) const override {
+    ASSIGN_OR_RETURN(const std::vector<PromptSegment> prompt, Render(input));
+    return ConcatenateSegments(prompt);
+  }
+
+  std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
+    return tokenizer_->Decode(ids, skip_special);
+  }
+
+ private:
+  absl::StatusOr<std::vector<PromptSegment>> Render(const Conversation& input) const {
+    if (!template_) return absl::FailedPreconditionError("the model has no chat template");
+    ChatInput chat;
+    ASSIGN_OR_RETURN(chat.messages, jinja::ParseJson(input.messages_json));
+    if (!input.tools_json.empty()) {
+      ASSIGN_OR_RETURN(chat.tools, jinja::ParseJson(input.tools_json));
+    }
+    if (input.normalize) {
+      RETURN_IF_ERROR(ValidateMessages(chat.messages));
+      RETURN_IF_ERROR(ValidateTools(chat.tools));
+      ASSIGN_OR_RETURN(chat.messages, NormalizeMessages(chat.messages));
+    }
+    chat.add_generation_prompt = input.add_generation_prompt;
+    chat.enable_thinking = input.enable_thinking;
+    return template_->Render(chat);
+  }
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> template_;
+};
+
+}  // namespace
+
+absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir) {
+  ModelText text;
+  ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(model_dir));
+  absl::StatusOr<ChatTemplate> loaded = ChatTemplate::Load(model_dir);
+  std::optional<ChatTemplate> chat_template;
+  if (loaded.ok()) {
+    text.has_chat_template = true;
+    text.writes_coder_xml = loaded->tool_call_format() == ToolCallFormat::kCoderXml;
+    chat_template = *std::move(loaded);
+  } else if (!absl::IsNotFound(loaded.status())) {
+    return loaded.status();
+  }
+  text.encoder = std::make_shared<ModelPromptEncoder>(text.tokenizer, std::move(chat_template));
+  return text;
+}
+
+}  // namespace tessera

@@ -1,0 +1,28 @@
+// PromptEncoder over a checkpoint's own tokenizer and chat template.
+#ifndef TESSERA_SERVER_MODEL_PROMPT_ENCODER_H_
+#define TESSERA_SERVER_MODEL_PROMPT_ENCODER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/prompt_encoder.h"
+
+namespace tessera {
+
+class Tokenizer;
+
+struct ModelText {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const PromptEncoder> encoder;
+  bool has_chat_template = false;
+  bool writes_coder_xml = false;  // tool calls as XML instead of JSON
+};
+
+// Reads tokenizer and chat template of a model folder; a folder without a template is fine. Errors
+// name the file.
+absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_MODEL_PROMPT_ENCODER_H_

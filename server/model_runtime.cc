@@ -1,0 +1,107 @@
+#include "server/model_runtime.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/executor/local_executor.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/core/status_macros.h"
+#include "server/model_prompt_encoder.h"
+
+namespace tessera {
+namespace {
+
+std::string FolderName(const std::string& path) {
+  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
+  const std::string name =
+      normal.has_filename() ? normal.filename().string() : normal.parent_path().filename().string();
+  return name.empty() || name == "." ? "model" : name;
+}
+
+ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
+                     const ModelText& text) {
+  ServedModel model;
+  model.name = options.served_model_name.empty() ? FolderName(options.engine.model.model_dir)
+                                                 : options.served_model_name;
+  model.architecture = std::string(ArchitectureName(config.architecture));
+  model.dtype = std::string(DTypeName(options.engine.model.dtype));
+  model.vocab_size = config.vocab_size;
+  model.num_parameters = config.num_parameters();
+  model.num_active_parameters = config.num_active_parameters();
+  model.has_chat_template = text.has_chat_template;
+  model.think_open_id = text.tokenizer->TokenId("<think>");
+  model.think_close_id = text.tokenizer->TokenId("</think>");
+  model.tool_call_format =
+      text.writes_coder_xml ? ToolCallFormat::kCoderXml : ToolCallFormat::kHermes;
+  model.encoder = text.encoder;
+  return model;
+}
+
+absl::Status CheckContext(const ModelOptions& options, const ModelConfig& config) {
+  if (options.max_model_len <= config.context_limit()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--max-model-len: ", options.max_model_len, " exceeds the model's context of ",
+                   config.context_limit(), " tokens; give at most that"));
+}
+
+absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const EngineOptions& options,
+                                                       const ModelConfig& config,
+                                                       const LoadProgress& progress) {
+  const ExecutorLimits limits = {.block_size = options.scheduler.block_size,
+                                 .max_num_batched_tokens = options.scheduler.max_num_batched_tokens,
+                                 .max_model_len = options.model.max_model_len};
+  return CreateLocalExecutor(
+      options.model, limits, config, progress ? progress : [](double) {});
+}
+
+}  // namespace
+
+absl::Status CheckModelFolder(const std::string& model_dir) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(model_dir, error);
+  if (std::filesystem::is_directory(status)) return absl::OkStatus();
+  const char* problem = std::filesystem::exists(status) ? "is not a folder" : "does not exist";
+  return absl::NotFoundError(
+      absl::StrCat(model_dir, " ", problem,
+                   "; give the folder of a Hugging Face Qwen3 checkpoint (config.json, "
+                   "tokenizer.json, *.safetensors)"));
+}
+
+absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
+                                            const LoadProgress& progress) {
+  RETURN_IF_ERROR(CheckModelFolder(options.model.model_dir));
+  LoadedExecutor loaded;
+  ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(options.model.model_dir));
+  RETURN_IF_ERROR(CheckContext(options.model, loaded.config));
+  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor(options, loaded.config, progress));
+  return loaded;
+}
+
+absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions options,
+                                                                 const LoadProgress& progress,
+                                                                 EngineHooks hooks) {
+  const std::string& dir = options.engine.model.model_dir;
+  RETURN_IF_ERROR(CheckModelFolder(dir));
+  ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
+  RETURN_IF_ERROR(CheckContext(options.engine.model, config));
+  ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
+  ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir));
+  ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor,
+                   MakeExecutor(options.engine, config, progress));
+
+  std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);
+  runtime->options_ = options.engine;
+  runtime->options_.eos_token_ids = generation.eos_token_ids;
+  runtime->memory_ = executor->memory();
+  runtime->model_ = Describe(options, config, text);
+  runtime->model_.generation = std::move(generation);
+  ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,
+                                                    std::move(executor), std::move(hooks)));
+  runtime->model_.max_model_len = runtime->engine_->max_model_len();
+  return runtime;
+}
+
+}  // namespace tessera

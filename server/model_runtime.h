@@ -1,0 +1,61 @@
+// The composition root: a model folder becomes a running engine.
+#ifndef TESSERA_SERVER_MODEL_RUNTIME_H_
+#define TESSERA_SERVER_MODEL_RUNTIME_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/executor/executor.h"
+#include "engine/model/model_config.h"
+#include "engine/options.h"
+#include "server/served_model.h"
+
+namespace tessera {
+
+// Loading progress, 0 to 1; called from any thread.
+using LoadProgress = std::function<void(double)>;
+
+struct RuntimeOptions {
+  EngineOptions engine;
+  std::string served_model_name;  // empty: the name of the folder
+};
+
+// Everything an answer needs. The model outlives the engine's requests.
+class ModelRuntime {
+ public:
+  // Errors name the file or the option that is wrong and what to do.
+  static absl::StatusOr<std::unique_ptr<ModelRuntime>> Load(RuntimeOptions options,
+                                                            const LoadProgress& progress,
+                                                            EngineHooks hooks);
+
+  const ServedModel& model() const { return model_; }
+  Engine& engine() { return *engine_; }
+  const EngineOptions& options() const { return options_; }
+  const MemoryReport& memory() const { return memory_; }
+
+ private:
+  ModelRuntime() = default;
+
+  EngineOptions options_;
+  MemoryReport memory_;
+  ServedModel model_;
+  std::unique_ptr<Engine> engine_;
+};
+
+// Model and executor without an engine, for scoring.
+struct LoadedExecutor {
+  ModelConfig config;
+  std::unique_ptr<Executor> executor;
+};
+absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
+                                            const LoadProgress& progress);
+
+// InvalidArgument says that the folder does not exist or is none.
+absl::Status CheckModelFolder(const std::string& model_dir);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_MODEL_RUNTIME_H_

@@ -1,0 +1,29 @@
+// SIGINT and SIGTERM as calls on a thread of their own.
+#ifndef TESSERA_SERVER_SIGNALS_H_
+#define TESSERA_SERVER_SIGNALS_H_
+
+#include <functional>
+#include <thread>
+
+namespace tessera {
+
+// Make it before every other thread: they inherit the blocked signals. One per process. SIGPIPE is
+// ignored from then on.
+class SignalWatcher {
+ public:
+  // `on_signal` gets 1 for the first signal, 2 for the second, …
+  explicit SignalWatcher(std::function<void(int)> on_signal);
+  ~SignalWatcher();
+  SignalWatcher(const SignalWatcher&) = delete;
+  SignalWatcher& operator=(const SignalWatcher&) = delete;
+
+ private:
+  void Run();
+
+  std::function<void(int)> on_signal_;
+  std::thread thread_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_SIGNALS_H_

@@ -1,0 +1,138 @@
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "server/metrics/catalogue.h"
+#include "server/metrics/metrics_http.h"
+#include "server/metrics/recorder.h"
+#include "tests/server/fake_engine.h"
+
+namespace tessera {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+TEST(CatalogueTest, NamesFollowPrometheus) {
+  for (int i = 0; i < static_cast<int>(Metric::kCount); ++i) {
+    const MetricSpec& spec = SpecOf(static_cast<Metric>(i));
+    const std::string name(spec.name);
+    EXPECT_THAT(name, StartsWith("tessera_"));
+    EXPECT_EQ(name.find(':'), std::string::npos);
+    EXPECT_FALSE(spec.help.empty()) << name;
+    const bool is_total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
+    EXPECT_EQ(is_total, spec.kind == MetricKind::kCounter) << name;
+    EXPECT_EQ(spec.buckets.empty(), spec.kind != MetricKind::kHistogram) << name;
+    EXPECT_TRUE(std::is_sorted(spec.buckets.begin(), spec.buckets.end())) << name;
+  }
+}
+
+// Everything that can appear on the page does.
+std::string FullPage() {
+  FakeEngine engine;
+  MetricsRecorder metrics;
+  metrics.Attach({.engine = &engine, .active_requests = [] { return 3; }, .block_size = 16});
+  metrics.CountCall("Generate", absl::StatusCode::kOk);
+  metrics.CountRejected(absl::StatusCode::kInvalidArgument);
+  metrics.CountCancelled(true);
+  metrics.CountFinish(FinishReason::kStop);
+  metrics.ObserveFirstToken(absl::Milliseconds(3));
+  metrics.ObserveInterToken(absl::Milliseconds(30));
+  metrics.ObserveStep({absl::Milliseconds(2), 5, 6});
+  const absl::Time start = absl::Now();
+  FinishInfo info{.usage = {.prompt_tokens = 1, .completion_tokens = 3}};
+  info.timing = {start, start, start + absl::Seconds(1), start + absl::Seconds(2), 0};
+  metrics.ObserveRequest(info);
+  return metrics.Render();
+}
+
+TEST(RecorderTest, PageHasEveryMetric) {
+  const std::string page = FullPage();
+  for (int i = 0; i < static_cast<int>(Metric::kCount); ++i) {
+    const std::string name(SpecOf(static_cast<Metric>(i)).name);
+    EXPECT_THAT(page, HasSubstr(absl::StrCat("# TYPE ", name, " "))) << name;
+  }
+  EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
+  EXPECT_THAT(page, HasSubstr("tessera_kv_blocks{state=\"free\"} 100\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.005\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.001\"} 0\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_request_time_per_output_token_seconds_sum 0.5\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_step_duration_seconds_count{phase=\"mixed\"} 1\n"));
+}
+
+TEST(RecorderTest, PageIsCleanForPromtool) {
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0) {  // NOLINT(concurrency-mt-unsafe)
+    GTEST_SKIP() << "promtool (Debian package prometheus) is not installed";
+  }
+  const std::string path = absl::StrCat(::testing::TempDir(), "/metrics.txt");
+  std::ofstream(path) << FullPage();
+  const std::string command = absl::StrCat("promtool check metrics < ", path);
+  EXPECT_EQ(std::system(command.c_str()), 0);  // NOLINT(concurrency-mt-unsafe)
+}
+
+TEST(RecorderTest, StatusCodesAreSpelledAsInGrpc) {
+  EXPECT_EQ(StatusCodeName(absl::StatusCode::kOk), "OK");
+  EXPECT_EQ(StatusCodeName(absl::StatusCode::kInvalidArgument), "INVALID_ARGUMENT");
+  EXPECT_EQ(StatusCodeName(static_cast<absl::StatusCode>(99)), "UNKNOWN");
+}
+
+// Sends `text` to the listener and returns what it answers.
+std::string Exchange(int32_t port, const std::string& text) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(send(fd, text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
+    answer.append(buffer, static_cast<size_t>(n));
+  }
+  close(fd);
+  return answer;
+}
+
+std::string Get(int32_t port, const std::string& path) {
+  return Exchange(port, absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\n\r\n"));
+}
+
+TEST(MetricsHttpTest, ServesThreePages) {
+  bool ready = false;
+  const auto http = MetricsHttp::Start(
+      "127.0.0.1", 0,
+      {.metrics = [] { return std::string("numbers 1\n"); },
+       .healthy = [] { return absl::OkStatus(); },
+       .ready = [&] { return ready ? absl::OkStatus() : absl::UnavailableError("loading"); }});
+  ASSERT_TRUE(http.ok()) << http.status();
+  const int32_t port = (*http)->port();
+  EXPECT_THAT(Get(port, "/metrics"), HasSubstr("numbers 1\n"));
+  EXPECT_THAT(Get(port, "/metrics"), HasSubstr("version=0.0.4"));
+  EXPECT_THAT(Get(port, "/healthz"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(Get(port, "/readyz"), StartsWith("HTTP/1.1 503"));
+  EXPECT_THAT(Get(port, "/readyz"), HasSubstr("loading"));
+  ready = true;
+  EXPECT_THAT(Get(port, "/readyz"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(Get(port, "/other"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(Exchange(port, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+              StartsWith("HTTP/1.1 405"));
+
+  const auto second = MetricsHttp::Start("127.0.0.1", port, {});
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics-port"));
+}
+
+}  // namespace
+}  // namespace tessera
