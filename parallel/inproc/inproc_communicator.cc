@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/host_communicator.h"
@@ -24,6 +25,7 @@ namespace {
 constexpr int64_t kStagingBytes = int64_t{32} << 10;
 // Beyond this total every rank adding everything costs more than a second meeting.
 constexpr int64_t kStagedTotal = int64_t{64} << 10;
+
 // Slices of an all-reduce begin at cache lines of any element type.
 constexpr int64_t kSliceElements = 64;
 
@@ -69,6 +71,7 @@ class InprocGroup {
 
   std::vector<Rank> ranks;
   RankBarrier barrier;
+  std::vector<char> sums = std::vector<char>(2 * kStagingBytes);
 };
 
 namespace {
@@ -103,8 +106,11 @@ class InprocCommunicator : public HostCommunicator {
   absl::Status BarrierHost() override;
 
  private:
-  // One meeting; afterwards Peer(r) shows every rank's slot of this operation.
-  absl::Status Meet(const Slot& slot);
+  // One meeting; afterwards Peer(r) shows every rank's slot of this operation. `before_release`
+  // runs on the last rank to arrive, when all slots are there.
+  absl::Status Meet(
+      const Slot& slot, absl::FunctionRef<void()> before_release = [] {});
+  absl::Status ReduceStaged(const Slot& slot, int64_t count, DType dtype);
   // A meeting, `copy` while all ranks hold still, and a second meeting.
   template <typename Copy>
   absl::Status MeetAndCopy(const Slot& slot, Copy copy);
@@ -122,9 +128,9 @@ class InprocCommunicator : public HostCommunicator {
   int parity_ = 0;  // which slot and staging half the current operation uses
 };
 
-absl::Status InprocCommunicator::Meet(const Slot& slot) {
+absl::Status InprocCommunicator::Meet(const Slot& slot, absl::FunctionRef<void()> before_release) {
   group_->ranks[rank()].slots[parity_] = slot;
-  RETURN_IF_ERROR(group_->barrier.Arrive(rank(), slot.operation));
+  RETURN_IF_ERROR(group_->barrier.Arrive(rank(), slot.operation, before_release));
   absl::Status status = CheckPeers();
   if (!status.ok()) group_->barrier.Fail(status);
   return status;
@@ -173,15 +179,32 @@ absl::Status InprocCommunicator::BarrierHost() {
   return status;
 }
 
+absl::Status InprocCommunicator::ReduceStaged(const Slot& slot, int64_t count, DType dtype) {
+  char* data = slot.out;
+  CopyBytes(data, slot.bytes, Staging(rank()));
+  const absl::Span<const char* const> inputs = staged_[parity_];
+  if (group_->barrier.spins()) {
+    // Every rank has a core: adding everything is quicker than waiting for a sum.
+    RETURN_IF_ERROR(Meet(slot));
+    SumRanks({.inputs = inputs, .outputs = {&data, 1}, .count = count, .dtype = dtype});
+  } else {
+    // Cores are short: the sum is made once.
+    char* result = group_->sums.data() + static_cast<int64_t>(parity_) * kStagingBytes;
+    RETURN_IF_ERROR(Meet(slot, [&] {
+      if (CheckPeers().ok())
+        SumRanks({.inputs = inputs, .outputs = {&result, 1}, .count = count, .dtype = dtype});
+    }));
+    CopyBytes(result, slot.bytes, data);
+  }
+  parity_ ^= 1;
+  return absl::OkStatus();
+}
+
 absl::Status InprocCommunicator::ReduceHost(char* data, int64_t count, DType dtype) {
   const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
   const Slot slot{.operation = "AllReduce", .bytes = bytes, .out = data};
-  if (bytes <= kStagingBytes && bytes * size() <= kStagedTotal) {
-    CopyBytes(data, bytes, Staging(rank()));
-    RETURN_IF_ERROR(Meet(slot));
-    SumRanks({.inputs = staged_[parity_], .outputs = {&data, 1}, .count = count, .dtype = dtype});
-    parity_ ^= 1;
-    return absl::OkStatus();
+  if (bytes <= kStagingBytes && (!group_->barrier.spins() || bytes * size() <= kStagedTotal)) {
+    return ReduceStaged(slot, count, dtype);
   }
   return MeetAndCopy(slot, [&] {
     // Each rank sums one slice and writes it to all; nobody else touches that slice.

@@ -1,6 +1,7 @@
 #include "parallel/inproc/rank_barrier.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,8 +16,10 @@
 namespace tessera {
 namespace {
 
-// About 40 us: longer than any collective of small tensors, shorter than a scheduler time slice.
-constexpr int kSpins = 2000;
+// A peer that runs on another core is there within some microseconds. One that is not running may
+// be waiting for this core: offer it, for about 40 us, before going to sleep.
+constexpr int kSpins = 200;
+constexpr int kYields = 80;
 
 void Relax() {
 #if defined(__x86_64__)
@@ -41,13 +44,15 @@ void FutexWakeAll(std::atomic<uint32_t>* word) {
 RankBarrier::RankBarrier(int size, const Options& options)
     : size_(size), options_(options), arrivals_(new Count[size]) {}
 
-absl::Status RankBarrier::Arrive(int rank, std::string_view operation) {
+absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
+                                 absl::FunctionRef<void()> before_release) {
   uint32_t current = word_.load(std::memory_order_acquire);
   if ((current & kFailed) != 0) return status();
   arrivals_[rank].value.fetch_add(1, std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
     return WaitFor(current, rank, operation);
   }
+  before_release();
   arrived_.store(0, std::memory_order_relaxed);
   if (!word_.compare_exchange_strong(current, current + kMeeting)) return status();
   Wake();
@@ -55,9 +60,13 @@ absl::Status RankBarrier::Arrive(int rank, std::string_view operation) {
 }
 
 bool RankBarrier::SpinWhile(uint32_t current) const {
-  for (int i = 0; options_.spin && i < kSpins; ++i) {
+  for (int i = 0; options_.spin && i < kSpins + kYields; ++i) {
     if (word_.load(std::memory_order_acquire) != current) return true;
-    Relax();
+    if (i < kSpins) {
+      Relax();
+    } else {
+      sched_yield();
+    }
   }
   return word_.load(std::memory_order_acquire) != current;
 }

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
@@ -26,7 +27,11 @@ class RankBarrier {
   // Returns when all ranks have arrived; what a rank wrote before is visible to all. Fails with the
   // sticky status; a rank that waits longer than the timeout fails the group with
   // DEADLINE_EXCEEDED, naming `operation` and the ranks that are missing.
-  absl::Status Arrive(int rank, std::string_view operation);
+  // `before_release` runs on the rank that arrives last, while the others wait.
+  absl::Status Arrive(
+      int rank, std::string_view operation, absl::FunctionRef<void()> before_release = [] {});
+
+  bool spins() const { return options_.spin; }
 
   // Fails this and all later meetings. The first reason wins. Any thread.
   void Fail(const absl::Status& reason);
