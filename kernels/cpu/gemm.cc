@@ -11,7 +11,7 @@ namespace {
 // large enough that copying the rows costs little.
 constexpr int64_t kPanelsFewRows = 4;
 constexpr int64_t kPanelsManyRows = 12;
-constexpr int64_t kManyRows = 16;
+constexpr int64_t kManyRows = 25;
 
 // Rough single-thread speed, to decide whether forking pays.
 constexpr double kWeightsPerNanosecond = 8;

@@ -7,12 +7,15 @@ namespace tessera::cpu::TESSERA_CPU_ISA {
 namespace {
 
 constexpr float kInfinity = __builtin_inff();
+constexpr int64_t kAhead = 32;  // positions between fetching a row and using it
+// Rows of a panel of values: one more than are used, which keeps panels off the same cache sets.
+constexpr int64_t kValueRows = kChunk + 1;
 
 // The scratch of one tile.
 struct Workspace {
   float* scores;  // [kQueryRows][kChunk], then probabilities
   float* keys;    // panels of 16 positions: [kChunk / 16][PanelSize(head_dim)]
-  float* values;  // panels of 16 columns: [head_dim / 16][kChunk][16]
+  float* values;  // panels of 16 columns: [head_dim / 16][kValueRows][16]
   float* zeros;   // one row
   float* copies;  // 16 rows padded to whole blocks of 16 words
 };
@@ -23,35 +26,59 @@ Workspace Divide(const AttentionSpan& span) {
   work.scores = span.scratch;
   work.keys = work.scores + kQueryRows * kChunk;
   work.values = work.keys + kChunk * width;
-  work.copies = work.values + kChunk * width;
+  work.copies = work.values + kValueRows * width;
   work.zeros = work.copies + kPanel * width;
   return work;
 }
 
 inline int64_t ElementSize(const AttentionSpan& span) { return span.bf16 ? 2 : 4; }
 
-// The row of one position, or zeros when it is not to be read.
-inline const char* Row(const AttentionSpan& span, const void* cache, int64_t block_stride,
-                       int64_t position, const float* zeros) {
-  if (position < span.begin || position >= span.end) return reinterpret_cast<const char*>(zeros);
-  const int64_t block = span.block_table[position / span.block_size];
-  const int64_t element = block * block_stride + position % span.block_size * span.head_dim;
-  return static_cast<const char*>(cache) + element * ElementSize(span);
+// Where the rows of a chunk lie, and of some positions beyond it, which are fetched early.
+// Positions that are not to be read point to zeros.
+struct ChunkRows {
+  const char* k[kChunk + kAhead];
+  const char* v[kChunk + kAhead];
+};
+
+void FindRows(const AttentionSpan& span, const float* zeros, int64_t chunk, ChunkRows& rows) {
+  int64_t block = chunk / span.block_size;
+  int64_t offset = chunk % span.block_size;
+  const int64_t element = ElementSize(span);
+  for (int64_t i = 0; i < kChunk + kAhead; ++i) {
+    if (chunk + i >= span.begin && chunk + i < span.end) {
+      const int64_t number = span.block_table[block];
+      const int64_t row = offset * span.head_dim;
+      rows.k[i] = static_cast<const char*>(span.k) + (number * span.k_block_stride + row) * element;
+      rows.v[i] = static_cast<const char*>(span.v) + (number * span.v_block_stride + row) * element;
+    } else {
+      rows.k[i] = reinterpret_cast<const char*>(zeros);
+      rows.v[i] = rows.k[i];
+    }
+    if (++offset == span.block_size) {
+      offset = 0;
+      ++block;
+    }
+  }
+}
+
+inline void Fetch(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
 }
 
 // One panel of keys: 16 positions side by side, in the layout of a weight panel.
-void PackKeys(const AttentionSpan& span, const Workspace& work, int64_t position, float* panel) {
+void PackKeys(const AttentionSpan& span, const Workspace& work, const char* const* keys,
+              float* panel) {
   const int64_t bytes = span.head_dim * ElementSize(span);
   const int64_t stride = (bytes + 63) / 64 * 64;
   const void* rows[kPanel];
   for (int64_t i = 0; i < kPanel; ++i) {
-    const char* row = Row(span, span.k, span.k_block_stride, position + i, work.zeros);
+    Fetch(keys[i + kAhead], bytes);
+    rows[i] = keys[i];
     if (bytes % 64 != 0) {
       char* copy = reinterpret_cast<char*>(work.copies) + i * stride;
-      __builtin_memcpy(copy, row, bytes);
-      row = copy;
+      __builtin_memcpy(copy, keys[i], bytes);
+      rows[i] = copy;
     }
-    rows[i] = row;
   }
   for (int64_t begin = 0; begin < bytes; begin += 64) {
     Transpose(rows, panel + begin / 4 * kPanel);
@@ -59,23 +86,26 @@ void PackKeys(const AttentionSpan& span, const Workspace& work, int64_t position
   }
 }
 
-void PackValues(const AttentionSpan& span, const Workspace& work, int64_t chunk, int64_t count) {
+void PackValues(const AttentionSpan& span, const Workspace& work, const char* const* rows,
+                int64_t count) {
+  const int64_t bytes = span.head_dim * ElementSize(span);
   for (int64_t j = 0; j < count; ++j) {
-    const char* row = Row(span, span.v, span.v_block_stride, chunk + j, work.zeros);
+    Fetch(rows[j + kAhead], bytes);
     float* out = work.values + j * kPanel;
     int64_t i = 0;
     if (span.bf16) {
-      const auto* bits = reinterpret_cast<const uint16_t*>(row);
-      for (; i + kPanel <= span.head_dim; i += kPanel) Store(out + i * kChunk, LoadBf16(bits + i));
+      const auto* bits = reinterpret_cast<const uint16_t*>(rows[j]);
+      for (; i + kPanel <= span.head_dim; i += kPanel)
+        Store(out + i * kValueRows, LoadBf16(bits + i));
       if (i < span.head_dim) {
         uint16_t rest[kPanel] = {};
         __builtin_memcpy(rest, bits + i, (span.head_dim - i) * 2);
-        Store(out + i * kChunk, LoadBf16(rest));
+        Store(out + i * kValueRows, LoadBf16(rest));
       }
     } else {
-      const auto* x = reinterpret_cast<const float*>(row);
+      const auto* x = reinterpret_cast<const float*>(rows[j]);
       for (; i < span.head_dim; i += kPanel) {
-        Store(out + i * kChunk, LoadSome(x + i, span.head_dim - i));
+        Store(out + i * kValueRows, LoadSome(x + i, span.head_dim - i));
       }
     }
   }
@@ -120,9 +150,11 @@ void SoftmaxRow(const AttentionSpan& span, int64_t r, int64_t chunk, int64_t cou
 void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk) {
   const int64_t count = Least(kChunk, span.end - chunk);
   const int64_t key_panel = PanelSize(span.head_dim, span.bf16) * ElementSize(span) / 4;
+  ChunkRows rows;
+  FindRows(span, work.zeros, chunk, rows);
   // A panel is written in whole blocks of 16 words, so the next one overwrites the padding.
   for (int64_t i = 0; i < count; i += kPanel) {
-    PackKeys(span, work, chunk + i, work.keys + i / kPanel * key_panel);
+    PackKeys(span, work, rows.k + i, work.keys + i / kPanel * key_panel);
   }
   MultiplyDirect({.x = span.q,
                   .rows = span.rows,
@@ -140,11 +172,11 @@ void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk
     SoftmaxRow(span, r, chunk, count, work.scores + r * kChunk);
     probabilities[r] = work.scores + r * kChunk;
   }
-  PackValues(span, work, chunk, count);
+  PackValues(span, work, rows.v, count);
   const int64_t width = RoundUpToPanel(span.head_dim);
   MultiplyDirect({.x = probabilities,
                   .rows = span.rows,
-                  .k = kChunk,
+                  .k = kValueRows,
                   .panels = work.values,
                   .bf16 = false,
                   .columns = width,

@@ -81,7 +81,7 @@ struct AttentionSpan {
 static constexpr int64_t AttentionScratch(int64_t head_dim) {
   const int64_t width = (head_dim + 31) / 32 * 32;
   // Scores, packed keys and values, copies of 16 key rows and one row of zeros.
-  return kQueryRows * kChunk + 2 * kChunk * width + kPanel * width + width;
+  return kQueryRows * kChunk + (2 * kChunk + 1) * width + kPanel * width + width;
 }
 
 struct Kernels {

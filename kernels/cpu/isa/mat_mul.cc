@@ -6,14 +6,18 @@
 namespace tessera::cpu::TESSERA_CPU_ISA {
 namespace {
 
+// Up to this many rows a panel is converted again for each register tile, which then leaves some
+// registers to the conversion.
+constexpr int64_t kDirectRows = 24;
+constexpr int64_t kDirectTileRows = kTileRows * 2 / 3;
+
 // How far ahead of its use a weight is fetched, in bytes of one panel.
 constexpr int64_t kPrefetchBytes = 1024;
 
-// Where a register tile goes.
+// Where a register tile goes; all its columns exist.
 struct Target {
   float* out;
   int64_t stride;
-  int64_t columns;    // valid from the first panel on
   const float* bias;  // added at the end, or null
   bool accumulate;    // start from what out holds
 };
@@ -24,36 +28,42 @@ inline void Begin(const Target& target, F32x16 (&sums)[kRows][kPanels]) {
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      sums[r][p] = target.accumulate ? LoadSome(target.out + r * target.stride + p * kPanel,
-                                                target.columns - p * kPanel)
-                                     : Set1(0.0F);
+      sums[r][p] =
+          target.accumulate ? Load(target.out + r * target.stride + p * kPanel) : Set1(0.0F);
     }
   }
 }
 
 template <int kRows, int kPanels>
 inline void End(const Target& target, F32x16 (&sums)[kRows][kPanels]) {
+  if (target.bias != nullptr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) {
+        sums[r][p] = Add(sums[r][p], Load(target.bias + p * kPanel));
+      }
+    }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const int64_t columns = target.columns - p * kPanel;
-      F32x16 sum = sums[r][p];
-      if (target.bias != nullptr) sum = Add(sum, LoadSome(target.bias + p * kPanel, columns));
-      StoreSome(target.out + r * target.stride + p * kPanel, sum, columns);
+      Store(target.out + r * target.stride + p * kPanel, sums[r][p]);
     }
   }
 }
 
+// sums[:][panel] += x[:][k] * w.
 template <int kRows, int kPanels>
-inline void Step(const float* const (&x)[kRows], int64_t k, const F32x16 (&w)[kPanels],
+inline void Step(const float* const (&x)[kRows], int64_t k, int panel, F32x16 w,
                  F32x16 (&sums)[kRows][kPanels]) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-    const F32x16 value = Set1(x[r][k]);
-#pragma GCC unroll 8
-    for (int p = 0; p < kPanels; ++p) sums[r][p] = Fma(value, w[p], sums[r][p]);
-  }
+  for (int r = 0; r < kRows; ++r) sums[r][panel] = Fma(Set1(x[r][k]), w, sums[r][panel]);
+}
+
+inline void Prefetch(const void* line) {
+  __builtin_prefetch(static_cast<const char*>(line) + kPrefetchBytes);
 }
 
 // One register tile over float panels that lie `panel_size` elements apart.
@@ -61,18 +71,17 @@ template <int kRows, int kPanels>
 void Tile(const float* const* rows, const float* panels, int64_t panel_size, int64_t depth,
           const Target& target) {
   const float* x[kRows];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) x[r] = rows[r];
   F32x16 sums[kRows][kPanels];
   Begin(target, sums);
   for (int64_t k = 0; k < depth; ++k) {
-    F32x16 w[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       const float* line = panels + p * panel_size + k * kPanel;
-      __builtin_prefetch(reinterpret_cast<const char*>(line) + kPrefetchBytes);
-      w[p] = Load(line);
+      Prefetch(line);
+      Step(x, k, p, Load(line), sums);
     }
-    Step(x, k, w, sums);
   }
   End(target, sums);
 }
@@ -82,51 +91,71 @@ template <int kRows, int kPanels>
 void Tile(const float* const* rows, const uint16_t* panels, int64_t panel_size, int64_t depth,
           const Target& target) {
   const float* x[kRows];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) x[r] = rows[r];
   F32x16 sums[kRows][kPanels];
   Begin(target, sums);
   int64_t k = 0;
   for (; k + 1 < depth; k += 2) {
-    F32x16 first[kPanels];
-    F32x16 second[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       const uint16_t* line = panels + p * panel_size + k * kPanel;
-      __builtin_prefetch(reinterpret_cast<const char*>(line) + kPrefetchBytes);
+      Prefetch(line);
       const Bf16Pairs pairs = LoadPairs(line);
-      first[p] = First(pairs);
-      second[p] = Second(pairs);
+      Step(x, k, p, First(pairs), sums);
+      Step(x, k + 1, p, Second(pairs), sums);
     }
-    Step(x, k, first, sums);
-    Step(x, k + 1, second, sums);
   }
   if (k < depth) {
-    F32x16 first[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      first[p] = First(LoadPairs(panels + p * panel_size + k * kPanel));
+      Step(x, k, p, First(LoadPairs(panels + p * panel_size + k * kPanel)), sums);
     }
-    Step(x, k, first, sums);
   }
   End(target, sums);
 }
 
-// All columns of `rows` <= kTileRows rows; kPanels at a time, then one at a time.
+// A full-width stand-in for the last columns of an output whose width is no multiple of a panel.
+struct LastPanel {
+  float out[kTileRows * kPanel];
+  float bias[kPanel];
+
+  Target Begin(const Target& target, int64_t rows, int64_t columns) {
+    for (int64_t r = 0; r < rows && target.accumulate; ++r) {
+      Store(out + r * kPanel, LoadSome(target.out + r * target.stride, columns));
+    }
+    if (target.bias != nullptr) Store(bias, LoadSome(target.bias, columns));
+    return {.out = out,
+            .stride = kPanel,
+            .bias = target.bias == nullptr ? nullptr : bias,
+            .accumulate = target.accumulate};
+  }
+  void End(const Target& target, int64_t rows, int64_t columns) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      StoreSome(target.out + r * target.stride, Load(out + r * kPanel), columns);
+    }
+  }
+};
+
+// `columns` columns of kRows rows: kPanels panels at a time, then one at a time.
 template <int kRows, int kPanels, typename Element>
 void Sweep(const float* const* rows, const Element* panels, int64_t panel_size, int64_t depth,
-           Target target) {
-  while (target.columns > 0) {
-    const bool wide = target.columns > (kPanels - 1) * kPanel;
-    const int64_t step = wide ? kPanels : 1;
-    if (wide) {
+           int64_t columns, Target target) {
+  while (columns > 0) {
+    const int64_t step = columns >= kPanels * kPanel ? kPanels : 1;
+    if (step == kPanels && columns >= kPanel) {
       Tile<kRows, kPanels>(rows, panels, panel_size, depth, target);
-    } else {
+    } else if (columns >= kPanel) {
       Tile<kRows, 1>(rows, panels, panel_size, depth, target);
+    } else {
+      LastPanel last;
+      Tile<kRows, 1>(rows, panels, panel_size, depth, last.Begin(target, kRows, columns));
+      last.End(target, kRows, columns);
     }
     panels += step * panel_size;
     target.out += step * kPanel;
-    target.columns -= step * kPanel;
     if (target.bias != nullptr) target.bias += step * kPanel;
+    columns -= step * kPanel;
   }
 }
 
@@ -138,13 +167,13 @@ constexpr int PanelsOf(int rows) {
 
 template <typename Element>
 void SweepRows(int64_t count, const float* const* rows, const Element* panels, int64_t panel_size,
-               int64_t depth, const Target& target) {
+               int64_t depth, int64_t columns, const Target& target) {
   switch (count) {
-#define TESSERA_ROWS(n)                                               \
-  case n:                                                             \
-    if constexpr ((n) <= kTileRows) {                                 \
-      Sweep<n, PanelsOf(n)>(rows, panels, panel_size, depth, target); \
-    }                                                                 \
+#define TESSERA_ROWS(n)                                                        \
+  case n:                                                                      \
+    if constexpr ((n) <= kTileRows) {                                          \
+      Sweep<n, PanelsOf(n)>(rows, panels, panel_size, depth, columns, target); \
+    }                                                                          \
     break;
     TESSERA_ROWS(1)
     TESSERA_ROWS(2)
@@ -164,17 +193,49 @@ void SweepRows(int64_t count, const float* const* rows, const Element* panels, i
   }
 }
 
-// Rows [begin, end) in register tiles of nearly equal height.
+// Memory that is fetched while something else is computed, a share per register tile.
+struct Ahead {
+  const char* begin = nullptr;
+  int64_t bytes = 0;
+
+  void Fetch(int64_t tiles_left) {
+    const int64_t share = (bytes / tiles_left + 63) / 64 * 64;
+    for (int64_t i = 0; i < share && i < bytes; i += 64) __builtin_prefetch(begin + i, 0, 2);
+    begin += share;
+    bytes -= share;
+  }
+};
+
+// All rows in register tiles of nearly equal height.
 template <typename Element>
 void SweepTiles(int64_t count, const float* const* rows, const Element* panels, int64_t panel_size,
-                int64_t depth, const Target& target) {
-  int64_t tiles = (count + kTileRows - 1) / kTileRows;
+                int64_t depth, int64_t columns, const Target& target, Ahead ahead) {
+  constexpr int64_t kMostRows = sizeof(Element) == 2 ? kDirectTileRows : kTileRows;
+  int64_t tiles = (count + kMostRows - 1) / kMostRows;
   for (int64_t begin = 0; begin < count; --tiles) {
+    if (ahead.bytes > 0) ahead.Fetch(tiles);
     const int64_t height = (count - begin + tiles - 1) / tiles;
     Target tile = target;
     tile.out += begin * target.stride;
-    SweepRows(height, rows + begin, panels, panel_size, depth, tile);
+    SweepRows(height, rows + begin, panels, panel_size, depth, columns, tile);
     begin += height;
+  }
+}
+
+template <typename Element>
+void SweepDirect(const MatMul& job, int64_t depth, bool accumulate) {
+  const int64_t panel_size = PanelSize(job.k, job.bf16);
+  // With several tiles of rows, a panel is used by all of them while it is in the cache.
+  const int64_t step = job.rows > kDirectTileRows ? kPanel : job.columns;
+  for (int64_t column = 0; column < job.columns; column += step) {
+    SweepTiles(job.rows, job.x,
+               static_cast<const Element*>(job.panels) + column / kPanel * panel_size, panel_size,
+               depth, Least(step, job.columns - column),
+               {.out = job.out + column,
+                .stride = job.out_stride,
+                .bias = job.bias == nullptr ? nullptr : job.bias + column,
+                .accumulate = accumulate},
+               {});
   }
 }
 
@@ -190,33 +251,36 @@ void Widen(const uint16_t* pairs, int64_t depth, float* out) {
 }
 
 void CopyRow(const float* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; i += kPanel)
-    StoreSome(to + i, LoadSome(from + i, count - i), count - i);
+  for (int64_t i = 0; i < count; i += kPanel) Store(to + i, LoadSome(from + i, count - i));
 }
 
 // The columns of a job over k in [begin, begin + depth), for rows copied side by side.
 void MultiplyBlock(const MatMul& job, const float* const* x, int64_t begin, int64_t depth,
                    float* widened) {
   const int64_t panel_size = PanelSize(job.k, job.bf16);
+  const int64_t element = job.bf16 ? 2 : 4;
   constexpr int64_t kStep = kTilePanels * kPanel;
+  const bool adds_bias = job.bias != nullptr && begin + depth == job.k;
+  const char* panels = static_cast<const char*>(job.panels) + begin * kPanel * element;
   for (int64_t column = 0; column < job.columns; column += kStep) {
-    const Target target{
-        .out = job.out + column,
-        .stride = job.out_stride,
-        .columns = Least(kStep, job.columns - column),
-        .bias = begin + depth < job.k || job.bias == nullptr ? nullptr : job.bias + column,
-        .accumulate = begin > 0};
-    const int64_t offset = column / kPanel * panel_size + begin * kPanel;
-    if (!job.bf16) {
-      SweepTiles(job.rows, x, static_cast<const float*>(job.panels) + offset, panel_size, depth,
-                 target);
-      continue;
+    const int64_t columns = Least(kStep, job.columns - column);
+    const Target target{.out = job.out + column,
+                        .stride = job.out_stride,
+                        .bias = adds_bias ? job.bias + column : nullptr,
+                        .accumulate = begin > 0};
+    const char* next = panels + kTilePanels * panel_size * element;
+    const Ahead ahead{next, column + kStep < job.columns ? depth * kPanel * element : 0};
+    if (job.bf16) {
+      for (int64_t p = 0; p * kPanel < columns; ++p) {
+        Widen(reinterpret_cast<const uint16_t*>(panels) + p * panel_size, depth,
+              widened + p * kDepthBlock * kPanel);
+      }
+      SweepTiles(job.rows, x, widened, kDepthBlock * kPanel, depth, columns, target, ahead);
+    } else {
+      SweepTiles(job.rows, x, reinterpret_cast<const float*>(panels), panel_size, depth, columns,
+                 target, ahead);
     }
-    const auto* pairs = static_cast<const uint16_t*>(job.panels) + offset;
-    for (int64_t p = 0; p * kPanel < target.columns; ++p) {
-      Widen(pairs + p * panel_size, depth, widened + p * kDepthBlock * kPanel);
-    }
-    SweepTiles(job.rows, x, widened, kDepthBlock * kPanel, depth, target);
+    panels = next;
   }
 }
 
@@ -237,22 +301,15 @@ void MultiplyBlocked(const MatMul& job) {
 }  // namespace
 
 void MultiplyDirect(const MatMul& job, int64_t depth, bool accumulate) {
-  const int64_t panel_size = PanelSize(job.k, job.bf16);
-  const Target target{.out = job.out,
-                      .stride = job.out_stride,
-                      .columns = job.columns,
-                      .bias = job.bias,
-                      .accumulate = accumulate};
   if (job.bf16) {
-    SweepTiles(job.rows, job.x, static_cast<const uint16_t*>(job.panels), panel_size, depth,
-               target);
+    SweepDirect<uint16_t>(job, depth, accumulate);
   } else {
-    SweepTiles(job.rows, job.x, static_cast<const float*>(job.panels), panel_size, depth, target);
+    SweepDirect<float>(job, depth, accumulate);
   }
 }
 
 void MultiplyMatrix(const MatMul& job) {
-  if (job.rows <= kTileRows) {
+  if (job.rows <= kDirectRows) {
     MultiplyDirect(job, job.k, /*accumulate=*/false);
   } else {
     MultiplyBlocked(job);
