@@ -7,17 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "engine/executor/executor.h"
+#include "engine/executor/rank_group.h"
 #include "engine/model/model_config.h"
 #include "engine/options.h"
 
 namespace tessera {
-
-// What a rank needs to know beyond the model.
-struct ExecutorLimits {
-  int32_t block_size = 16;
-  int32_t max_num_batched_tokens = 2048;
-  int32_t max_model_len = 0;  // 0: the model's context limit
-};
 
 // Slowest rank's progress, 0…1; called from any loading thread.
 using LoadObserver = std::function<void(double)>;

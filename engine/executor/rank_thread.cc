@@ -1,52 +1,59 @@
 #include "engine/executor/rank_thread.h"
 
+#include <deque>
 #include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace tessera {
 
-RankThread::RankThread() : thread_([this] { Loop(); }) {}
+struct RankThread::State {
+  absl::Mutex mutex;
+  std::deque<std::function<void()>> work ABSL_GUARDED_BY(mutex);
+  bool stop ABSL_GUARDED_BY(mutex) = false;
+  bool finished ABSL_GUARDED_BY(mutex) = false;
+};
 
-RankThread::~RankThread() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stop_ = true;
-  }
-  thread_.join();
-}
+RankThread::RankThread()
+    : state_(std::make_shared<State>()), thread_([state = state_] { Loop(*state); }) {}
+
+RankThread::~RankThread() { Stop(absl::InfiniteFuture()); }
 
 void RankThread::Post(std::function<void()> work) {
-  absl::MutexLock lock(&mutex_);
-  work_.push_back(std::move(work));
+  absl::MutexLock lock(&state_->mutex);
+  state_->work.push_back(std::move(work));
 }
 
-void RankThread::Submit(Worker* worker, std::shared_ptr<const StepPlan> plan) {
-  Post([this, worker, plan = std::move(plan)] {
-    absl::StatusOr<BatchResult> result = worker->Step(*plan);
-    absl::MutexLock lock(&mutex_);
-    results_.push_back(std::move(result));
-  });
+bool RankThread::Stop(absl::Time deadline) {
+  if (!thread_.joinable()) return true;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    state_->stop = true;
+    if (!state_->mutex.AwaitWithDeadline(absl::Condition(&state_->finished), deadline)) {
+      thread_.detach();
+      return false;
+    }
+  }
+  thread_.join();
+  return true;
 }
 
-absl::StatusOr<BatchResult> RankThread::Wait() {
-  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !results_.empty(); };
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&ready));
-  absl::StatusOr<BatchResult> result = std::move(results_.front());
-  results_.pop_front();
-  return result;
-}
-
-void RankThread::Loop() {
-  const auto ready = [this]()
-                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !work_.empty(); };
+void RankThread::Loop(State& state) {
+  const auto ready = [&state]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state.mutex) {
+    return state.stop || !state.work.empty();
+  };
   while (true) {
     std::function<void()> work;
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&ready));
-      if (work_.empty()) return;
-      work = std::move(work_.front());
-      work_.pop_front();
+      absl::MutexLock lock(&state.mutex);
+      state.mutex.Await(absl::Condition(&ready));
+      if (state.work.empty()) {
+        state.finished = true;
+        return;
+      }
+      work = std::move(state.work.front());
+      state.work.pop_front();
     }
     work();
   }

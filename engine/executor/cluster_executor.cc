@@ -1,0 +1,220 @@
+#include "engine/executor/cluster_executor.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/executor/abort_relay.h"
+#include "engine/executor/group_messages.h"
+#include "engine/executor/model_fingerprint.h"
+#include "engine/executor/remote_ranks.h"
+#include "engine/executor/step_plan_codec.h"
+#include "kernels/core/status_macros.h"
+#include "parallel/cluster/cluster_key.h"
+#include "parallel/cluster/host_group.h"
+#include "parallel/cluster/node_address.h"
+
+namespace tessera {
+namespace {
+
+constexpr absl::Duration kLoadTimeout = absl::Hours(2);
+// A rank's error is often the echo of a lost node, which the control plane names a moment later.
+constexpr absl::Duration kEchoTime = absl::Milliseconds(300);
+
+class ClusterExecutor final : public Executor {
+ public:
+  ClusterExecutor(GroupSettings settings, const ModelConfig& config)
+      : settings_(std::move(settings)),
+        limits_{.num_groups = settings_.layout.data_parallel,
+                .vocab_size = config.vocab_size,
+                .block_size = settings_.limits.block_size,
+                .num_blocks = 0,
+                .max_tokens = settings_.limits.max_num_batched_tokens,
+                .max_positions = settings_.limits.max_model_len} {}
+  ~ClusterExecutor() override {
+    ClusterExecutor::Shutdown(absl::Now() + absl::Seconds(10)).IgnoreError();
+    relay_.Attach(nullptr);
+  }
+
+  absl::Status Assemble(const ModelOptions& options, const HeadOptions& head,
+                        const ModelConfig& config);
+  absl::Status Load(const LoadObserver& observer);
+
+  MemoryReport memory() const override { return memory_; }
+  int32_t num_groups() const override { return settings_.layout.data_parallel; }
+  absl::Status AllocateKv(int32_t num_blocks) override;
+  void Submit(StepPlan plan) override;
+  absl::StatusOr<StepResult> Wait() override;
+  void Abort(absl::Status reason) override {
+    group_->Abort(reason);
+    relay_.Abort(reason);
+  }
+  absl::Status Shutdown(absl::Time deadline) override;
+
+ private:
+  // Ends the group; the control plane's reason is the better one.
+  absl::Status Fail(const absl::Status& reason);
+  absl::StatusOr<StepResult> Merge(NodeStepResult own, const std::vector<std::string>& others);
+  absl::Status Place(NodeStepResult part, StepResult* whole, std::vector<bool>* present) const;
+
+  const GroupSettings settings_;
+  const PlanLimits limits_;
+  AbortRelay relay_;
+  std::unique_ptr<HostGroup> group_;  // outlives the ranks, which meet through its store
+  std::unique_ptr<RankGroup> ranks_;
+  MemoryReport memory_;
+  std::deque<uint64_t> commands_;  // of the steps under way
+};
+
+absl::Status ClusterExecutor::Fail(const absl::Status& reason) {
+  const absl::Time until = absl::Now() + kEchoTime;
+  while (relay_.reason().ok() && absl::IsUnavailable(reason) && absl::Now() < until) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  Abort(reason);
+  return relay_.reason();
+}
+
+absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOptions& head,
+                                       const ModelConfig& config) {
+  ASSIGN_OR_RETURN(std::string key, ReadClusterKey(head.access.key_file));
+  ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(options.model_dir));
+  const LayoutRequest& layout = settings_.layout;
+  ASSIGN_OR_RETURN(
+      group_, HostGroup::Listen(
+                  {.address = head.address,
+                   .key = std::move(key),
+                   .tls = head.access.tls,
+                   .size = {.num_nodes = layout.nodes,
+                            .world_size = layout.tensor_parallel * layout.data_parallel},
+                   .model = {.software_version = head.access.software_version,
+                             .config_hash = std::move(model.config_hash),
+                             .model_hash = std::move(model.model_hash)},
+                   .engine_options = EncodeGroupSettings(settings_),
+                   .stream = {.heartbeat_interval = head.access.heartbeat_interval,
+                              .heartbeat_timeout = settings_.limits.step_timeout},
+                   .log = head.access.log,
+                   .on_failure = [this](const absl::Status& reason) { relay_.Abort(reason); }}));
+  if (head.access.log) {
+    head.access.log(
+        absl::StrCat("waiting for ", layout.nodes - 1, " nodes at ", group_->address()));
+  }
+  RETURN_IF_ERROR(group_->WaitForNodes(absl::Now() + head.access.join_timeout));
+  ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(group_->address()));
+  ranks_ = std::make_unique<RankGroup>(
+      RankGroupOptions{
+          .settings = settings_,
+          .model_dir = options.model_dir,
+          .num_threads = options.num_threads,
+          .node = 0,
+          .connect_remote = ConnectOverNetwork({.store = &group_->store(),
+                                                .host = address.host,
+                                                .timeout = settings_.limits.step_timeout})},
+      config);
+  relay_.Attach(ranks_.get());
+  return absl::OkStatus();
+}
+
+absl::Status ClusterExecutor::Load(const LoadObserver& observer) {
+  const uint64_t command = group_->Broadcast({.kind = NodeCommand::Kind::kLoad});
+  LoadProgress progress;
+  if (observer) {
+    progress = [this, observer](double share) {
+      observer(std::min(share, group_->load_progress()));
+    };
+  }
+  if (absl::Status status = ranks_->Load(progress); !status.ok()) return Fail(status);
+  const auto reports = group_->Gather(command, absl::Now() + kLoadTimeout);
+  if (!reports.ok()) return Fail(reports.status());
+  memory_ = ranks_->memory();
+  for (const std::string& report : *reports) {
+    ASSIGN_OR_RETURN(const MemoryReport memory, DecodeMemoryReport(report));
+    memory_ = LargestRank(memory_, memory);
+  }
+  if (observer) observer(1.0);
+  return absl::OkStatus();
+}
+
+absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
+  const uint64_t command = group_->Broadcast(
+      {.kind = NodeCommand::Kind::kAllocateKv, .num_blocks = num_blocks, .step_plan = {}});
+  if (absl::Status status = ranks_->AllocateKv(num_blocks); !status.ok()) return Fail(status);
+  const auto replies = group_->Gather(command, absl::Now() + kLoadTimeout);
+  return replies.ok() ? absl::OkStatus() : Fail(replies.status());
+}
+
+void ClusterExecutor::Submit(StepPlan plan) {
+  commands_.push_back(group_->Broadcast(
+      {.kind = NodeCommand::Kind::kStep, .num_blocks = 0, .step_plan = EncodeStepPlan(plan)}));
+  ranks_->Submit(std::make_shared<const StepPlan>(std::move(plan)));
+}
+
+absl::StatusOr<StepResult> ClusterExecutor::Wait() {
+  if (commands_.empty()) return absl::FailedPreconditionError("no step is under way");
+  const uint64_t command = commands_.front();
+  commands_.pop_front();
+  const absl::Time deadline = absl::Now() + settings_.limits.step_timeout;
+  absl::StatusOr<NodeStepResult> own = ranks_->Wait();
+  if (!own.ok()) return Fail(own.status());
+  const auto others = group_->Gather(command, deadline);
+  if (!others.ok()) return Fail(others.status());
+  absl::StatusOr<StepResult> whole = Merge(*std::move(own), *others);
+  if (!whole.ok()) return Fail(whole.status());
+  return whole;
+}
+
+absl::StatusOr<StepResult> ClusterExecutor::Merge(NodeStepResult own,
+                                                  const std::vector<std::string>& others) {
+  StepResult whole{.step_id = own.step_id, .groups = {}};
+  whole.groups.resize(limits_.num_groups);
+  std::vector<bool> present(limits_.num_groups, false);
+  RETURN_IF_ERROR(Place(std::move(own), &whole, &present));
+  for (const std::string& bytes : others) {
+    ASSIGN_OR_RETURN(NodeStepResult part, DecodeNodeStepResult(bytes, limits_));
+    RETURN_IF_ERROR(Place(std::move(part), &whole, &present));
+  }
+  if (std::find(present.begin(), present.end(), false) == present.end()) return whole;
+  return absl::InternalError(
+      absl::StrCat("step ", whole.step_id, ": no node brought the result of every group"));
+}
+
+absl::Status ClusterExecutor::Place(NodeStepResult part, StepResult* whole,
+                                    std::vector<bool>* present) const {
+  if (part.step_id != whole->step_id) {
+    return absl::InternalError(
+        absl::StrCat("a node answered step ", part.step_id, " instead of ", whole->step_id));
+  }
+  for (size_t i = 0; i < part.group_ids.size(); ++i) {
+    const int32_t id = part.group_ids[i];
+    if ((*present)[id]) {
+      return absl::InternalError(absl::StrCat("two nodes brought the result of group ", id));
+    }
+    (*present)[id] = true;
+    whole->groups[id] = std::move(part.groups[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ClusterExecutor::Shutdown(absl::Time deadline) {
+  if (group_ != nullptr) group_->Shutdown(std::min(deadline, absl::Now() + absl::Seconds(2)));
+  return ranks_ == nullptr ? absl::OkStatus() : ranks_->Shutdown(deadline);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Executor>> CreateClusterExecutor(const ModelOptions& options,
+                                                                const ExecutorLimits& limits,
+                                                                const ModelConfig& config,
+                                                                const HeadOptions& head,
+                                                                const LoadObserver& observer) {
+  ASSIGN_OR_RETURN(GroupSettings settings, MakeGroupSettings(options, limits, head.nodes, config));
+  auto executor = std::make_unique<ClusterExecutor>(std::move(settings), config);
+  RETURN_IF_ERROR(executor->Assemble(options, head, config));
+  RETURN_IF_ERROR(executor->Load(observer));
+  return executor;
+}
+
+}  // namespace tessera

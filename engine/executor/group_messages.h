@@ -1,0 +1,27 @@
+// What head and nodes tell each other beyond step plans: how to run the model, and what it took.
+// Text, one "name value" per line, in a fixed order.
+#ifndef TESSERA_ENGINE_EXECUTOR_GROUP_MESSAGES_H_
+#define TESSERA_ENGINE_EXECUTOR_GROUP_MESSAGES_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/executor/executor.h"
+#include "engine/executor/rank_group.h"
+#include "engine/model/model_config.h"
+
+namespace tessera {
+
+std::string EncodeGroupSettings(const GroupSettings& settings);
+// Decoded settings fit the model.
+absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
+                                                  const ModelConfig& config);
+
+std::string EncodeMemoryReport(const MemoryReport& report);
+absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text);
+// The larger of each number.
+MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_GROUP_MESSAGES_H_

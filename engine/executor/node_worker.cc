@@ -1,0 +1,163 @@
+#include "engine/executor/node_worker.h"
+
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/executor/abort_relay.h"
+#include "engine/executor/group_messages.h"
+#include "engine/executor/model_fingerprint.h"
+#include "engine/executor/rank_group.h"
+#include "engine/executor/remote_ranks.h"
+#include "engine/executor/step_plan_codec.h"
+#include "engine/model/model_config.h"
+#include "kernels/core/status_macros.h"
+#include "parallel/cluster/cluster_key.h"
+#include "parallel/cluster/node_address.h"
+#include "parallel/cluster/node_link.h"
+
+namespace tessera {
+namespace {
+
+class NodeWorker {
+ public:
+  explicit NodeWorker(const NodeOptions& options) : options_(options) {}
+  ~NodeWorker() { relay_.Attach(nullptr); }
+
+  absl::Status Join();
+  absl::Status Run();
+
+ private:
+  absl::StatusOr<std::string> RankHost() const;
+  absl::StatusOr<std::string> Execute(const NodeCommand& command);
+  absl::StatusOr<std::string> Load();
+  absl::StatusOr<std::string> AllocateKv(int32_t num_blocks);
+  absl::StatusOr<std::string> Step(const std::string& bytes);
+
+  const NodeOptions& options_;
+  AbortRelay relay_;
+  std::unique_ptr<NodeLink> link_;  // outlives the ranks, which meet through its store
+  PlanLimits limits_;
+  bool loaded_ = false;
+  std::unique_ptr<RankGroup> ranks_;
+};
+
+absl::StatusOr<std::string> NodeWorker::RankHost() const {
+  if (!options_.node_address.empty()) return ResolveBindHost(options_.node_address);
+  ASSIGN_OR_RETURN(const HostPort head, ParseHostPort(options_.head_address));
+  return LocalAddressTowards(head);
+}
+
+absl::Status NodeWorker::Join() {
+  ASSIGN_OR_RETURN(std::string key, ReadClusterKey(options_.access.key_file));
+  ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(options_.model_dir));
+  ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(options_.model_dir));
+  RETURN_IF_ERROR(ParseHostPort(options_.head_address).status());
+  ASSIGN_OR_RETURN(
+      link_, NodeLink::Join({.head_address = options_.head_address,
+                             .key = std::move(key),
+                             .tls = options_.access.tls,
+                             .node_name = options_.node_name,
+                             .node_index = options_.node_index,
+                             .model = {.software_version = options_.access.software_version,
+                                       .config_hash = std::move(model.config_hash),
+                                       .model_hash = std::move(model.model_hash)},
+                             .stream = {.heartbeat_interval = options_.access.heartbeat_interval},
+                             .on_failure = [this](const absl::Status& why) { relay_.Abort(why); }},
+                            absl::Now() + options_.access.join_timeout));
+  const NodePlace& place = link_->place();
+  ASSIGN_OR_RETURN(const GroupSettings settings, DecodeGroupSettings(place.engine_options, config));
+  const LayoutRequest& layout = settings.layout;
+  const int32_t ranks = layout.tensor_parallel * layout.data_parallel / layout.nodes;
+  if (place.num_ranks != ranks || place.first_rank != place.node_index * ranks ||
+      place.node_index < 1 || place.node_index >= layout.nodes) {
+    return absl::InvalidArgumentError("the head's welcome contradicts its layout");
+  }
+  ASSIGN_OR_RETURN(std::string host, RankHost());
+  limits_ = {.num_groups = layout.data_parallel,
+             .vocab_size = config.vocab_size,
+             .block_size = settings.limits.block_size,
+             .num_blocks = 0,
+             .max_tokens = settings.limits.max_num_batched_tokens,
+             .max_positions = settings.limits.max_model_len};
+  if (options_.access.log) {
+    options_.access.log(absl::StrCat("joined as node ", place.node_index, " of ", layout.nodes,
+                                     ": ranks ", place.first_rank, " to ",
+                                     place.first_rank + ranks - 1, ", reached at ", host));
+  }
+  ranks_ = std::make_unique<RankGroup>(
+      RankGroupOptions{
+          .settings = settings,
+          .model_dir = options_.model_dir,
+          .num_threads = options_.num_threads,
+          .node = place.node_index,
+          .connect_remote = ConnectOverNetwork({.store = &link_->store(),
+                                                .host = std::move(host),
+                                                .timeout = settings.limits.step_timeout})},
+      config);
+  relay_.Attach(ranks_.get());
+  return absl::OkStatus();
+}
+
+absl::Status NodeWorker::Run() {
+  while (true) {
+    ASSIGN_OR_RETURN(const std::optional<ReceivedCommand> next, link_->Next());
+    if (!next.has_value()) return absl::OkStatus();
+    const absl::StatusOr<std::string> payload = Execute(next->command);
+    link_->Reply(next->id, payload);
+    // What the control plane says went wrong is the better reason.
+    if (!payload.ok()) return relay_.reason().ok() ? payload.status() : relay_.reason();
+  }
+}
+
+absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
+  if (loaded_ == (command.kind == NodeCommand::Kind::kLoad)) {
+    return absl::FailedPreconditionError("the head sent a command out of order");
+  }
+  switch (command.kind) {
+    case NodeCommand::Kind::kLoad:
+      return Load();
+    case NodeCommand::Kind::kAllocateKv:
+      return AllocateKv(command.num_blocks);
+    case NodeCommand::Kind::kStep:
+      return Step(command.step_plan);
+  }
+  return absl::InvalidArgumentError("the head sent a command of an unknown kind");
+}
+
+absl::StatusOr<std::string> NodeWorker::Load() {
+  RETURN_IF_ERROR(ranks_->Load([this](double share) { link_->ReportLoadProgress(share); }));
+  loaded_ = true;
+  return EncodeMemoryReport(ranks_->memory());
+}
+
+absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks) {
+  if (num_blocks < 1 || num_blocks > std::numeric_limits<int32_t>::max() / limits_.block_size) {
+    return absl::InvalidArgumentError(absl::StrCat(num_blocks, " KV blocks cannot be stored"));
+  }
+  limits_.num_blocks = 0;
+  RETURN_IF_ERROR(ranks_->AllocateKv(num_blocks));
+  limits_.num_blocks = num_blocks;
+  return "";
+}
+
+absl::StatusOr<std::string> NodeWorker::Step(const std::string& bytes) {
+  ASSIGN_OR_RETURN(StepPlan plan, DecodeStepPlan(bytes, limits_));
+  ranks_->Submit(std::make_shared<const StepPlan>(std::move(plan)));
+  ASSIGN_OR_RETURN(const NodeStepResult result, ranks_->Wait());
+  return EncodeNodeStepResult(result);
+}
+
+}  // namespace
+
+absl::Status RunNodeWorker(const NodeOptions& options) {
+  NodeWorker worker(options);
+  RETURN_IF_ERROR(worker.Join());
+  return worker.Run();
+}
+
+}  // namespace tessera

@@ -1,0 +1,46 @@
+#include "engine/executor/rank_connector.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+
+namespace tessera {
+
+absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::string& name,
+                                                                  const std::vector<int>& ranks,
+                                                                  const Topology& rank,
+                                                                  Device* device) {
+  if (ranks.size() == 1) return nullptr;
+  const auto position =
+      static_cast<int>(std::find(ranks.begin(), ranks.end(), rank.rank()) - ranks.begin());
+  const auto size = static_cast<int>(ranks.size());
+  const int node = rank.node();
+  const bool local = std::all_of(ranks.begin(), ranks.end(),
+                                 [&](int other) { return other / rank.ranks_per_node() == node; });
+  if (!local) return options_.remote({.name = name, .rank = position, .size = size}, device);
+  std::shared_ptr<InprocGroup> group;
+  {
+    absl::MutexLock lock(&mutex_);
+    std::shared_ptr<InprocGroup>& shared = groups_[name];
+    if (shared == nullptr) shared = CreateInprocGroup(size, {.timeout = options_.timeout});
+    group = shared;
+  }
+  return JoinInprocGroup(std::move(group), position, device);
+}
+
+absl::StatusOr<RankLinks> RankConnector::Connect(const Topology& rank, Device* device) {
+  RankLinks links;
+  links.moe_comm = options_.moe_comm;
+  // All ranks connect their groups in this order, so nobody waits in a circle.
+  ASSIGN_OR_RETURN(links.tp,
+                   Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), rank, device));
+  ASSIGN_OR_RETURN(links.dp,
+                   Join(absl::StrCat("dp", rank.tp_rank()), rank.DpGroup(), rank, device));
+  ASSIGN_OR_RETURN(links.world, Join("world", rank.WorldGroup(), rank, device));
+  return links;
+}
+
+}  // namespace tessera

@@ -1,0 +1,56 @@
+// Connects the ranks of one process to each other, and to ranks of other processes.
+#ifndef TESSERA_ENGINE_EXECUTOR_RANK_CONNECTOR_H_
+#define TESSERA_ENGINE_EXECUTOR_RANK_CONNECTOR_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/model/rank_links.h"
+#include "parallel/communicator.h"
+#include "parallel/inproc/inproc_communicator.h"
+#include "parallel/topology.h"
+
+namespace tessera {
+
+// One rank's end of a group that spans processes. `name` is the same for all ranks of the group.
+// Called on the rank's thread; blocks until all ranks of the group call it.
+struct RemoteGroup {
+  std::string name;
+  int rank = 0;
+  int size = 0;
+};
+using ConnectRemote =
+    std::function<absl::StatusOr<std::unique_ptr<Communicator>>(const RemoteGroup&, Device*)>;
+
+// Any thread.
+class RankConnector {
+ public:
+  struct Options {
+    MoeComm moe_comm = MoeComm::kAuto;
+    absl::Duration timeout = absl::Seconds(60);  // of one operation
+    ConnectRemote remote;                        // needed when the layout has several nodes
+  };
+  explicit RankConnector(Options options) : options_(std::move(options)) {}
+
+  // The groups of a rank: shared memory where all ranks of a group live on this node.
+  absl::StatusOr<RankLinks> Connect(const Topology& rank, Device* device);
+
+ private:
+  absl::StatusOr<std::unique_ptr<Communicator>> Join(const std::string& name,
+                                                     const std::vector<int>& ranks,
+                                                     const Topology& rank, Device* device);
+
+  const Options options_;
+  absl::Mutex mutex_;
+  std::map<std::string, std::shared_ptr<InprocGroup>> groups_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_RANK_CONNECTOR_H_

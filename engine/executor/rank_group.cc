@@ -1,0 +1,287 @@
+#include "engine/executor/rank_group.h"
+
+#include <algorithm>
+#include <deque>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/executor/worker.h"
+#include "engine/model/shard.h"
+#include "kernels/core/status_macros.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+namespace {
+
+// How long ranks that were told to stop may take.
+constexpr absl::Duration kAbortGrace = absl::Seconds(1);
+constexpr absl::Duration kEndGrace = absl::Seconds(60);
+
+int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
+
+// Every rank gets an equal share of the threads, at least one; ranks poll only when all their
+// threads have cores of their own.
+OpsOptions RankOpsOptions(const std::string& backend, int num_threads, int32_t ranks) {
+  const int total = num_threads > 0 ? num_threads : NumCores();
+  const int per_rank = std::max(1, total / ranks);
+  return {.backend = backend, .num_threads = per_rank, .spin = per_rank * ranks <= NumCores()};
+}
+
+absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
+  if (name == "auto") return MoeComm::kAuto;
+  if (name == "allreduce") return MoeComm::kAllReduce;
+  if (name == "alltoall") return MoeComm::kAllToAll;
+  return absl::InvalidArgumentError(
+      absl::StrCat("moe-comm is '", name, "'; it can be auto, allreduce or alltoall"));
+}
+
+// One step under way.
+struct RunningStep {
+  uint64_t step_id = 0;
+  int32_t unfinished = 0;            // ranks
+  std::vector<BatchResult> results;  // by local rank
+};
+
+}  // namespace
+
+absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
+                                                const ExecutorLimits& limits, int32_t nodes,
+                                                const ModelConfig& config) {
+  GroupSettings settings{.layout = {.tensor_parallel = options.layout.tensor_parallel,
+                                    .data_parallel = options.layout.data_parallel,
+                                    .expert_parallel = options.layout.expert_parallel,
+                                    .nodes = nodes},
+                         .moe_comm = MoeComm::kAuto,
+                         .backend = options.backend,
+                         .dtype = options.dtype,
+                         .limits = limits};
+  RETURN_IF_ERROR(ValidateLayout(settings.layout, LayoutShape(config)));
+  ASSIGN_OR_RETURN(settings.moe_comm, ParseMoeComm(options.layout.moe_comm));
+  if (limits.max_model_len <= 0) settings.limits.max_model_len = config.context_limit();
+  return settings;
+}
+
+struct RankGroup::State {
+  State(RankGroupOptions group_options, ModelConfig model_config)
+      : options(std::move(group_options)),
+        config(std::move(model_config)),
+        ranks(world_size() / options.settings.layout.nodes),
+        connector({.moe_comm = options.settings.moe_comm,
+                   .timeout = options.settings.limits.step_timeout,
+                   .remote = options.connect_remote}),
+        workers(ranks) {}
+
+  int32_t world_size() const {
+    return options.settings.layout.tensor_parallel * options.settings.layout.data_parallel;
+  }
+  int32_t WorldRank(int32_t local_rank) const { return options.node * ranks + local_rank; }
+
+  absl::Status CreateWorker(int32_t local_rank, Checkpoint& checkpoint,
+                            const LoadProgress& progress);
+  void Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
+  // The first reason wins; wakes Wait and everyone who waits for a rank.
+  void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
+  NodeStepResult Collect(RunningStep step) const;
+
+  const RankGroupOptions options;
+  const ModelConfig config;
+  const int32_t ranks;  // of this process
+  RankConnector connector;
+  // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
+  std::vector<std::unique_ptr<Worker>> workers;
+
+  absl::Mutex mutex;
+  std::deque<RunningStep> steps ABSL_GUARDED_BY(mutex);
+  uint64_t first_step ABSL_GUARDED_BY(mutex) = 0;  // number of steps.front()
+  absl::Status dead ABSL_GUARDED_BY(mutex);        // sticky
+};
+
+absl::Status RankGroup::State::CreateWorker(int32_t local_rank, Checkpoint& checkpoint,
+                                            const LoadProgress& progress) {
+  const GroupSettings& settings = options.settings;
+  ASSIGN_OR_RETURN(auto ops,
+                   CreateOps(RankOpsOptions(settings.backend, options.num_threads, ranks)));
+  ASSIGN_OR_RETURN(const Topology topology,
+                   Topology::Create(settings.layout, WorldRank(local_rank)));
+  const ConnectRank connect = [&](Device* device) { return connector.Connect(topology, device); };
+  const WorkerOptions worker_options{.dtype = settings.dtype,
+                                     .block_size = settings.limits.block_size,
+                                     .max_tokens = settings.limits.max_num_batched_tokens,
+                                     .max_positions = settings.limits.max_model_len};
+  ASSIGN_OR_RETURN(std::unique_ptr<Worker> worker,
+                   Worker::Create(config, MakeShard(config, topology), worker_options, checkpoint,
+                                  connect, std::move(ops), progress));
+  absl::MutexLock lock(&mutex);
+  if (!dead.ok()) worker->Abort(dead);
+  workers[local_rank] = std::move(worker);
+  return dead;
+}
+
+void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan) {
+  absl::StatusOr<BatchResult> result = workers[local_rank]->Step(plan);
+  if (!result.ok()) {
+    Die(result.status());
+    return;
+  }
+  absl::MutexLock lock(&mutex);
+  if (step_number < first_step) return;  // given up
+  RunningStep& step = steps[step_number - first_step];
+  step.results[local_rank] = *std::move(result);
+  --step.unfinished;
+}
+
+void RankGroup::State::Die(const absl::Status& reason) {
+  absl::MutexLock lock(&mutex);
+  if (!dead.ok()) return;
+  dead = reason;
+  for (const auto& worker : workers) {
+    if (worker != nullptr) worker->Abort(reason);
+  }
+}
+
+NodeStepResult RankGroup::State::Collect(RunningStep step) const {
+  NodeStepResult result{.step_id = step.step_id, .group_ids = {}, .groups = {}};
+  const int32_t tp = options.settings.layout.tensor_parallel;
+  for (int32_t i = 0; i < ranks; ++i) {
+    if (WorldRank(i) % tp != 0) continue;
+    result.group_ids.push_back(WorldRank(i) / tp);
+    result.groups.push_back(std::move(step.results[i]));
+  }
+  return result;
+}
+
+RankGroup::RankGroup(RankGroupOptions options, ModelConfig config)
+    : state_(std::make_shared<State>(std::move(options), std::move(config))) {
+  for (int32_t i = 0; i < state_->ranks; ++i) threads_.push_back(std::make_unique<RankThread>());
+}
+
+RankGroup::~RankGroup() { Shutdown(absl::Now() + kEndGrace).IgnoreError(); }
+
+absl::Status RankGroup::OnEveryRank(RankWork work) {
+  const auto shared_work = std::make_shared<const RankWork>(std::move(work));
+  const auto pending = std::make_shared<std::vector<std::optional<absl::Status>>>(state_->ranks);
+  for (int32_t rank = 0; rank < state_->ranks; ++rank) {
+    threads_[rank]->Post([state = state_, shared_work, pending, rank] {
+      absl::Status status = (*shared_work)(*state, rank);
+      absl::MutexLock lock(&state->mutex);
+      (*pending)[rank] = std::move(status);
+    });
+  }
+  absl::MutexLock lock(&state_->mutex);
+  const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
+    return !state_->dead.ok() || std::all_of(pending->begin(), pending->end(),
+                                             [](const auto& s) { return s.has_value(); });
+  };
+  state_->mutex.Await(absl::Condition(&done));
+  for (const std::optional<absl::Status>& status : *pending) {
+    if (status.has_value()) RETURN_IF_ERROR(*status);
+  }
+  return state_->dead;
+}
+
+absl::Status RankGroup::Load(const LoadProgress& progress) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> opened, Checkpoint::Open(state_->options.model_dir));
+  const std::shared_ptr<Checkpoint> checkpoint = std::move(opened);
+  RETURN_IF_ERROR(VerifyCheckpoint(state_->config, *checkpoint).status());
+  return OnEveryRank([checkpoint, progress](State& state, int32_t rank) {
+    // Ranks load side by side: the first one's progress stands for all.
+    absl::Status status =
+        state.CreateWorker(rank, *checkpoint, rank == 0 ? progress : LoadProgress());
+    // The others would wait for this one.
+    if (!status.ok()) state.Die(status);
+    return status;
+  });
+}
+
+MemoryReport RankGroup::memory() const {
+  MemoryReport largest;
+  for (const auto& worker : state_->workers) {
+    const MemoryReport report = worker->memory();
+    largest.weight_bytes = std::max(largest.weight_bytes, report.weight_bytes);
+    largest.buffer_bytes = std::max(largest.buffer_bytes, report.buffer_bytes);
+    largest.kv_block_bytes = std::max(largest.kv_block_bytes, report.kv_block_bytes);
+  }
+  return largest;
+}
+
+absl::Status RankGroup::AllocateKv(int32_t num_blocks) {
+  return OnEveryRank([num_blocks](State& state, int32_t rank) {
+    return state.workers[rank]->AllocateKv(num_blocks);
+  });
+}
+
+void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
+  uint64_t number = 0;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    number = state_->first_step + state_->steps.size();
+    state_->steps.push_back({.step_id = plan->step_id,
+                             .unfinished = state_->ranks,
+                             .results = std::vector<BatchResult>(state_->ranks)});
+  }
+  for (int32_t rank = 0; rank < state_->ranks; ++rank) {
+    threads_[rank]->Post(
+        [state = state_, rank, number, plan] { state->Step(rank, number, *plan); });
+  }
+}
+
+absl::StatusOr<NodeStepResult> RankGroup::Wait() {
+  const absl::Duration limit = state_->options.settings.limits.step_timeout;
+  uint64_t step_id = 0;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
+      return !state_->dead.ok() ||
+             (!state_->steps.empty() && state_->steps.front().unfinished == 0);
+    };
+    const bool in_time = state_->mutex.AwaitWithTimeout(absl::Condition(&ready), limit);
+    RETURN_IF_ERROR(state_->dead);
+    step_id = state_->steps.empty() ? 0 : state_->steps.front().step_id;
+    if (in_time) {
+      RunningStep step = std::move(state_->steps.front());
+      state_->steps.pop_front();
+      ++state_->first_step;
+      return state_->Collect(std::move(step));
+    }
+  }
+  const absl::Status late = absl::DeadlineExceededError(
+      absl::StrCat("step ", step_id, " has not finished within ", absl::FormatDuration(limit),
+                   ": a rank hangs (see --step-timeout)"));
+  state_->Die(late);
+  return late;
+}
+
+void RankGroup::Abort(const absl::Status& reason) { state_->Die(reason); }
+
+absl::Status RankGroup::Shutdown(absl::Time deadline) {
+  if (threads_.empty()) return absl::OkStatus();
+  {
+    absl::MutexLock lock(&state_->mutex);
+    if (!state_->dead.ok()) deadline = std::min(deadline, absl::Now() + kAbortGrace);
+  }
+  // A worker dies on the thread that used it.
+  for (int32_t rank = 0; rank < state_->ranks; ++rank) {
+    threads_[rank]->Post([state = state_, rank] {
+      std::unique_ptr<Worker> worker;
+      {
+        absl::MutexLock lock(&state->mutex);
+        worker.swap(state->workers[rank]);
+      }
+    });
+  }
+  int32_t hanging = 0;
+  for (const auto& thread : threads_) hanging += thread->Stop(deadline) ? 0 : 1;
+  threads_.clear();
+  state_->Die(absl::CancelledError("the executor has been shut down"));
+  if (hanging == 0) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(hanging, " ranks hang; left behind"));
+}
+
+}  // namespace tessera

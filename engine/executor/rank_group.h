@@ -1,0 +1,95 @@
+// The ranks of this process: their threads, their workers, and the steps they have under way.
+// The local executor is one such group; with several nodes every node has one.
+#ifndef TESSERA_ENGINE_EXECUTOR_RANK_GROUP_H_
+#define TESSERA_ENGINE_EXECUTOR_RANK_GROUP_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/executor/executor.h"
+#include "engine/executor/rank_connector.h"
+#include "engine/executor/rank_thread.h"
+#include "engine/executor/step_plan_codec.h"
+#include "engine/model/model_config.h"
+#include "engine/model/weights.h"
+#include "engine/options.h"
+#include "engine/scheduler/step_plan.h"
+#include "parallel/topology.h"
+
+namespace tessera {
+
+// What a rank needs to know beyond the model.
+struct ExecutorLimits {
+  int32_t block_size = 16;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t max_model_len = 0;  // 0: the model's context limit
+  // A step that takes longer, or a rank that is silent for longer, ends the group.
+  absl::Duration step_timeout = absl::Seconds(60);
+};
+
+// How the whole world runs the model; the same on all nodes.
+struct GroupSettings {
+  LayoutRequest layout;
+  MoeComm moe_comm = MoeComm::kAuto;
+  std::string backend = "cpu";
+  DType dtype = DType::kBF16;
+  ExecutorLimits limits;  // max_model_len resolved
+};
+
+// Checks the layout against the model. INVALID_ARGUMENT names the option that is wrong.
+absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
+                                                const ExecutorLimits& limits, int32_t nodes,
+                                                const ModelConfig& config);
+
+// The ranks of one node of the layout.
+struct RankGroupOptions {
+  GroupSettings settings;
+  std::string model_dir;
+  int32_t num_threads = 0;  // of all ranks of this process; 0: its CPUs
+  int32_t node = 0;
+  ConnectRemote connect_remote;  // with several nodes
+};
+
+// Used by one thread, except Abort.
+class RankGroup {
+ public:
+  RankGroup(RankGroupOptions options, ModelConfig config);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+
+  // Verifies the checkpoint, connects the ranks and loads their slices side by side. `progress`
+  // is called from a loading thread with the first rank's share.
+  absl::Status Load(const LoadProgress& progress);
+  MemoryReport memory() const;  // after Load
+  absl::Status AllocateKv(int32_t num_blocks);
+  void Submit(std::shared_ptr<const StepPlan> plan);
+  // The oldest step's results of those data-parallel groups whose first rank is here. Any error
+  // is sticky; a step that takes longer than the step timeout is one.
+  absl::StatusOr<NodeStepResult> Wait();
+  // Ends whatever the ranks do; later calls return `reason` (the first one wins). Any thread.
+  void Abort(const absl::Status& reason);
+  // DEADLINE_EXCEEDED when a rank hangs; its thread is then left behind.
+  absl::Status Shutdown(absl::Time deadline);
+
+ private:
+  struct State;
+  using RankWork = std::function<absl::Status(State& state, int32_t local_rank)>;
+  // Runs `work` on every rank at the same time; the first error wins. What it captures must live
+  // as long as the ranks: after an abort this returns while they may still run.
+  absl::Status OnEveryRank(RankWork work);
+
+  // Shared with the rank threads, which may outlive this object when they hang.
+  const std::shared_ptr<State> state_;
+  std::vector<std::unique_ptr<RankThread>> threads_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_RANK_GROUP_H_

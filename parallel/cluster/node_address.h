@@ -1,0 +1,30 @@
+// Where a node listens: a named interface or address, never all of them.
+#ifndef TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
+#define TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace tessera {
+
+struct HostPort {
+  std::string host;  // without brackets
+  int port = 0;
+  std::string ToString() const;
+};
+
+// "HOST:PORT" or "[V6]:PORT"; port 0 … 65535.
+absl::StatusOr<HostPort> ParseHostPort(const std::string& text);
+
+// The numeric address of an interface ("eth0", "lo"), a host name or an address.
+// INVALID_ARGUMENT for wildcard addresses (they would listen on every network), NOT_FOUND for
+// names that mean nothing here.
+absl::StatusOr<std::string> ResolveBindHost(const std::string& host);
+
+// The address of this machine from which `peer` is reached.
+absl::StatusOr<std::string> LocalAddressTowards(const HostPort& peer);
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_

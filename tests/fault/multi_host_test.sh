@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Four hosts with two ranks each, made of network namespaces joined by a bridge, with 1 ms delay and
+# 0.1 % loss where the kernel has netem: the tokens of nano equal those of a single process.
+# Exits 77, saying why, where namespaces are not permitted.
+#
+#   CLUSTER_NODE=… TESSERA_NANO_MODEL=… tests/fault/multi_host_test.sh
+set -euo pipefail
+
+readonly HOSTS=4 STEPS=24 PORT=50052
+: "${CLUSTER_NODE:?}" "${TESSERA_NANO_MODEL:?}"
+
+skip() {
+  echo "skipped: $1"
+  exit 77
+}
+
+# Everything happens in namespaces of our own, which vanish with the last process.
+if [[ "${1:-}" != inside ]]; then
+  command -v ip > /dev/null || skip "the ip command (iproute2) is not installed"
+  error=$(unshare --map-root-user --net --mount --pid --fork true 2>&1) ||
+    skip "user and network namespaces are not permitted here: $error"
+  exec unshare --map-root-user --net --mount --pid --fork --mount-proc --kill-child "$0" inside
+fi
+
+mount -t tmpfs tmpfs /run 2> /dev/null || skip "mounting a private /run is not permitted here"
+mkdir /run/netns
+work=$(mktemp -d /run/multi-host.XXXXXX)
+ip link add hub type bridge 2> "$work/error" || skip "bridges cannot be made: $(< "$work/error")"
+ip link set hub up
+netem=yes
+for ((i = 0; i < HOSTS; ++i)); do
+  ip netns add "host$i" 2> "$work/error" ||
+    skip "named network namespaces cannot be made: $(< "$work/error")"
+  ip link add "port$i" type veth peer name eth0 netns "host$i" 2> "$work/error" ||
+    skip "veth pairs cannot be made: $(< "$work/error")"
+  ip link set "port$i" master hub up
+  ip -n "host$i" link set lo up
+  ip -n "host$i" address add "10.77.0.$((i + 1))/24" dev eth0
+  ip -n "host$i" link set eth0 up
+  ip netns exec "host$i" tc qdisc add dev eth0 root netem delay 1ms loss 0.1% 2> /dev/null ||
+    netem=no
+done
+echo "$HOSTS hosts; delay and loss by netem: $netem"
+
+head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$work/key"
+"$CLUSTER_NODE" head 1 1 "$HOSTS" 0 none none "$TESSERA_NANO_MODEL" "$STEPS" 60 |
+  grep '^tokens' > "$work/expected"
+
+pids=()
+for ((i = 1; i < HOSTS; ++i)); do
+  # One node names its interface; the others find the address that leads to the head.
+  ip netns exec "host$i" "$CLUSTER_NODE" worker "10.77.0.1:$PORT" "$work/key" \
+    "$TESSERA_NANO_MODEL" $([[ $i == 1 ]] && echo eth0) > "$work/worker$i" 2>&1 &
+  pids+=($!)
+done
+code=0
+ip netns exec host0 "$CLUSTER_NODE" head "$HOSTS" 2 "$HOSTS" 1 "eth0:$PORT" "$work/key" \
+  "$TESSERA_NANO_MODEL" "$STEPS" 60 > "$work/head" 2>&1 || code=$?
+for pid in "${pids[@]}"; do
+  wait "$pid" || code=$?
+done
+grep '^tokens' "$work/head" > "$work/tokens" || true
+if ((code != 0)) || ! diff "$work/expected" "$work/tokens"; then
+  tail -n 5 "$work/head" "$work"/worker*
+  echo "failed: exit code $code, or different tokens"
+  exit 1
+fi
+echo "ok: $((2 * HOSTS)) ranks on $HOSTS hosts wrote the same tokens as one rank per text"
