@@ -61,7 +61,7 @@ absl::Status StepBytes(Budget* budget, size_t bytes) {
 
 absl::StatusOr<bool> Equal(Budget* budget, const Value& a, const Value& b) {
   RETURN_IF_ERROR(budget->Step());
-  if (a.is_number() && b.is_number()) return CompareNumbers(a, b) == 0;
+  if (a.is_number() && b.is_number()) return std::is_eq(CompareNumbers(a, b));
   if (a.is_string() && b.is_string()) {
     RETURN_IF_ERROR(StepBytes(budget, std::min(a.str().size(), b.str().size())));
     return a.str() == b.str();
@@ -128,10 +128,10 @@ absl::StatusOr<bool> CompareWith(Budget* budget, std::string_view op, const Valu
     return !positive;
   }
   ASSIGN_OR_RETURN(const std::partial_ordering order, Compare(budget, a, b));
-  if (op == "<") return order < 0;
-  if (op == "<=") return order <= 0;
-  if (op == ">") return order > 0;
-  return order >= 0;
+  if (op == "<") return std::is_lt(order);
+  if (op == "<=") return std::is_lteq(order);
+  if (op == ">") return std::is_gt(order);
+  return std::is_gteq(order);
 }
 
 }  // namespace tessera::jinja

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -121,7 +122,7 @@ absl::Status StableSort(Budget* budget, bool reverse, std::vector<Keyed>* items)
         if (!take_right && right < end) {
           ASSIGN_OR_RETURN(const auto order,
                            Compare(budget, (*items)[right].key, (*items)[left].key));
-          take_right = reverse ? order > 0 : order < 0;
+          take_right = reverse ? std::is_gt(order) : std::is_lt(order);
         }
         merged[out] = std::move((*items)[take_right ? right++ : left++]);
       }
@@ -197,7 +198,7 @@ absl::StatusOr<Value> Extreme(Budget* budget, const Value& input, const Argument
   const Keyed* best = &keyed[0];
   for (const Keyed& entry : keyed) {
     ASSIGN_OR_RETURN(const auto order, Compare(budget, entry.key, best->key));
-    if (largest ? order > 0 : order < 0) best = &entry;
+    if (largest ? std::is_gt(order) : std::is_lt(order)) best = &entry;
   }
   return best->item;
 }
