@@ -17,7 +17,7 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 9> kCommands = {{
+constexpr std::array<Command, 10> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
     {"generate", "answer one prompt without a server", &RunGenerate},
     {"chat", "talk to a model or to a running server", &RunChat},
@@ -26,6 +26,7 @@ constexpr std::array<Command, 9> kCommands = {{
     {"tokenize", "text or chat messages to token ids and back", &RunTokenize},
     {"check", "what a model folder holds and what is wrong with it", &RunCheck},
     {"bench", "measure latency, throughput or a running server", &RunBench},
+    {"plan", "which layout of a model fits on which GPUs, and how fast", &RunPlan},
     {"version", "print the version", &RunVersion},
 }};
 

@@ -26,6 +26,7 @@ int RunClient(const Arguments& arguments);
 int RunTokenize(const Arguments& arguments);
 int RunCheck(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
+int RunPlan(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);
 
 // Fills the table's targets. Set when the command has nothing left to do: the exit code after

@@ -83,5 +83,39 @@ class CheckTest(unittest.TestCase):
         self.assertIn("Qwen3MoeForCausalLM", text)
 
 
+class PlanTest(unittest.TestCase):
+    LARGE = REFERENCE / "configs/Qwen3-235B-A22B.config.json"
+
+    def test_layouts_of_a_large_model(self):
+        plan = run_json("plan", self.LARGE, "--gpus", 8, "--gpu", "H100", "--goal", "latency")
+        self.assertEqual(plan["gpu"], "h100")
+        best = plan["layouts"][0]
+        self.assertEqual((best["tensor_parallel"], best["data_parallel"]), (8, 1))
+        self.assertTrue(best["fits"])
+        self.assertEqual(best["weights_bytes_per_rank"], 58_961_213_440)
+        self.assertEqual(best["kv_bytes_per_token_per_rank"], 48_128)
+        self.assertEqual(set(best["decode_step_ms"]), {"1", "32", "128"})
+
+    def test_table(self):
+        text = run_tessera("plan", NANO, "--gpus", 2, "--dtype", "int4").stdout
+        self.assertIn("int4 weights, on 2 x H100", text)
+
+    def test_expert_placement(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as stats:
+            json.dump({"layers": [[1000] + [10] * 15] * 4}, stats)
+            stats.flush()
+            plan = run_json("plan", NANO, "--gpus", 4, "--expert-stats", stats.name,
+                            "--expert-replicas", 1)
+        placement = plan["expert_placement"]
+        self.assertGreater(placement["max_over_mean_before"], 3)
+        self.assertLess(placement["max_over_mean_after"], 1.15)
+        self.assertEqual({len(layer["slots"]) for layer in placement["layers"]}, {20})
+
+    def test_numbers_of_gpus_that_do_not_work(self):
+        failed = run_tessera("plan", self.LARGE, "--gpus", 7, check=False)
+        self.assertEqual(failed.returncode, 1)
+        self.assertIn("numbers of GPUs that work: 1, 2, 3, 4, 6, 8,", failed.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()
