@@ -107,8 +107,8 @@ void GenerationCall::RecordEnd(const absl::Status& status) {
 void GenerationCall::Measure(const TokenDelta& delta) {
   if (delta.finish) context_.metrics->CountFinish(delta.finish->reason);
   if (delta.token_ids.empty()) return;
-  const absl::Time now = absl::Now();
-  if (!has_output_) context_.metrics->ObserveFirstToken(now - arrival_);
+  const absl::Time now = context_.clock.Now();
+  if (!has_output_) context_.metrics->ObserveFirstToken(now - begun_);
   has_output_ = true;
   absl::Time& last = last_token_[static_cast<size_t>(delta.choice)];
   if (last != absl::InfinitePast()) {

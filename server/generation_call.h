@@ -29,7 +29,7 @@ class GenerationCall : public ResponseSink {
 
  protected:
   GenerationCall(InferenceContext* context, std::string_view method)
-      : context_(*context), method_(method) {}
+      : context_(*context), method_(method), begun_(context->clock.Now()) {}
 
   // Hands the request to the engine; `self` is this object. An error, of the argument too, ends the
   // call.
@@ -61,7 +61,8 @@ class GenerationCall : public ResponseSink {
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
-  const absl::Time arrival_ = absl::Now();
+  const absl::Time begun_;                        // by the context's clock, for measuring
+  const absl::Time arrival_ = absl::Now();        // by the wall clock, as the engine wants it
   absl::Time deadline_ = absl::InfiniteFuture();  // written before the engine sees the call
   std::string name_;  // in ActiveRequests; written before the engine sees the call
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);

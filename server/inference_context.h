@@ -5,9 +5,9 @@
 #include <atomic>
 #include <cstdint>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/monotonic_clock.h"
 #include "engine/options.h"
 #include "server/active_requests.h"
 #include "server/metrics/recorder.h"
@@ -42,7 +42,8 @@ struct InferenceContext {
   const ServiceLimits limits;
   const RequestBuilder builder;
   ActiveRequests active;
-  const absl::Time start_time = absl::Now();
+  const MonotonicClock clock;
+  const absl::Time start_time = clock.Now();
   std::atomic<bool> ready{true};  // false while draining and after the engine failed
 };
 

@@ -6,7 +6,8 @@
 namespace tessera {
 
 void InitLogging(const std::string& level) {
-  auto logger = spdlog::stderr_color_mt("tessera");
+  auto logger = spdlog::get("tessera");
+  if (logger == nullptr) logger = spdlog::stderr_color_mt("tessera");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(logger));

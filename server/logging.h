@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-// "debug", "info", "warning" or "error". Call once, before the other threads start.
+// "debug", "info", "warning" or "error". Call before the other threads start.
 void InitLogging(const std::string& level);
 
 void LogInfo(const std::string& text);

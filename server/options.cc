@@ -421,12 +421,14 @@ std::string OptionTable::Help() const {
   for (const Option& option : options_) {
     if (option.section != section) absl::StrAppend(&text, "\n", option.section, ":\n");
     section = option.section;
-    std::string head = absl::StrCat("  --", option.name);
+    const std::string value = option.get();
+    const bool is_on = option.kind == Kind::kFlag && option.value_name.empty() && value == "true";
+    std::string head =
+        absl::StrCat(is_on && option.name != "help" ? "  --[no-]" : "  --", option.name);
     if (option.kind != Kind::kFlag) absl::StrAppend(&head, " ", option.value_name);
     if (option.kind == Kind::kFlag && !option.value_name.empty()) {
       absl::StrAppend(&head, "=", option.value_name);
     }
-    const std::string value = option.get();
     const bool show_default = option.origin == "default" && !value.empty() && value != "false";
     AppendWrapped(
         head, absl::StrCat(option.help, show_default ? absl::StrCat(" Default ", value, ".") : ""),

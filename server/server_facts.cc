@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "absl/time/clock.h"
 #include "server/version.h"
 
 namespace tessera {
@@ -41,7 +40,7 @@ v1::GetServerInfoResponse ServerFacts(const InferenceContext& context) {
   out.set_tensor_parallel_size(model.layout.tensor_parallel);
   out.set_data_parallel_size(model.layout.data_parallel);
   out.set_expert_parallel(model.layout.expert_parallel);
-  out.set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - context.start_time));
+  out.set_uptime_seconds(absl::ToDoubleSeconds(context.clock.Now() - context.start_time));
   out.set_ready(context.ready.load());
   out.set_max_message_bytes(context.limits.max_message_bytes);
   out.set_max_concurrent_requests(context.limits.max_concurrent_requests);

@@ -1,5 +1,6 @@
 #include "server/commands/response_json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -79,17 +80,18 @@ std::string Dump(const Json& json) {
 
 }  // namespace
 
-std::string ResponseJson(const v1::GenerateResponse& response) {
+std::string ResponseJson(const v1::GenerateResponse& unordered) {
+  v1::GenerateResponse response = unordered;
+  std::sort(response.mutable_choices()->begin(), response.mutable_choices()->end(),
+            [](const v1::Choice& a, const v1::Choice& b) { return a.index() < b.index(); });
   Json json = Json::object();
   if (response.choices_size() > 0) json = ChoiceJson(response.choices(0));
   json["usage"] = UsageJson(response.usage());
   if (response.choices_size() > 1) {
-    std::vector<Json> choices(static_cast<size_t>(response.choices_size()));
+    json["choices"] = Json::array();
     for (const v1::Choice& choice : response.choices()) {
-      choices[static_cast<size_t>(choice.index())] = ChoiceJson(choice);
+      json["choices"].push_back(ChoiceJson(choice));
     }
-    json.update(choices[0]);
-    json["choices"] = choices;
   }
   return Dump(json) + "\n";
 }

@@ -19,6 +19,17 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
 }
 
+// False at the first refusal, or when nothing happens for too long.
+bool Connect(grpc::Channel* channel) {
+  const auto deadline = std::chrono::system_clock::now() + kConnectTimeout;
+  while (true) {
+    const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_READY) return true;
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) return false;
+    if (!channel->WaitForStateChange(state, deadline)) return false;
+  }
+}
+
 class RemoteGenerator final : public TextGenerator {
  public:
   RemoteGenerator(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout)
@@ -71,7 +82,7 @@ absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteO
   arguments.SetMaxReceiveMessageSize(-1);
   auto channel =
       grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
-  if (!channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTimeout)) {
+  if (!Connect(channel.get())) {
     return absl::UnavailableError(
         absl::StrCat("no server answers at ", options.address,
                      "; start one with \"tessera serve\" or check the address"));
