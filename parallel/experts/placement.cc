@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/dtype.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -319,6 +320,31 @@ absl::Status PlacementTable::Flip() {
   ++version_;
   Upload();
   return absl::OkStatus();
+}
+
+void PlacementTable::EnqueueLocalSlots(ConstTensorView ids, int rank, TensorView out) const {
+  TESSERA_CHECK(ids.contiguous() && out.contiguous() && ids.num_elements() == out.num_elements());
+  TESSERA_CHECK(ids.dtype() == DType::kI32 && out.dtype() == DType::kI32);
+  device_->Run([device = device_, view = device_view(), ids, rank, out]() mutable {
+    view.replica_offsets =
+        static_cast<const int32_t*>(device->Access(static_cast<const void*>(view.replica_offsets)));
+    view.replica_slots =
+        static_cast<const int32_t*>(device->Access(static_cast<const void*>(view.replica_slots)));
+    const auto* from = static_cast<const int32_t*>(device->Access(ids.data()));
+    auto* to = static_cast<int32_t*>(device->Access(out.data()));
+    const int64_t k = ids.row_size();
+    for (int64_t i = 0; i < ids.num_elements(); ++i) {
+      to[i] = -1;
+      if (from[i] < 0) continue;
+      if (from[i] >= view.num_experts) {
+        return absl::InternalError(absl::StrCat("rank ", rank, ": the router chose expert ",
+                                                from[i], " of ", view.num_experts));
+      }
+      const int32_t slot = SharedSlot(view, from[i], i / k);
+      if (slot / view.slots_per_rank == rank) to[i] = slot % view.slots_per_rank;
+    }
+    return absl::OkStatus();
+  });
 }
 
 PlacementView PlacementTable::device_view() const {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
 #include "parallel/experts/planner.h"
 
 namespace tessera {
@@ -99,6 +100,12 @@ class PlacementTable {
   absl::Status Stage(Placement next);
   // Work enqueued from now on uses the staged placement. FAILED_PRECONDITION without one.
   absl::Status Flip();
+
+  // All-reduce mode: out[t, j] = slot on `rank` (0 .. slots_per_rank) that computes choice j of
+  // token t, -1 when another rank does. Exactly one rank of the group computes a choice; negative
+  // ids stay -1. Feeds MoePermute with expert_begin 0. INTERNAL (when the device is synchronized)
+  // for an expert that does not exist.
+  void EnqueueLocalSlots(ConstTensorView ids, int rank, TensorView out) const;  // [T, k] int each
 
   // Pointers into device memory; only the numbers may be read on the host.
   PlacementView device_view() const;

@@ -41,6 +41,15 @@ TESSERA_HOST_DEVICE inline int32_t ChooseSlot(const PlacementView& placement, in
   return placement.replica_slots[begin + static_cast<int32_t>((rank + token) % (end - begin))];
 }
 
+// The replica that computes a choice when every rank holds every token (all-reduce mode): the same
+// on all ranks, so exactly one of them computes it. Tokens take turns.
+TESSERA_HOST_DEVICE inline int32_t SharedSlot(const PlacementView& placement, int32_t expert,
+                                              int64_t token) {
+  const int32_t begin = placement.replica_offsets[expert];
+  const int32_t end = placement.replica_offsets[expert + 1];
+  return placement.replica_slots[begin + static_cast<int32_t>(token % (end - begin))];
+}
+
 // What travels with a row: words of one int32 record.
 //   0                     number of slots n (0 = unused row)
 //   1                     token on the source rank

@@ -146,6 +146,41 @@ TEST(PlacementTableTest, StagesThenFlips) {
   });
 }
 
+// All ranks hold all tokens: every choice is computed by exactly one of them, on a slot that holds
+// its expert.
+TEST(PlacementTableTest, LocalSlotsShareEveryChoiceOnce) {
+  for (uint32_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const int ranks = static_cast<int>(seed % 5) + 1;
+    const DispatchCase drawn = DrawCase(seed, ranks, DType::kF32);
+    std::vector<int> computed(drawn.ids[0].size(), 0);
+    for (int rank = 0; rank < ranks; ++rank) {
+      TestDevice device;
+      auto table =
+          PlacementTable::Create(&device, *Placement::Create(drawn.shape, drawn.slot_experts));
+      ASSERT_TRUE(table.ok()) << table.status();
+      TestTensor<int32_t> ids(&device, DType::kI32, {drawn.tokens[0], drawn.top_k}, drawn.ids[0]);
+      TestTensor<int32_t> local(&device, DType::kI32, {drawn.tokens[0], drawn.top_k});
+      table->EnqueueLocalSlots(ids.view(), rank, local.view());
+      const std::vector<int32_t> slots = local.Get();
+      for (size_t i = 0; i < slots.size(); ++i) {
+        if (slots[i] < 0) continue;
+        ++computed[i];
+        EXPECT_EQ(table->current().ExpertOf(rank * drawn.shape.slots_per_rank + slots[i]),
+                  drawn.ids[0][i]);
+      }
+    }
+    for (size_t i = 0; i < computed.size(); ++i) EXPECT_EQ(computed[i], drawn.ids[0][i] >= 0);
+  }
+  TestDevice device;
+  auto table = PlacementTable::Create(
+      &device, *Placement::Even({.num_experts = 2, .num_ranks = 1, .slots_per_rank = 2}));
+  TestTensor<int32_t> ids(&device, DType::kI32, {1, 1}, {2});
+  TestTensor<int32_t> local(&device, DType::kI32, {1, 1});
+  table->EnqueueLocalSlots(ids.view(), 0, local.view());
+  EXPECT_EQ(device.Synchronize().code(), absl::StatusCode::kInternal);
+}
+
 // Ranks count different tokens; all see the same sums, smoothed.
 TEST(LoadStatisticsTest, SumsOverRanksAndSmooths) {
   RunInproc(3, {}, TestDevice::Queue::kThread, [](Communicator& comm, Device& device) {
