@@ -141,21 +141,22 @@ struct LastPanel {
 template <int kRows, int kPanels, typename Element>
 void Sweep(const float* const* rows, const Element* panels, int64_t panel_size, int64_t depth,
            int64_t columns, Target target) {
-  while (columns > 0) {
-    const int64_t step = columns >= kPanels * kPanel ? kPanels : 1;
-    if (step == kPanels && columns >= kPanel) {
-      Tile<kRows, kPanels>(rows, panels, panel_size, depth, target);
-    } else if (columns >= kPanel) {
-      Tile<kRows, 1>(rows, panels, panel_size, depth, target);
-    } else {
-      LastPanel last;
-      Tile<kRows, 1>(rows, panels, panel_size, depth, last.Begin(target, kRows, columns));
-      last.End(target, kRows, columns);
-    }
+  const auto advance = [&](int64_t step) {
     panels += step * panel_size;
     target.out += step * kPanel;
     if (target.bias != nullptr) target.bias += step * kPanel;
     columns -= step * kPanel;
+  };
+  for (; columns >= kPanels * kPanel; advance(kPanels)) {
+    Tile<kRows, kPanels>(rows, panels, panel_size, depth, target);
+  }
+  for (; columns >= kPanel; advance(1)) {
+    Tile<kRows, 1>(rows, panels, panel_size, depth, target);
+  }
+  if (columns > 0) {
+    LastPanel last;
+    Tile<kRows, 1>(rows, panels, panel_size, depth, last.Begin(target, kRows, columns));
+    last.End(target, kRows, columns);
   }
 }
 
