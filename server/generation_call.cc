@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
+#include "server/logging.h"
 
 namespace tessera {
 namespace {
@@ -35,6 +37,7 @@ absl::Status GenerationCall::TrySubmit(const absl::StatusOr<v1::GenerateRequest>
   ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(*request));
   ASSIGN_OR_RETURN(name_, context_.active.Enter(built.external_id));
   built.external_id = name_;
+  prompt_tokens_ = static_cast<int32_t>(built.prompt_ids.size());
   built.arrival = arrival_;
   built.deadline = deadline;
   deadline_ = deadline;
@@ -102,6 +105,9 @@ absl::Status GenerationCall::ClientGoneStatus() const {
 void GenerationCall::RecordEnd(const absl::Status& status) {
   if (admitted_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
   context_.metrics->CountCall(method_, status.code());
+  LogDebug(absl::StrCat(std::string(method_), " ", name_, " ",
+                        std::string(StatusCodeName(status.code())), ", ", prompt_tokens_,
+                        " prompt tokens, ", absl::FormatDuration(context_.clock.Now() - begun_)));
 }
 
 void GenerationCall::Measure(const TokenDelta& delta) {

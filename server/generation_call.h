@@ -61,6 +61,7 @@ class GenerationCall : public ResponseSink {
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
+  int32_t prompt_tokens_ = 0;
   const absl::Time begun_;                        // by the context's clock, for measuring
   const absl::Time arrival_ = absl::Now();        // by the wall clock, as the engine wants it
   absl::Time deadline_ = absl::InfiniteFuture();  // written before the engine sees the call

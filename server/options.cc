@@ -69,6 +69,11 @@ std::string EnvironmentName(const std::string& option) {
   return absl::StrCat("TESSERA_", absl::AsciiStrToUpper(absl::StrReplaceAll(option, {{"-", "_"}})));
 }
 
+// Kubernetes gives every pod TESSERA_PORT=tcp://… when there is a service named tessera.
+bool IsServiceLink(const std::string& value) {
+  return absl::StartsWith(value, "tcp://") || absl::StartsWith(value, "udp://");
+}
+
 // Appends `text` wrapped behind an indented column.
 void AppendWrapped(const std::string& head, const std::string& text, std::string* out) {
   std::string line = head;
@@ -384,7 +389,7 @@ absl::Status OptionTable::ReadEnvironment(const OptionSources& sources) {
   for (Option& option : options_) {
     const std::string variable = EnvironmentName(option.name);
     const std::optional<std::string> value = sources.environment(variable);
-    if (option.origin == "flag" || !value.has_value()) continue;
+    if (option.origin == "flag" || !value.has_value() || IsServiceLink(*value)) continue;
     RETURN_IF_ERROR(Set(&option, *value, variable));
   }
   return absl::OkStatus();

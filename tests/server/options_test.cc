@@ -121,6 +121,11 @@ TEST_F(OptionsTest, FlagBeatsEnvironmentBeatsYaml) {
   EXPECT_THAT(printed, HasSubstr("dtype: bfloat16  # default"));
 }
 
+TEST_F(OptionsTest, ServiceLinksOfKubernetesAreNoOptions) {
+  ASSERT_TRUE(Parse({}, {{"TESSERA_MAX_MODEL_LEN", "tcp://10.0.0.1:50051"}}).ok());
+  EXPECT_EQ(length_, 7);
+}
+
 TEST_F(OptionsTest, PrintedConfigurationIsAConfiguration) {
   ASSERT_TRUE(Parse({"--host", "a \"b\" \\", "--max-model-len=9"}).ok());
   const std::string path = YamlFile(table_.PrintConfig());
