@@ -17,8 +17,9 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 10> kCommands = {{
+constexpr std::array<Command, 11> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
+    {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
     {"chat", "talk to a model or to a running server", &RunChat},
     {"client", "answer one prompt through a running server", &RunClient},

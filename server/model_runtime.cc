@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/executor/cluster_executor.h"
 #include "engine/executor/local_executor.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/status_macros.h"
@@ -47,14 +48,18 @@ absl::Status CheckContext(const ModelOptions& options, const ModelConfig& config
                    config.context_limit(), " tokens; give at most that"));
 }
 
-absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const EngineOptions& options,
+absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
+  const EngineOptions& options = runtime.engine;
   const ExecutorLimits limits = {.block_size = options.scheduler.block_size,
                                  .max_num_batched_tokens = options.scheduler.max_num_batched_tokens,
-                                 .max_model_len = options.model.max_model_len};
-  return CreateLocalExecutor(
-      options.model, limits, config, progress ? progress : [](double) {});
+                                 .max_model_len = options.model.max_model_len,
+                                 .step_timeout = runtime.step_timeout};
+  if (runtime.head.nodes > 1) {
+    return CreateClusterExecutor(options.model, limits, config, runtime.head, progress);
+  }
+  return CreateLocalExecutor(options.model, limits, config, progress);
 }
 
 }  // namespace
@@ -76,7 +81,7 @@ absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
   LoadedExecutor loaded;
   ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(options.model.model_dir));
   RETURN_IF_ERROR(CheckContext(options.model, loaded.config));
-  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor(options, loaded.config, progress));
+  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor({.engine = options}, loaded.config, progress));
   return loaded;
 }
 
@@ -89,8 +94,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   RETURN_IF_ERROR(CheckContext(options.engine.model, config));
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
   ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir));
-  ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor,
-                   MakeExecutor(options.engine, config, progress));
+  ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));
 
   std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);
   runtime->options_ = options.engine;

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/executor/cluster_options.h"
 #include "engine/executor/executor.h"
 #include "engine/model/model_config.h"
 #include "engine/options.h"
@@ -21,6 +22,8 @@ using LoadProgress = std::function<void(double)>;
 struct RuntimeOptions {
   EngineOptions engine;
   std::string served_model_name;  // empty: the name of the folder
+  HeadOptions head{.nodes = 1};   // 1: all ranks live in this process
+  absl::Duration step_timeout = absl::Seconds(60);
 };
 
 // Everything an answer needs. The model outlives the engine's requests.

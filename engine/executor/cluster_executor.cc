@@ -97,7 +97,10 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
                    .stream = {.heartbeat_interval = head.access.heartbeat_interval,
                               .heartbeat_timeout = settings_.limits.step_timeout},
                    .log = head.access.log,
-                   .on_failure = [this](const absl::Status& reason) { relay_.Abort(reason); }}));
+                   .on_failure = [this, on_failure = head.on_failure](const absl::Status& reason) {
+                     relay_.Abort(reason);
+                     if (on_failure) on_failure(reason);
+                   }}));
   if (head.access.log) {
     head.access.log(
         absl::StrCat("waiting for ", layout.nodes - 1, " nodes at ", group_->address()));

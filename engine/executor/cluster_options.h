@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "parallel/cluster/credentials.h"
 
@@ -28,6 +29,8 @@ struct HeadOptions {
   // HOST:PORT or INTERFACE:PORT of the control plane; the head's ranks use the same host.
   std::string address = "127.0.0.1:50052";
   ClusterAccess access;
+  // Called once when the group fails, also while no step is under way. Any thread.
+  std::function<void(const absl::Status&)> on_failure;
 };
 
 struct NodeOptions {

@@ -254,6 +254,15 @@ absl::Status CheckResult(const BatchResult& result, int32_t group, const PlanLim
   return check.status();
 }
 
+// A group without work may leave its offsets out; kernels want them.
+void CompleteIdleGroup(BatchPlan* plan) {
+  if (!plan->context_lens.empty() || !plan->logits_rows.empty()) return;
+  for (std::vector<int32_t>* offsets :
+       {&plan->cu_seqlens, &plan->sampling.pen_offsets, &plan->sampling.adj_offsets}) {
+    if (offsets->empty()) *offsets = {0};
+  }
+}
+
 }  // namespace
 
 absl::Status ValidateStepPlan(const StepPlan& plan, const PlanLimits& limits) {
@@ -300,6 +309,7 @@ absl::StatusOr<StepPlan> DecodeStepPlan(std::string_view bytes, const PlanLimits
     BatchFields(reader, plan.groups.emplace_back());
   }
   RETURN_IF_ERROR(reader.Finish("the step plan"));
+  for (BatchPlan& batch : plan.groups) CompleteIdleGroup(&batch);
   RETURN_IF_ERROR(ValidateStepPlan(plan, limits));
   return plan;
 }

@@ -28,6 +28,7 @@ int RunCheck(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
 int RunPlan(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);
+int RunWorker(const Arguments& arguments);
 
 // Fills the table's targets. Set when the command has nothing left to do: the exit code after
 // --help, --print-config or a usage error. `num_positional` arguments are required.

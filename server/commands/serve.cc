@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
+#include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
 #include "server/grpc/grpc_server.h"
@@ -33,7 +34,6 @@ struct ServeFlags {
   ServiceLimits limits;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
-  absl::Duration step_timeout = absl::Seconds(60);
   std::string log_level = "info";
 };
 
@@ -64,7 +64,7 @@ class ServerState {
   void Serve(InferenceContext* context) {
     absl::MutexLock lock(&mutex_);
     context_ = context;
-    if (!death_.ok()) context->ready = false;
+    if (context != nullptr && !death_.ok()) context->ready = false;
   }
   // Blocks until somebody wants the server to stop; an error when the engine died.
   absl::Status WaitForStop() {
@@ -133,9 +133,10 @@ void Drain(const ServeFlags& flags, InferenceContext* context, GrpcServer* serve
 }
 
 MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
-  return {.metrics = [metrics] { return metrics->Render(); },
-          .healthy = [state, timeout = flags.step_timeout] { return state->Healthy(timeout); },
-          .ready = [state] { return state->Ready(); }};
+  return {
+      .metrics = [metrics] { return metrics->Render(); },
+      .healthy = [state, timeout = flags.runtime.step_timeout] { return state->Healthy(timeout); },
+      .ready = [state] { return state->Ready(); }};
 }
 
 absl::Status Serve(const ServeFlags& flags) {
@@ -146,11 +147,14 @@ absl::Status Serve(const ServeFlags& flags) {
   ASSIGN_OR_RETURN(
       const std::unique_ptr<MetricsHttp> http,
       MetricsHttp::Start(flags.grpc.host, flags.metrics_port, PagesOf(flags, &metrics, &state)));
+  RuntimeOptions options = flags.runtime;
+  // An idle engine asks nothing of the other nodes and would not notice.
+  options.head.on_failure = [&state](const absl::Status& why) { state.OnEngineDead(why); };
   const LoadProgress log = LogLoadProgress(flags.runtime.engine.model.model_dir);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<ModelRuntime> runtime,
       ModelRuntime::Load(
-          flags.runtime,
+          options,
           [&](double ratio) {
             metrics.SetWeightsLoaded(ratio);
             log(ratio);
@@ -199,8 +203,8 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "After SIGTERM: time for load balancers to notice, in seconds.");
   table->Seconds("drain-timeout", &flags->drain_timeout,
                  "After SIGTERM: time for running requests to finish, in seconds.");
-  table->Seconds("step-timeout", &flags->step_timeout,
-                 "/healthz fails when no step finishes for so long, in seconds.");
+  table->Seconds("step-timeout", &flags->runtime.step_timeout,
+                 "A step or a silent node that takes longer ends the server, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");
 }
@@ -215,6 +219,7 @@ int RunServe(const Arguments& arguments) {
   ServeFlags flags;
   AddServeOptions(&table, &flags);
   AddModelOptions(&table, &flags.runtime.engine);
+  AddHeadOptions(&table, &flags.runtime.head);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "serve", arguments, &positional, 1)) return *exit;
   flags.runtime.engine.model.model_dir = positional[0];
@@ -222,7 +227,11 @@ int RunServe(const Arguments& arguments) {
   if (flags.limits.max_message_bytes < 1 || flags.limits.max_message_bytes > kMaxMessage) {
     return FailUsage("serve", absl::InvalidArgumentError("--max-message-size: at most 1GiB"));
   }
+  if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
+    return FailUsage("serve", status);
+  }
   InitLogging(flags.log_level);
+  CompleteAccess(&flags.runtime.head.access);
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);
 }

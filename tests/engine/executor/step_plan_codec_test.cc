@@ -162,6 +162,15 @@ TEST(StepPlanCodec, EveryFieldArrives) {
   EXPECT_EQ(got.sampling.adj_values, want.sampling.adj_values);
 }
 
+TEST(StepPlanCodec, IdleGroupsMayBeEmpty) {
+  StepPlan plan = SmallPlan();
+  plan.groups[1] = {};
+  const auto decoded = DecodeStepPlan(EncodeStepPlan(plan), kLimits);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->groups[1].cu_seqlens, std::vector<int32_t>{0});
+  EXPECT_EQ(decoded->groups[1].sampling.pen_offsets, std::vector<int32_t>{0});
+}
+
 TEST(StepPlanCodec, ResultsSurviveTheRoundTrip) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
     const std::string bytes = EncodeNodeStepResult(PlanMaker(seed).Result());
