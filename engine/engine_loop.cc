@@ -63,7 +63,7 @@ EngineLoop::EngineLoop(const EngineLoopOptions& options, std::unique_ptr<Executo
 
 EngineLoop::~EngineLoop() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
     draining_ = true;
     WakeLoop();
@@ -82,7 +82,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   const auto prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
   uint64_t id = 0;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");
     if (draining_) return absl::UnavailableError("the server is shutting down");
     RETURN_IF_ERROR(queue_.Enter(prompt_tokens));
@@ -96,7 +96,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   auto state =
       MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (death_.ok() && !stop_) {
       inbox_.submissions.push_back(std::move(state));
       WakeLoop();
@@ -110,13 +110,13 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
 }
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   inbox_.cancellations.push_back({id, std::move(status)});
   WakeLoop();
 }
 
 EngineStats EngineLoop::stats() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   EngineStats stats = published_;
   stats.num_waiting += static_cast<int32_t>(inbox_.submissions.size());
   stats.num_waiting_tokens = queue_.num_tokens();
@@ -128,7 +128,7 @@ EngineStats EngineLoop::stats() const {
 absl::Status EngineLoop::Drain(absl::Time deadline) {
   const absl::Duration limit = deadline - absl::Now();
   const absl::Time end = clock_.Now() + limit;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   draining_ = true;
   const auto wait_until = [&](absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (num_live_ > 0) {
@@ -165,7 +165,7 @@ void EngineLoop::Run() {
 
 // False when the engine is to stop. Blocks only while there is nothing to do.
 bool EngineLoop::TakeInbox(Inbox* inbox) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   WaitForWork();
   *inbox = std::exchange(inbox_, {});
   return !stop_;
@@ -357,7 +357,7 @@ absl::Status EngineLoop::DeliverOne(RequestState* state, const SequenceUpdate& u
 
 void EngineLoop::LeaveQueue(RequestState* state) {
   if (!std::exchange(state->in_queue, false)) return;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   queue_.Leave(state->prompt_tokens());
 }
 
@@ -372,7 +372,7 @@ void EngineLoop::End(RequestState* state, absl::Status status) {
     state->sink->OnDone(status, info);
     return absl::OkStatus();
   }).IgnoreError();
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   --num_live_;
   gone_.SignalAll();
 }
@@ -404,7 +404,7 @@ void EngineLoop::PublishStats() {
   counters_.prefix_cache_queries = sum.prefix_cache_queries;
   counters_.prefix_cache_hits = sum.prefix_cache_hits;
   counters_.num_preemptions = sum.num_preemptions;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   published_ = counters_;
   last_progress_ = clock_.Now();
 }
@@ -423,7 +423,7 @@ absl::Status EngineLoop::CheckBooks() const {
 void EngineLoop::Die(const absl::Status& status) {
   Inbox inbox;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     death_ = status;
     inbox = std::exchange(inbox_, {});
   }

@@ -12,7 +12,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/monotonic_clock.h"
@@ -20,6 +19,7 @@
 #include "engine/scheduler/queue_limits.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/step_result_check.h"
+#include "kernels/core/mutex.h"
 
 namespace tessera {
 
@@ -100,9 +100,9 @@ class EngineLoop final : public Engine {
   bool books_checked_ = true;  // since the last step
   bool long_idle_ = false;
 
-  mutable absl::Mutex mutex_;
-  absl::CondVar work_;  // the engine thread waits for the inbox
-  absl::CondVar gone_;  // Drain waits for requests to end
+  mutable Mutex mutex_;
+  CondVar work_;  // the engine thread waits for the inbox
+  CondVar gone_;  // Drain waits for requests to end
   Inbox inbox_ ABSL_GUARDED_BY(mutex_);
   QueueLimits queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -247,11 +247,11 @@ TEST_F(EngineTest, DeadlineEndsWaitingAndRunningRequests) {
   control_->Close();
   StartEngine();
   GenerateRequest running = Request(Prompt(3), 100, 0);
-  running.deadline = absl::Now() + absl::Milliseconds(30);
+  running.deadline = absl::Now() + absl::Milliseconds(1500);
   const auto first = Submit(running);
   control_->WaitForSteps(1);
   const auto second = Submit(running);
-  absl::SleepFor(absl::Milliseconds(40));
+  absl::SleepFor(running.deadline - absl::Now() + absl::Milliseconds(10));
   control_->PassOne();
   EXPECT_EQ(first->Wait().code(), absl::StatusCode::kDeadlineExceeded);
   const absl::Status waiting = second->Wait();

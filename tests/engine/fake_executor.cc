@@ -2,47 +2,49 @@
 
 #include <utility>
 
-#include "kernels/core/status_macros.h"
-
 namespace tessera {
 
 void FakeControl::SetOpen(bool open) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   open_ = open;
+  changed_.SignalAll();
 }
 
 void FakeControl::PassOne() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ++passes_;
+  changed_.SignalAll();
 }
 
 void FakeControl::WaitForSteps(int64_t count) {
-  absl::MutexLock lock(&mutex_);
-  const auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return submitted_ >= count; };
-  TESSERA_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Minutes(1)));
+  MutexLock lock(&mutex_);
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return submitted_ >= count; };
+  AwaitOrDie(&mutex_, &changed_, reached);
 }
 
 void FakeControl::FailNext(absl::Status status) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   failure_ = std::move(status);
+  changed_.SignalAll();
 }
 
 void FakeControl::BreakNextShape() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   break_shape_ = true;
 }
 
 void FakeControl::CountSubmission() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ++submitted_;
+  changed_.SignalAll();
 }
 
 absl::Status FakeControl::Pass(bool* break_shape) {
-  absl::MutexLock lock(&mutex_);
-  const auto may_pass = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+  MutexLock lock(&mutex_);
+  const auto may_pass = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return open_ || passes_ > 0 || !failure_.ok();
   };
-  mutex_.Await(absl::Condition(&may_pass));
+  while (!may_pass()) changed_.Wait(&mutex_);
   if (!open_ && passes_ > 0) --passes_;
   *break_shape = std::exchange(break_shape_, false);
   return failure_;
@@ -75,48 +77,50 @@ absl::StatusOr<StepResult> FakeExecutor::Wait() {
 }
 
 void RecordingSink::OnTokens(TokenDelta delta) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (num_done_ > 0) tokens_after_done_ = true;
   deltas_.push_back(std::move(delta));
+  changed_.SignalAll();
 }
 
 void RecordingSink::OnDone(const absl::Status& status, const FinishInfo& info) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ++num_done_;
   status_ = status;
   info_ = info;
+  changed_.SignalAll();
 }
 
 absl::Status RecordingSink::Wait() {
-  absl::MutexLock lock(&mutex_);
-  const auto is_done = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return num_done_ > 0; };
-  TESSERA_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&is_done), absl::Minutes(1)));
+  MutexLock lock(&mutex_);
+  const auto is_done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_done_ > 0; };
+  AwaitOrDie(&mutex_, &changed_, is_done);
   TESSERA_CHECK(!tokens_after_done_);
   return status_;
 }
 
 void RecordingSink::WaitForDeltas(size_t count) {
-  absl::MutexLock lock(&mutex_);
-  const auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+  MutexLock lock(&mutex_);
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return deltas_.size() >= count || num_done_ > 0;
   };
-  TESSERA_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Minutes(1)));
+  AwaitOrDie(&mutex_, &changed_, reached);
 }
 
 bool RecordingSink::done() const { return num_done() > 0; }
 
 int32_t RecordingSink::num_done() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return num_done_;
 }
 
 size_t RecordingSink::num_deltas() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return deltas_.size();
 }
 
 std::vector<int32_t> RecordingSink::tokens(int32_t choice) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::vector<int32_t> all;
   for (const TokenDelta& delta : deltas_) {
     if (delta.choice != choice) continue;
@@ -126,7 +130,7 @@ std::vector<int32_t> RecordingSink::tokens(int32_t choice) const {
 }
 
 std::string RecordingSink::text(int32_t choice) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::string all;
   for (const TokenDelta& delta : deltas_) {
     if (delta.choice == choice) all += delta.text;
@@ -135,14 +139,14 @@ std::string RecordingSink::text(int32_t choice) const {
 }
 
 std::string RecordingSink::reasoning() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::string all;
   for (const TokenDelta& delta : deltas_) all += delta.reasoning;
   return all;
 }
 
 std::vector<TokenLogprobs> RecordingSink::prompt_logprobs() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::vector<TokenLogprobs> all;
   for (const TokenDelta& delta : deltas_) {
     all.insert(all.end(), delta.prompt_logprobs.begin(), delta.prompt_logprobs.end());
@@ -151,7 +155,7 @@ std::vector<TokenLogprobs> RecordingSink::prompt_logprobs() const {
 }
 
 std::vector<TokenLogprobs> RecordingSink::logprobs() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::vector<TokenLogprobs> all;
   for (const TokenDelta& delta : deltas_) {
     all.insert(all.end(), delta.logprobs.begin(), delta.logprobs.end());
@@ -160,7 +164,7 @@ std::vector<TokenLogprobs> RecordingSink::logprobs() const {
 }
 
 std::optional<ChoiceFinish> RecordingSink::finish(int32_t choice) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   for (const TokenDelta& delta : deltas_) {
     if (delta.choice == choice && delta.finish.has_value()) return delta.finish;
   }
@@ -168,7 +172,7 @@ std::optional<ChoiceFinish> RecordingSink::finish(int32_t choice) const {
 }
 
 Usage RecordingSink::choice_usage(int32_t choice) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   Usage usage;
   for (const TokenDelta& delta : deltas_) {
     if (delta.choice == choice) usage = delta.usage;
@@ -177,7 +181,7 @@ Usage RecordingSink::choice_usage(int32_t choice) const {
 }
 
 FinishInfo RecordingSink::info() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return info_;
 }
 

@@ -10,13 +10,27 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
+#include "kernels/core/mutex.h"
+#include "kernels/core/status_macros.h"
 #include "tests/engine/scheduler/fake_model.h"
 
 namespace tessera {
+
+// Waits for `condition` under the lock; fails loudly after a minute. Callers hold the mutex, which
+// the analysis cannot see through a template's lambda.
+template <typename Condition>
+void AwaitOrDie(Mutex* mutex, CondVar* changed,
+                const Condition& condition) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  const absl::Time end = absl::Now() + absl::Minutes(1);
+  while (!condition()) {
+    TESSERA_CHECK(absl::Now() < end);
+    changed->WaitWithTimeout(mutex, absl::Seconds(1));
+  }
+}
 
 // Shared between the test and the executor that the engine owns.
 class FakeControl {
@@ -37,7 +51,8 @@ class FakeControl {
   absl::Status Pass(bool* break_shape);
   void CountSubmission();
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
+  CondVar changed_;
   bool open_ ABSL_GUARDED_BY(mutex_) = true;
   int64_t passes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t submitted_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -94,7 +109,8 @@ class RecordingSink : public ResponseSink {
   FinishInfo info() const;
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
+  mutable CondVar changed_;
   std::vector<TokenDelta> deltas_ ABSL_GUARDED_BY(mutex_);
   int32_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
   bool tokens_after_done_ ABSL_GUARDED_BY(mutex_) = false;
