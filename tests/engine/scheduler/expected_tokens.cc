@@ -55,6 +55,10 @@ std::vector<int32_t> BannedTokens(const GenerateRequest& request, const Expected
                                   const std::vector<int32_t>& output) {
   std::vector<int32_t> banned;
   const SamplingParams& sampling = request.sampling;
+  if (sampling.allowed_token_ids.empty() && sampling.bad_words.empty() &&
+      static_cast<int32_t>(output.size()) >= request.stopping.min_tokens) {
+    return banned;
+  }
   for (int32_t token = 0; token < options.vocab_size; ++token) {
     bool ban = !sampling.allowed_token_ids.empty() && !Contains(sampling.allowed_token_ids, token);
     ban = ban || (static_cast<int32_t>(output.size()) < request.stopping.min_tokens &&
