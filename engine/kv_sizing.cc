@@ -48,11 +48,6 @@ int64_t AvailableMemoryBytes() {
 }
 
 absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& in) {
-  if (in.max_model_len > in.model_limit) {
-    return absl::InvalidArgumentError(absl::StrCat("max_model_len is ", in.max_model_len,
-                                                   ", the model's context limit is ",
-                                                   in.model_limit, " tokens"));
-  }
   const int32_t wanted_len = in.max_model_len > 0 ? in.max_model_len : in.model_limit;
   const int64_t blocks_per_sequence = (wanted_len + in.block_size - 1) / in.block_size;
   int64_t blocks = WantedBytes(in) / std::max<int64_t>(in.block_bytes, 1);

@@ -63,9 +63,14 @@ class ModelPromptEncoder final : public PromptEncoder {
 
 }  // namespace
 
-absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir) {
+absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir, bool token_ids_suffice) {
   ModelText text;
-  ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(model_dir));
+  absl::StatusOr<std::shared_ptr<const Tokenizer>> tokenizer = Tokenizer::Load(model_dir);
+  if (token_ids_suffice && absl::IsNotFound(tokenizer.status())) {
+    tokenizer = Tokenizer::WithoutText();
+  }
+  RETURN_IF_ERROR(tokenizer.status());
+  text.tokenizer = *std::move(tokenizer);
   absl::StatusOr<ChatTemplate> loaded = ChatTemplate::Load(model_dir);
   std::optional<ChatTemplate> chat_template;
   if (loaded.ok()) {

@@ -21,7 +21,10 @@ struct ModelText {
 
 // Reads tokenizer and chat template of a model folder; a folder without a template is fine. Errors
 // name the file.
-absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir);
+// token_ids_suffice: a folder without tokenizer.json gives a model without text instead of an
+// error.
+absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir,
+                                        bool token_ids_suffice = false);
 
 }  // namespace tessera
 

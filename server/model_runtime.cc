@@ -10,6 +10,7 @@
 #include "engine/executor/local_executor.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/status_macros.h"
+#include "server/logging.h"
 #include "server/model_prompt_encoder.h"
 
 namespace tessera {
@@ -41,11 +42,12 @@ ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
   return model;
 }
 
-absl::Status CheckContext(const ModelOptions& options, const ModelConfig& config) {
-  if (options.max_model_len <= config.context_limit()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--max-model-len: ", options.max_model_len, " exceeds the model's context of ",
-                   config.context_limit(), " tokens; give at most that"));
+// RoPE has a value for every position; how good answers are beyond what the model was made for is
+// the operator's decision.
+void WarnOfLongContext(const ModelOptions& options, const ModelConfig& config) {
+  if (options.max_model_len <= config.context_limit()) return;
+  LogWarning(absl::StrCat("a context of ", options.max_model_len, " tokens is more than the ",
+                          config.context_limit(), " this model was made for"));
 }
 
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
@@ -80,7 +82,7 @@ absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
   RETURN_IF_ERROR(CheckModelFolder(options.model.model_dir));
   LoadedExecutor loaded;
   ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(options.model.model_dir));
-  RETURN_IF_ERROR(CheckContext(options.model, loaded.config));
+  WarnOfLongContext(options.model, loaded.config);
   ASSIGN_OR_RETURN(loaded.executor, MakeExecutor({.engine = options}, loaded.config, progress));
   return loaded;
 }
@@ -91,9 +93,9 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   const std::string& dir = options.engine.model.model_dir;
   RETURN_IF_ERROR(CheckModelFolder(dir));
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
-  RETURN_IF_ERROR(CheckContext(options.engine.model, config));
+  WarnOfLongContext(options.engine.model, config);
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
-  ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir));
+  ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir, options.token_ids_suffice));
   ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));
 
   std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);

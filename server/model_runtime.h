@@ -21,8 +21,9 @@ using LoadProgress = std::function<void(double)>;
 
 struct RuntimeOptions {
   EngineOptions engine;
-  std::string served_model_name;  // empty: the name of the folder
-  HeadOptions head{.nodes = 1};   // 1: all ranks live in this process
+  std::string served_model_name;   // empty: the name of the folder
+  bool token_ids_suffice = false;  // the folder need not have a tokenizer
+  HeadOptions head{.nodes = 1};    // 1: all ranks live in this process
   absl::Duration step_timeout = absl::Seconds(60);
 };
 

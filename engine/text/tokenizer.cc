@@ -18,6 +18,12 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Parse(const Tokenize
   return Create(std::move(definition));
 }
 
+absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::WithoutText() {
+  TokenizerDefinition nothing;
+  nothing.token_offsets = {0};
+  return Create(std::move(nothing));
+}
+
 absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Create(TokenizerDefinition definition) {
   ASSIGN_OR_RETURN(std::unique_ptr<const Pretokenizer> pretokenizer, Pretokenizer::Create());
   return std::shared_ptr<const Tokenizer>(

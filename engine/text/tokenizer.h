@@ -46,6 +46,10 @@ class Tokenizer {
   // The same from memory.
   static absl::StatusOr<std::shared_ptr<const Tokenizer>> Parse(const TokenizerSources& sources);
 
+  // For models driven by token ids alone: every token stands for nothing, text encodes to nothing
+  // of use.
+  static absl::StatusOr<std::shared_ptr<const Tokenizer>> WithoutText();
+
   // Any bytes are accepted: an invalid UTF-8 sequence is encoded as U+FFFD (one per maximal
   // subpart). O(n log n) in the length of the text.
   std::vector<int32_t> Encode(std::string_view text, EncodeOptions options) const;

@@ -27,7 +27,11 @@ int RunGenerate(const Arguments& arguments) {
 
   InitLogging("warning");
   options.model.model_dir = positional[0];
-  const auto runtime = LoadRuntime(options);
+  const bool only_ids = request->has_token_ids();
+  if (only_ids) {
+    MakeRoomFor(request->token_ids().ids_size() + flags.max_tokens.value_or(1), &options);
+  }
+  const auto runtime = LoadRuntime(options, only_ids);
   if (!runtime.ok()) return Fail("generate", runtime.status());
   const auto response = Generate(*MakeLocalGenerator(runtime->get()), *request);
   if (!response.ok()) return Fail("generate", response.status());

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/model_config.h"
 #include "server/logging.h"
 
 namespace tessera {
@@ -65,8 +66,18 @@ LoadProgress LogLoadProgress(const std::string& model_dir) {
   };
 }
 
-absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const EngineOptions& options) {
-  return ModelRuntime::Load({.engine = options}, LogLoadProgress(options.model.model_dir), {});
+absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const EngineOptions& options,
+                                                          bool token_ids_suffice) {
+  return ModelRuntime::Load({.engine = options, .token_ids_suffice = token_ids_suffice},
+                            LogLoadProgress(options.model.model_dir), {});
+}
+
+void MakeRoomFor(int64_t num_tokens, EngineOptions* options) {
+  constexpr int64_t kMostTokens = 1 << 24;
+  const auto config = LoadModelConfig(options->model.model_dir);
+  if (!config.ok() || options->model.max_model_len != 0) return;
+  if (num_tokens <= config->context_limit() || num_tokens > kMostTokens) return;
+  options->model.max_model_len = static_cast<int32_t>(num_tokens);
 }
 
 }  // namespace tessera

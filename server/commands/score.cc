@@ -25,11 +25,6 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::string& text,
     }
     ids.push_back(static_cast<int32_t>(id));
   }
-  if (ids.size() > static_cast<size_t>(config.context_limit())) {
-    return absl::InvalidArgumentError(absl::StrCat("--token-ids: ", ids.size(),
-                                                   " ids exceed the model's context of ",
-                                                   config.context_limit(), " tokens"));
-  }
   return ids;
 }
 
@@ -69,6 +64,7 @@ int RunScore(const Arguments& arguments) {
 
   InitLogging("warning");
   options.model.model_dir = positional[0];
+  MakeRoomFor(static_cast<int64_t>(ids->size()), &options);
   const auto result = Score(options, token_ids);
   if (!result.ok()) return Fail("score", result.status());
   if (json) {

@@ -37,8 +37,12 @@ class GenerateTest(unittest.TestCase):
                 self.assertEqual(list(reply.choices[0].token_ids), golden["greedy"])
                 self.assertEqual(reply.usage.prompt_tokens, len(golden["prompt_ids"]))
                 streamed, usage = collect(self.server.stub.StreamGenerate(request))
-                for field in ("text", "reasoning", "token_ids", "tool_calls", "finish"):
+                for field in ("text", "reasoning", "token_ids", "finish"):
                     self.assertEqual(getattr(streamed[0], field), getattr(reply.choices[0], field))
+                # Every call gets a new id.
+                calls = [[(call.index, call.name, call.arguments) for call in choice.tool_calls]
+                         for choice in (streamed[0], reply.choices[0])]
+                self.assertEqual(calls[0], calls[1])
                 self.assertEqual(usage.completion_tokens, len(golden["greedy"]))
 
     def test_command_gives_the_same_answer(self):

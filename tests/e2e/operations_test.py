@@ -103,7 +103,7 @@ class StartTest(unittest.TestCase):
         self.assertEqual(done.returncode, code, done.stderr)
         self.assertNotIn("terminate called", done.stderr)
         self.assertNotIn("CHECK failed", done.stderr)
-        return done.stderr
+        return done.stdout + done.stderr
 
     def test_missing_and_broken_model_folders(self):
         self.assertIn("/no/such/model", self.fails("serve", "/no/such/model", "--port", 0,
@@ -140,7 +140,7 @@ class StartTest(unittest.TestCase):
                                        "--kv-cache-memory", "4TiB").lower())
 
     def test_usage_errors(self):
-        self.assertIn("--port", self.fails("serve", NANO, "--prot", 1, code=2))
+        self.assertIn('did you mean "port"', self.fails("serve", NANO, "--prot", 1, code=2))
         self.fails("nonsense", code=2)
         self.fails(code=2)
         self.fails("serve", code=2)
