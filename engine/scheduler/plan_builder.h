@@ -21,7 +21,8 @@ struct PlannedSequence {
   bool samples = false;
 };
 
-// Fills in the rows of `planned`. Every sequence has blocks for its tokens.
+// Fills in the rows of `planned`. Every sequence has blocks for its tokens. Without sequences the
+// offset arrays still hold their leading 0: a group without work takes part in the step.
 BatchPlan BuildPlan(int32_t block_size, std::vector<PlannedSequence>* planned);
 
 }  // namespace tessera

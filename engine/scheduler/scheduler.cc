@@ -71,12 +71,12 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
   TESSERA_CHECK(!in_flight());
   ScheduleResult result;
   DropExpired(now, &result);
-  if (WaitsForCompany(now, &result)) return result;
-  budget_ = options_.max_num_batched_tokens;
-  PlanDecodes(&result);
-  PlanPrefills();
-  Admit(&result);
-  if (planned_.empty()) return result;
+  if (!WaitsForCompany(now, &result)) {
+    budget_ = options_.max_num_batched_tokens;
+    PlanDecodes(&result);
+    PlanPrefills();
+    Admit(&result);
+  }
   for (const PlannedSequence& planned : planned_) {
     (Decodes(*planned.sequence) ? result.decode_tokens : result.prefill_tokens) +=
         planned.num_tokens;

@@ -23,7 +23,11 @@ std::vector<SequenceUpdate> RunStep(Scheduler* scheduler, int32_t token = 9) {
 TEST(Scheduler, IdleWithoutWork) {
   Scheduler scheduler(SmallOptions(), BlockHash{});
   EXPECT_TRUE(scheduler.idle());
-  EXPECT_EQ(scheduler.Schedule(kStart).plan.num_sequences(), 0);
+  const BatchPlan plan = scheduler.Schedule(kStart).plan;
+  EXPECT_EQ(plan.num_sequences(), 0);
+  EXPECT_THAT(plan.cu_seqlens, ElementsAre(0));
+  EXPECT_THAT(plan.sampling.pen_offsets, ElementsAre(0));
+  EXPECT_THAT(plan.sampling.adj_offsets, ElementsAre(0));
   EXPECT_FALSE(scheduler.in_flight());
 }
 
