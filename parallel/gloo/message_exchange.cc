@@ -5,6 +5,7 @@
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -17,6 +18,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
 
@@ -103,6 +105,16 @@ void RaiseLoopbackSendBuffers(const std::vector<sockaddr_storage>& ends) {
   closedir(folder);
 }
 
+std::string Interfaces() {
+  std::vector<std::string> names;
+  struct if_nameindex* all = if_nameindex();
+  for (const auto* one = all; one != nullptr && one->if_index != 0; ++one) {
+    names.emplace_back(one->if_name);
+  }
+  if (all != nullptr) if_freenameindex(all);
+  return names.empty() ? "none" : absl::StrJoin(names, ", ");
+}
+
 std::vector<sockaddr_storage> LoopbackEnds(gloo::Context& context) {
   std::vector<sockaddr_storage> ends;
   for (int peer = 0; peer < context.size; ++peer) {
@@ -126,6 +138,11 @@ absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
   if (options.interface.empty() == options.address.empty()) {
     return absl::InvalidArgumentError(
         "name either the network interface or the address that ranks communicate over");
+  }
+  // Asked here: Gloo loses memory when it does not find the interface.
+  if (!options.interface.empty() && if_nametoindex(options.interface.c_str()) == 0) {
+    return absl::UnavailableError(absl::StrCat("this host has no network interface '",
+                                               options.interface, "'; it has ", Interfaces()));
   }
   try {
     gloo::transport::tcp::attr attr;
@@ -154,7 +171,6 @@ absl::Status MessageExchange::Connect(RendezvousStore* store) {
     context->connectFullMesh(adapter, endpoint_->device());
     if (const auto ends = LoopbackEnds(*context); !ends.empty()) RaiseLoopbackSendBuffers(ends);
     context_ = std::move(context);
-    return absl::OkStatus();
   } catch (const std::exception& error) {
     const std::string where = absl::StrCat("rank ", group_.rank, " cannot join the group '",
                                            group_.name, "' of ", group_.size, " ranks: ");
@@ -167,11 +183,26 @@ absl::Status MessageExchange::Connect(RendezvousStore* store) {
     }
     return Fail(absl::UnavailableError(absl::StrCat(where, error.what())));
   }
+  return Greet(deadline - absl::Now());
 }
 
-void MessageExchange::BeginRound() {
+// A byte to and from everyone: nobody goes on, and perhaps away, while another still connects.
+absl::Status MessageExchange::Greet(absl::Duration timeout) {
+  std::vector<char> greetings(group_.size);
+  char own = 1;
+  BeginRound(timeout);
+  for (int peer = 0; peer < group_.size; ++peer) {
+    if (peer == group_.rank) continue;
+    RETURN_IF_ERROR(PostReceive({peer, 0, &greetings[peer], 1}));
+    RETURN_IF_ERROR(PostSend({peer, 0, &own, 1}));
+  }
+  return Finish();
+}
+
+void MessageExchange::BeginRound(absl::Duration timeout) {
   ++round_;
-  deadline_ = absl::Now() + group_.timeout;
+  timeout_ = timeout;
+  deadline_ = absl::Now() + timeout;
 }
 
 absl::Status MessageExchange::PostReceive(const Message& message) { return Post(message, false); }
@@ -232,9 +263,8 @@ absl::Status MessageExchange::Finish() {
 
 absl::Status MessageExchange::PeerFailed(int peer, const char* what) {
   if (absl::Now() >= deadline_) {
-    return Fail(absl::DeadlineExceededError(absl::StrCat("rank ", group_.rank, " waited ",
-                                                         absl::FormatDuration(group_.timeout),
-                                                         " for rank ", peer)));
+    return Fail(absl::DeadlineExceededError(absl::StrCat(
+        "rank ", group_.rank, " waited ", absl::FormatDuration(timeout_), " for rank ", peer)));
   }
   return Fail(absl::UnavailableError(
       absl::StrCat("rank ", group_.rank, " lost its connection to rank ", peer, ": ", what)));

@@ -52,7 +52,7 @@ class MessageExchange {
   // A round: operations that belong together, in the same order on all ranks. Post as often as
   // needed, then Finish, which waits for all that was posted; FinishReceives waits for receives
   // only.
-  void BeginRound();
+  void BeginRound() { BeginRound(group_.timeout); }
   absl::Status PostReceive(const Message& message);
   absl::Status PostSend(const Message& message);
   absl::Status FinishReceives();
@@ -70,6 +70,8 @@ class MessageExchange {
     std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
   };
 
+  void BeginRound(absl::Duration timeout);
+  absl::Status Greet(absl::Duration timeout);
   absl::Status Post(const Message& message, bool send);
   absl::Status Wait(const Pending& pending);
   absl::Status PeerFailed(int peer, const char* what);
@@ -78,6 +80,7 @@ class MessageExchange {
   const GlooGroup group_;
   std::shared_ptr<gloo::Context> context_;
   uint64_t round_ = 0;
+  absl::Duration timeout_;  // of the current round
   absl::Time deadline_;
 
   mutable std::mutex mutex_;

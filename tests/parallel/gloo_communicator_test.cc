@@ -18,6 +18,7 @@ TEST(GlooEndpointTest, NamesWhatIsMissing) {
   const absl::Status status = CreateGlooEndpoint({.interface = "nosuchif0"}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("nosuchif0"));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("it has lo"));
   EXPECT_TRUE(CreateGlooEndpoint({.address = "127.0.0.1"}).ok());
 }
 
