@@ -44,7 +44,8 @@ constexpr std::string_view kChinese =
 constexpr std::string_view kMixedScripts =
     "Überraschung: naïve façade, crème brûlée à la carte. Привет, как дела сегодня вечером? "
     "これは日本語の文章です。カタカナとひらがなが混ざっています。 한국어 문장도 하나 넣어 봅시다. "
-    "שלום עולם مرحبا بالعالم नमस्ते दुनिया 🙂🚀👩‍👩‍👧 €12,50 → "
+    "שלום עולם مرحبا بالعالم नमस्ते दुनिया 🙂🚀👩‍👩‍👧 €12,50 "
+    "→ "
     "½ "
     "× "
     "∞\n";

@@ -147,8 +147,8 @@ TEST(ModelRuntimeTest, ErrorsSayWhatToDo) {
   options.model.model_dir = TESSERA_TEST_DATA;
   EXPECT_THAT(error(options), HasSubstr("config.json"));
   options.model.model_dir = TESSERA_NANO_MODEL;
-  options.model.max_model_len = 5000;
-  EXPECT_THAT(error(options), HasSubstr("at most"));
+  options.model.layout.tensor_parallel = 3;
+  EXPECT_THAT(error(options), HasSubstr("tensor"));
 }
 
 TEST(GenerationFlagsTest, ExactlyOnePrompt) {
