@@ -10,7 +10,7 @@ namespace {
 // A group of panels of one task: with few rows small enough to balance threads, with many rows
 // large enough that copying the rows costs little.
 constexpr int64_t kPanelsFewRows = 4;
-constexpr int64_t kPanelsManyRows = 12;
+constexpr int64_t kPanelsManyRows = 16;
 constexpr int64_t kManyRows = 25;
 
 // Rough single-thread speed, to decide whether forking pays.

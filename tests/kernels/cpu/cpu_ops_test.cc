@@ -126,9 +126,9 @@ std::vector<double> Formula(const Context& c, int64_t position) {
 
 TEST_P(CpuOpsTest, LongContextsGiveTheSameBitsWholeSplitAndInChunks) {
   ForSeeds(3, [&](Random& random) {
-    Context c{.length = random.OneOf({513, 1100, 1536}),
-              .heads = random.OneOf({1, 2, 70}),
-              .head_dim = random.OneOf({8, 24, 64}),
+    Context c{.length = random.OneOf({513, 700, 1100}),
+              .heads = random.OneOf({1, 2}),
+              .head_dim = random.OneOf({8, 24, 40}),
               .window = static_cast<int32_t>(random.OneOf({0, 0, 600}))};
     c.q = random.Normals(c.length * c.heads * c.head_dim);
     c.k = test::RoundTo(DType::kBF16, random.Normals(c.length * c.head_dim));
@@ -147,6 +147,23 @@ TEST_P(CpuOpsTest, LongContextsGiveTheSameBitsWholeSplitAndInChunks) {
       EXPECT_LE(test::WorstError(row, Formula(c, begin)), 1e-5) << "position " << begin;
     }
   });
+}
+
+// More heads share a KV head than a tile has rows.
+TEST_P(CpuOpsTest, AttendsWithManyHeadsPerKvHead) {
+  Random random(1);
+  Context c{.length = 20, .heads = 70, .head_dim = 8, .window = 0};
+  c.q = random.Normals(c.length * c.heads * c.head_dim);
+  c.k = test::RoundTo(DType::kBF16, random.Normals(c.length * c.head_dim));
+  c.v = test::RoundTo(DType::kBF16, random.Normals(c.length * c.head_dim));
+  const std::unique_ptr<Ops> ops = Create(3);
+  const std::vector<float> whole = Attend(*ops, c, 0, c.length);
+  const int64_t width = c.heads * c.head_dim;
+  for (int64_t position = 0; position < c.length; ++position) {
+    const std::vector<float> row(whole.begin() + position * width,
+                                 whole.begin() + (position + 1) * width);
+    EXPECT_LE(test::WorstError(row, Formula(c, position)), 1e-5) << "position " << position;
+  }
 }
 
 TEST_P(CpuOpsTest, KeepsTheBitsOfBfloat16Sources) {
