@@ -25,7 +25,7 @@ struct GlooEndpointOptions {
   std::string address;
 };
 // INVALID_ARGUMENT unless one of the two is given, UNAVAILABLE when there is no such interface or
-// address.
+// address. The process ignores SIGPIPE from then on, unless it handles it already.
 absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
     const GlooEndpointOptions& options);
 

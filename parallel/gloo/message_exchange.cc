@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -105,6 +106,15 @@ void RaiseLoopbackSendBuffers(const std::vector<sockaddr_storage>& ends) {
   closedir(folder);
 }
 
+// Gloo writes to sockets without MSG_NOSIGNAL: the death of a peer would kill this process before
+// the failed write is reported. A handler that somebody installed stays.
+void SurvivePeers() {
+  struct sigaction action {};
+  if (sigaction(SIGPIPE, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) return;
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, nullptr);
+}
+
 std::string Interfaces() {
   std::vector<std::string> names;
   struct if_nameindex* all = if_nameindex();
@@ -144,6 +154,7 @@ absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
     return absl::UnavailableError(absl::StrCat("this host has no network interface '",
                                                options.interface, "'; it has ", Interfaces()));
   }
+  SurvivePeers();
   try {
     gloo::transport::tcp::attr attr;
     attr.iface = options.interface;

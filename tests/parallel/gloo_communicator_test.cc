@@ -22,6 +22,13 @@ TEST(GlooEndpointTest, NamesWhatIsMissing) {
   EXPECT_TRUE(CreateGlooEndpoint({.address = "127.0.0.1"}).ok());
 }
 
+// Writing to a dead peer must be an error, not the end of this process.
+TEST(GlooEndpointTest, BrokenPipesDoNotKill) {
+  const auto before = std::signal(SIGPIPE, SIG_DFL);
+  EXPECT_NE(LoopbackEndpoint(), nullptr);
+  EXPECT_EQ(std::signal(SIGPIPE, before), SIG_IGN);
+}
+
 TEST(GlooGroupTest, RankThatNeverComesIsNamed) {
   MemoryRendezvousStore store;
   TestDevice device;
