@@ -33,6 +33,7 @@ ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
   model.vocab_size = config.vocab_size;
   model.num_parameters = config.num_parameters();
   model.num_active_parameters = config.num_active_parameters();
+  model.has_tokenizer = text.tokenizer->vocab_size() > 0;
   model.has_chat_template = text.has_chat_template;
   model.think_open_id = text.tokenizer->TokenId("<think>");
   model.think_close_id = text.tokenizer->TokenId("</think>");

@@ -21,6 +21,7 @@ namespace {
 constexpr std::string_view kDefaultClose =
     "\n\nConsidering the limited time by the user, I have to give the solution based on the "
     "thinking directly now.\n</think>\n\n";
+constexpr char kNoTokenizer[] = "this model has no tokenizer.json; send token_ids";
 constexpr std::string_view kCloseTag = "\n</think>\n\n";
 
 bool IsBlank(const std::string& text) {
@@ -52,6 +53,12 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(const v1::GenerateRequest&
   FieldViolations violations;
   ReadPlainFields(request, *model_, limits_, &out, &violations);
   if (request.has_chat()) CheckChat(request.chat(), limits_, &violations);
+  if (!model_->has_tokenizer && request.constraints().bad_words_size() > 0) {
+    violations.Add("constraints.bad_words", kNoTokenizer);
+  }
+  if (!model_->has_tokenizer && request.stopping().stop_size() > 0) {
+    violations.Add("stopping.stop", kNoTokenizer);
+  }
   RETURN_IF_ERROR(violations.ToStatus());
 
   ASSIGN_OR_RETURN(out.prompt_ids, EncodePrompt(request));
@@ -71,6 +78,7 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodePrompt(
     const v1::GenerateRequest& request) const {
   switch (request.prompt_case()) {
     case v1::GenerateRequest::kText:
+      if (!model_->has_tokenizer) return FieldError("text", kNoTokenizer);
       return model_->encoder->EncodeText(request.text(), request.parse_special_tokens());
     case v1::GenerateRequest::kTokenIds: {
       std::vector<int32_t> ids;
@@ -204,6 +212,7 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::Tokenize(
     if (request.input_case() != v1::TokenizeRequest::kText) {
       return FieldError("input", "one of text and chat must be set");
     }
+    if (!model_->has_tokenizer) return FieldError("text", kNoTokenizer);
     return model_->encoder->EncodeText(request.text(), request.parse_special_tokens());
   }
   FieldViolations violations;

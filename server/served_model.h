@@ -22,6 +22,7 @@ struct ServedModel {
   int64_t num_parameters = 0;
   int64_t num_active_parameters = 0;
   GenerationConfig generation;  // defaults of sampling fields, end tokens
+  bool has_tokenizer = true;    // without one only token ids come in and go out
   bool has_chat_template = false;
   // Ids of <think> and </think>; unset: the model does not reason.
   std::optional<int32_t> think_open_id;

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/checkpoint_check.h"
 #include "engine/model/generation_config.h"
@@ -68,6 +69,10 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
 
 void CheckText(const std::string& dir, Findings* findings) {
   const auto text = LoadModelText(dir);
+  if (absl::IsNotFound(text.status())) {
+    findings->warnings.push_back(absl::StrCat(text.status().message(), "; only token ids work"));
+    return;
+  }
   if (!findings->Note(text.status())) return;
   findings->facts["tokenizer_size"] = text->tokenizer->vocab_size();
   findings->facts["chat_template"] = text->has_chat_template;
@@ -103,7 +108,6 @@ std::string Sentence(const Findings& findings) {
   for (const std::string& warning : findings.warnings) {
     absl::StrAppend(&text, "warning: ", warning, "\n");
   }
-  for (const std::string& error : findings.errors) absl::StrAppend(&text, "error: ", error, "\n");
   absl::StrAppend(&text, findings.errors.empty() ? "ok: this model can be served\n"
                                                  : "this model cannot be served\n");
   return text;
@@ -128,7 +132,8 @@ int RunCheck(const Arguments& arguments) {
   } else {
     Print(Sentence(findings));
   }
-  return findings.errors.empty() ? kExitOk : kExitFailure;
+  if (findings.errors.empty()) return kExitOk;
+  return Fail("check", absl::InvalidArgumentError(absl::StrJoin(findings.errors, "\n")));
 }
 
 }  // namespace tessera

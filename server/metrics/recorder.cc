@@ -161,6 +161,17 @@ struct MetricsRecorder::State {
   prometheus::Histogram& mixed_step =
       AddHistogram(steps, Metric::kStepDuration, {{"phase", "mixed"}});
 
+  // Under the lock, so that nobody takes the engine away meanwhile.
+  void AppendSources(std::vector<prometheus::MetricFamily>* families) const {
+    absl::MutexLock lock(&mutex);
+    if (sources.engine != nullptr) {
+      AppendEngineFamilies(sources.engine->stats(), sources.block_size, families);
+    }
+    if (sources.active_requests) {
+      families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
+    }
+  }
+
   mutable absl::Mutex mutex;
   Sources sources ABSL_GUARDED_BY(mutex);
 };
@@ -259,16 +270,7 @@ void MetricsRecorder::Attach(Sources sources) {
 
 std::string MetricsRecorder::Render() const {
   std::vector<prometheus::MetricFamily> families = state_->registry.Collect();
-  {
-    absl::MutexLock lock(&state_->mutex);
-    const Sources& sources = state_->sources;
-    if (sources.engine != nullptr) {
-      AppendEngineFamilies(sources.engine->stats(), sources.block_size, &families);
-    }
-    if (sources.active_requests) {
-      families.push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
-    }
-  }
+  state_->AppendSources(&families);
   families.push_back(Snapshot(Metric::kBuildInfo, {{{{"version", std::string(kVersion)}}, 1}}));
   return prometheus::TextSerializer().Serialize(families);
 }

@@ -419,6 +419,16 @@ TEST_F(RequestBuilderTest, ModelsWithoutThinkTokensRefuseBudgets) {
   ExpectRefused(request, "reasoning");
 }
 
+TEST_F(RequestBuilderTest, WithoutATokenizerOnlyTokenIdsWork) {
+  model_.has_tokenizer = false;
+  ExpectRefused(Request("a"), "text");
+  v1::GenerateRequest request;
+  request.mutable_token_ids()->add_ids(1);
+  EXPECT_TRUE(Build(request).ok());
+  request.mutable_stopping()->add_stop("x");
+  ExpectRefused(request, "stopping.stop");
+}
+
 TEST_F(RequestBuilderTest, TokenizeAndDetokenize) {
   const RequestBuilder builder(&model_, RequestLimits{});
   v1::TokenizeRequest tokenize;
