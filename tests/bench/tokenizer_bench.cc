@@ -41,14 +41,13 @@ constexpr std::string_view kChinese =
     "买了两斤西红柿和一把香菜,又在路口的书摊前停下来翻了翻旧杂志。"
     "摊主笑着说:“这本1987年的,只要五块钱。”\n";
 
+// clang-format 14 counts the columns of these scripts differently in every pass.
+// clang-format off
 constexpr std::string_view kMixedScripts =
     "Überraschung: naïve façade, crème brûlée à la carte. Привет, как дела сегодня вечером? "
     "これは日本語の文章です。カタカナとひらがなが混ざっています。 한국어 문장도 하나 넣어 봅시다. "
-    "שלום עולם مرحبا بالعالم नमस्ते दुनिया 🙂🚀👩‍👩‍👧 €12,50 "
-    "→ "
-    "½ "
-    "× "
-    "∞\n";
+    "שלום עולם مرحبا بالعالم नमस्ते दुनिया 🙂🚀👩‍👩‍👧 €12,50 → ½ × ∞\n";
+// clang-format on
 
 std::string MixedText(size_t bytes) {
   std::string goldens;
