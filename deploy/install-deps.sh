@@ -11,11 +11,11 @@ build_packages=(
   g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev grpc-proto
   libabsl-dev prometheus-cpp-dev libgloo-dev libpcre2-dev libutf8proc-dev libsimdjson-dev
-  nlohmann-json3-dev libspdlog-dev libyaml-cpp-dev libboost1.81-dev libssl-dev
+  nlohmann-json3-dev libspdlog-dev libyaml-cpp-dev libboost1.81-dev libssl-dev libcivetweb-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 test_packages=(
-  python3 python3-grpcio prometheus iproute2 curl
+  python3 python3-grpcio python3-protobuf procps prometheus iproute2 curl
   clang clang-format clang-tidy libclang-rt-14-dev
 )
 
