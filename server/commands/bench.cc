@@ -117,7 +117,7 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
     workload.num_requests = is_latency ? 5 : 2 * workload.concurrency;
   }
   flags.engine.model.model_dir = model_dir;
-  const auto runtime = LoadRuntime(flags.engine);
+  const auto runtime = LoadRuntime(flags.engine, true);
   if (!runtime.ok()) return Fail("bench", runtime.status());
   Report report{.mode = mode, .workload = workload};
   report.limit = DecodeLimit(**runtime, workload.concurrency);
