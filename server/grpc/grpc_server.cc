@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "server/field_violations.h"
 #include "server/grpc/generation_reactors.h"
 #include "server/grpc/message_buffer.h"
@@ -173,8 +172,8 @@ class RunningServer final : public GrpcServer {
     grpc::ServerBuilder builder;
     Configure(context, &builder);
     const bool is_bare_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
-    const std::string address =
-        absl::StrFormat(is_bare_ipv6 ? "[%s]:%d" : "%s:%d", options.host, options.port);
+    const std::string host = is_bare_ipv6 ? absl::StrCat("[", options.host, "]") : options.host;
+    const std::string address = absl::StrCat(host, ":", options.port);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
