@@ -37,16 +37,8 @@ MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, const Ran
       shard_(shard),
       links_(links),
       ops_(ops),
-      act_(ops.ActivationDType(DType::kF32)) {}
-
-absl::StatusOr<TensorView> MoeBlock::NewBuffer(DType dtype, int64_t rows, int64_t cols,
-                                               const char* what) {
-  const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(dtype));
-  ASSIGN_OR_RETURN(DeviceBuffer buffer, ops_.device().Allocate(static_cast<size_t>(bytes), what));
-  buffers_.push_back(std::move(buffer));
-  buffer_bytes_ += bytes;
-  return buffers_.back().View(dtype, {rows, cols});
-}
+      act_(ops.ActivationDType(DType::kF32)),
+      buffers_(ops.device()) {}
 
 absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
@@ -69,7 +61,7 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
       }};
   ASSIGN_OR_RETURN(dispatcher_,
                    ExpertDispatcher::Create(&ops_.device(), links_.world.get(), options));
-  buffer_bytes_ += ExpertDispatcher::BufferBytes(options);
+  dispatcher_bytes_ = ExpertDispatcher::BufferBytes(options);
   return absl::OkStatus();
 }
 
@@ -83,26 +75,26 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   }
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
-                   NewBuffer(DType::kF32, tokens, config_.num_experts, "router logits"));
-  ASSIGN_OR_RETURN(expert_ids_, NewBuffer(DType::kI32, tokens, k, "expert ids"));
-  ASSIGN_OR_RETURN(expert_weights_, NewBuffer(DType::kF32, tokens, k, "expert weights"));
+                   buffers_.New(DType::kF32, tokens, config_.num_experts, "router logits"));
+  ASSIGN_OR_RETURN(expert_ids_, buffers_.New(DType::kI32, tokens, k, "expert ids"));
+  ASSIGN_OR_RETURN(expert_weights_, buffers_.New(DType::kF32, tokens, k, "expert weights"));
   ASSIGN_OR_RETURN(offsets_,
-                   NewBuffer(DType::kI32, shard_.num_experts + 1, 1, "expert row offsets"));
-  ASSIGN_OR_RETURN(row_token_, NewBuffer(DType::kI32, tokens * k, 1, "expert row lists"));
-  ASSIGN_OR_RETURN(positions_, NewBuffer(DType::kI32, tokens, k, "expert row positions"));
-  ASSIGN_OR_RETURN(gate_up_,
-                   NewBuffer(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
-  ASSIGN_OR_RETURN(activated_, NewBuffer(act_, rows, shard_.moe_ffn_size, "expert activations"));
-  ASSIGN_OR_RETURN(expert_out_, NewBuffer(act_, rows, hidden, "expert outputs"));
+                   buffers_.New(DType::kI32, shard_.num_experts + 1, 1, "expert row offsets"));
+  ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, tokens * k, 1, "expert row lists"));
+  ASSIGN_OR_RETURN(positions_, buffers_.New(DType::kI32, tokens, k, "expert row positions"));
+  ASSIGN_OR_RETURN(
+      gate_up_, buffers_.New(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
+  ASSIGN_OR_RETURN(activated_, buffers_.New(act_, rows, shard_.moe_ffn_size, "expert activations"));
+  ASSIGN_OR_RETURN(expert_out_, buffers_.New(act_, rows, hidden, "expert outputs"));
   // With all-to-all the group's parts come together here, padded to equal sizes.
   const int64_t padding = dispatcher_ != nullptr ? shard_.tp_size : 0;
-  ASSIGN_OR_RETURN(summed_, NewBuffer(act_, tokens + padding, hidden, "summed expert outputs"));
+  ASSIGN_OR_RETURN(summed_, buffers_.New(act_, tokens + padding, hidden, "summed expert outputs"));
   if (dispatcher_ != nullptr) {
-    ASSIGN_OR_RETURN(owned_, NewBuffer(act_, OwnedTokens(max_tokens, shard_.tp_size), hidden,
-                                       "results of owned tokens"));
+    ASSIGN_OR_RETURN(owned_, buffers_.New(act_, OwnedTokens(max_tokens, shard_.tp_size), hidden,
+                                          "results of owned tokens"));
   }
   if (shard_.dp_size > 1) {
-    ASSIGN_OR_RETURN(gathered_, NewBuffer(act_, tokens, hidden, "tokens of all groups"));
+    ASSIGN_OR_RETURN(gathered_, buffers_.New(act_, tokens, hidden, "tokens of all groups"));
     no_expert_.assign(max_tokens * k, -1);
   }
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/buffer_set.h"
 #include "engine/model/model_config.h"
 #include "engine/model/rank_links.h"
 #include "engine/model/shard.h"
@@ -39,14 +40,13 @@ class MoeBlock {
   TensorView Forward(const MoeWeights& weights, ConstTensorView x,
                      const std::vector<int32_t>& group_tokens);
 
-  int64_t buffer_bytes() const { return buffer_bytes_; }
+  int64_t buffer_bytes() const { return buffers_.bytes() + dispatcher_bytes_; }
   // What --moe-comm=auto decides by; empty unless it had to measure.
   const std::vector<MoeCommCost>& costs() const { return costs_; }
 
  private:
   MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links, Ops& ops);
   absl::Status AllocateBuffers(int32_t max_tokens);
-  absl::StatusOr<TensorView> NewBuffer(DType dtype, int64_t rows, int64_t cols, const char* what);
 
   // Row lists of the experts' inputs, from MoePermute or from the dispatcher.
   struct ExpertRows {
@@ -79,8 +79,8 @@ class MoeBlock {
   const RankLinks& links_;
   Ops& ops_;
   const DType act_;
-  std::vector<DeviceBuffer> buffers_;
-  int64_t buffer_bytes_ = 0;
+  BufferSet buffers_;
+  int64_t dispatcher_bytes_ = 0;
 
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
   std::unique_ptr<PlacementTable> placement_;

@@ -16,7 +16,6 @@ absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig
   RETURN_IF_ERROR(model->AllocateBuffers(limits));
   if (config.has_moe_layers()) {
     ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(config, shard, limits.max_tokens, links, ops));
-    model->buffer_bytes_ += model->moe_->buffer_bytes();
   }
   return model;
 }
@@ -28,42 +27,36 @@ Qwen3Model::Qwen3Model(const ModelConfig& config, const ModelShard& shard, Model
       weights_(std::move(weights)),
       links_(links),
       ops_(ops),
-      act_(ops.ActivationDType(DType::kF32)) {}
-
-absl::StatusOr<TensorView> Qwen3Model::NewBuffer(DType dtype, int64_t rows, int64_t cols,
-                                                 const char* what) {
-  const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(dtype));
-  ASSIGN_OR_RETURN(DeviceBuffer buffer, ops_.device().Allocate(static_cast<size_t>(bytes), what));
-  buffers_.push_back(std::move(buffer));
-  buffer_bytes_ += bytes;
-  return buffers_.back().View(dtype, {rows, cols});
-}
+      act_(ops.ActivationDType(DType::kF32)),
+      buffers_(ops.device()) {}
 
 absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   const int64_t tokens = limits.max_tokens;
   const int64_t hidden = config_.hidden_size;
   const int64_t q_width = int64_t{shard_.num_q_heads} * config_.head_dim;
   const int64_t kv_width = int64_t{shard_.num_kv_heads} * config_.head_dim;
-  ASSIGN_OR_RETURN(
-      cos_sin_, NewBuffer(DType::kF32, limits.max_positions, config_.head_dim, "the RoPE table"));
-  ASSIGN_OR_RETURN(residual_, NewBuffer(act_, tokens, hidden, "the residual stream"));
-  ASSIGN_OR_RETURN(normed_, NewBuffer(act_, tokens, hidden, "normalised activations"));
-  ASSIGN_OR_RETURN(delta_, NewBuffer(act_, tokens, hidden, "block outputs"));
-  ASSIGN_OR_RETURN(qkv_, NewBuffer(act_, tokens, q_width + 2 * kv_width, "queries, keys, values"));
-  ASSIGN_OR_RETURN(attention_, NewBuffer(act_, tokens, q_width, "attention outputs"));
+  ASSIGN_OR_RETURN(cos_sin_, buffers_.New(DType::kF32, limits.max_positions, config_.head_dim,
+                                          "the RoPE table"));
+  ASSIGN_OR_RETURN(residual_, buffers_.New(act_, tokens, hidden, "the residual stream"));
+  ASSIGN_OR_RETURN(normed_, buffers_.New(act_, tokens, hidden, "normalised activations"));
+  ASSIGN_OR_RETURN(delta_, buffers_.New(act_, tokens, hidden, "block outputs"));
+  ASSIGN_OR_RETURN(qkv_,
+                   buffers_.New(act_, tokens, q_width + 2 * kv_width, "queries, keys, values"));
+  ASSIGN_OR_RETURN(attention_, buffers_.New(act_, tokens, q_width, "attention outputs"));
   bool has_dense = false;
   for (bool is_moe : config_.layer_is_moe) has_dense |= !is_moe;
   if (has_dense) {
     ASSIGN_OR_RETURN(gate_up_,
-                     NewBuffer(act_, tokens, 2 * int64_t{shard_.ffn_size}, "gate and up"));
-    ASSIGN_OR_RETURN(activated_, NewBuffer(act_, tokens, shard_.ffn_size, "MLP activations"));
+                     buffers_.New(act_, tokens, 2 * int64_t{shard_.ffn_size}, "gate and up"));
+    ASSIGN_OR_RETURN(activated_, buffers_.New(act_, tokens, shard_.ffn_size, "MLP activations"));
   }
-  ASSIGN_OR_RETURN(last_rows_, NewBuffer(act_, kMaxLogitsRows, hidden, "logits inputs"));
+  ASSIGN_OR_RETURN(last_rows_, buffers_.New(act_, kMaxLogitsRows, hidden, "logits inputs"));
   if (links_.tp != nullptr) {
-    ASSIGN_OR_RETURN(logits_shard_, NewBuffer(DType::kF32, kMaxLogitsRows, shard_.vocab_rows,
-                                              "the vocabulary shard's logits"));
-    ASSIGN_OR_RETURN(logits_all_, NewBuffer(DType::kF32, int64_t{kMaxLogitsRows} * shard_.tp_size,
-                                            shard_.vocab_rows, "gathered logits"));
+    ASSIGN_OR_RETURN(logits_shard_, buffers_.New(DType::kF32, kMaxLogitsRows, shard_.vocab_rows,
+                                                 "the vocabulary shard's logits"));
+    ASSIGN_OR_RETURN(logits_all_,
+                     buffers_.New(DType::kF32, int64_t{kMaxLogitsRows} * shard_.tp_size,
+                                  shard_.vocab_rows, "gathered logits"));
   }
   const std::vector<float> table =
       BuildCosSinTable(ComputeRope(config_), config_.head_dim, limits.max_positions);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/buffer_set.h"
 #include "engine/model/model_config.h"
 #include "engine/model/moe.h"
 #include "engine/model/shard.h"
@@ -52,13 +53,14 @@ class Qwen3Model {
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
   int64_t weight_bytes() const { return weights_.bytes; }
-  int64_t buffer_bytes() const { return buffer_bytes_; }
+  int64_t buffer_bytes() const {
+    return buffers_.bytes() + (moe_ == nullptr ? 0 : moe_->buffer_bytes());
+  }
 
  private:
   Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights,
              const RankLinks& links, Ops& ops);
   absl::Status AllocateBuffers(const ModelLimits& limits);
-  absl::StatusOr<TensorView> NewBuffer(DType dtype, int64_t rows, int64_t cols, const char* what);
 
   void Attention(int32_t layer, const ForwardBatch& batch, const KvLayer& kv);
   void Mlp(const LayerWeights& layer, int32_t num_tokens);
@@ -70,8 +72,7 @@ class Qwen3Model {
   Ops& ops_;
   const DType act_;
   std::unique_ptr<MoeBlock> moe_;
-  std::vector<DeviceBuffer> buffers_;
-  int64_t buffer_bytes_ = 0;
+  BufferSet buffers_;
 
   TensorView cos_sin_;       // [max_positions, D] f32
   TensorView residual_;      // [max_tokens, H]
