@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/executor/cluster_executor.h"
 #include "engine/executor/local_executor.h"
 #include "engine/text/tokenizer.h"
@@ -49,6 +50,16 @@ void WarnOfLongContext(const ModelOptions& options, const ModelConfig& config) {
   if (options.max_model_len <= config.context_limit()) return;
   LogWarning(absl::StrCat("a context of ", options.max_model_len, " tokens is more than the ",
                           config.context_limit(), " this model was made for"));
+}
+
+void LogCommunicationCosts(absl::Span<const MoeCommCost> costs) {
+  for (const MoeCommCost& cost : costs) {
+    constexpr double kMicroseconds = 1e6;
+    LogInfo(absl::StrFormat(
+        "moe-comm auto: up to %d tokens per group: all-reduce %.1f us, all-to-all %.1f us: %s",
+        cost.tokens, cost.all_reduce * kMicroseconds, cost.all_to_all * kMicroseconds,
+        cost.prefers_all_to_all() ? "all-to-all" : "all-reduce"));
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
@@ -103,6 +114,8 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   runtime->options_ = options.engine;
   runtime->options_.eos_token_ids = generation.eos_token_ids;
   runtime->memory_ = executor->memory();
+  runtime->group_ = executor->facts();
+  LogCommunicationCosts(runtime->group_.moe_comm_costs);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,

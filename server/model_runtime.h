@@ -39,12 +39,14 @@ class ModelRuntime {
   Engine& engine() { return *engine_; }
   const EngineOptions& options() const { return options_; }
   const MemoryReport& memory() const { return memory_; }
+  const GroupFacts& group() const { return group_; }
 
  private:
   ModelRuntime() = default;
 
   EngineOptions options_;
   MemoryReport memory_;
+  GroupFacts group_;
   ServedModel model_;
   std::unique_ptr<Engine> engine_;
 };

@@ -44,6 +44,7 @@ class ClusterExecutor final : public Executor {
   absl::Status Load(const LoadObserver& observer);
 
   MemoryReport memory() const override { return memory_; }
+  GroupFacts facts() const override { return ranks_->facts(); }
   int32_t num_groups() const override { return settings_.layout.data_parallel; }
   absl::Status AllocateKv(int32_t num_blocks) override;
   void Submit(StepPlan plan) override;

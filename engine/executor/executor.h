@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/model/moe_comm_cost.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {
@@ -18,6 +19,13 @@ struct MemoryReport {
   int64_t kv_block_bytes = 0;  // one block, all layers, largest rank
 };
 
+// All ranks together, once they are loaded.
+struct GroupFacts {
+  int32_t num_ranks = 1;
+  // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
+  std::vector<MoeCommCost> moe_comm_costs;
+};
+
 // Used by one thread (the engine's), except Abort().
 class Executor {
  public:
@@ -25,6 +33,7 @@ class Executor {
 
   // What loading took; the weights are loaded when the executor has been created.
   virtual MemoryReport memory() const = 0;
+  virtual GroupFacts facts() const = 0;
   virtual int32_t num_groups() const = 0;  // data-parallel groups
   // KV storage of `num_blocks` blocks for every group.
   virtual absl::Status AllocateKv(int32_t num_blocks) = 0;

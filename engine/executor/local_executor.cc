@@ -15,6 +15,7 @@ class LocalExecutor final : public Executor {
   absl::Status Load(const LoadObserver& observer) { return ranks_.Load(observer); }
 
   MemoryReport memory() const override { return ranks_.memory(); }
+  GroupFacts facts() const override { return ranks_.facts(); }
   int32_t num_groups() const override { return num_groups_; }
   absl::Status AllocateKv(int32_t num_blocks) override { return ranks_.AllocateKv(num_blocks); }
   void Submit(StepPlan plan) override {

@@ -211,6 +211,11 @@ MemoryReport RankGroup::memory() const {
   return largest;
 }
 
+GroupFacts RankGroup::facts() const {
+  return {.num_ranks = state_->world_size(),
+          .moe_comm_costs = state_->workers.front()->model().moe_comm_costs()};
+}
+
 absl::Status RankGroup::AllocateKv(int32_t num_blocks) {
   return OnEveryRank([num_blocks](State& state, int32_t rank) {
     return state.workers[rank]->AllocateKv(num_blocks);

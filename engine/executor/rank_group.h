@@ -68,6 +68,7 @@ class RankGroup {
   // is called from a loading thread with the first rank's share.
   absl::Status Load(const LoadProgress& progress);
   MemoryReport memory() const;  // after Load
+  GroupFacts facts() const;     // after Load
   absl::Status AllocateKv(int32_t num_blocks);
   void Submit(std::shared_ptr<const StepPlan> plan);
   // The oldest step's results of those data-parallel groups whose first rank is here. Any error

@@ -35,6 +35,7 @@ class Worker {
   // Runs the rank's group's part of the plan. One upload, one wait, one download.
   absl::StatusOr<BatchResult> Step(const StepPlan& plan);
   MemoryReport memory() const;
+  const Qwen3Model& model() const { return *model_; }
   // Fails this rank's collective operations and those of its peers in this process. Any thread.
   void Abort(const absl::Status& reason);
 

@@ -216,11 +216,7 @@ bool MoeBlock::UseAllToAll(const std::vector<int32_t>& group_tokens) const {
   if (dispatcher_ == nullptr) return false;
   if (costs_.empty()) return true;  // --moe-comm=alltoall
   const int32_t largest = *std::max_element(group_tokens.begin(), group_tokens.end());
-  const auto at_least = std::find_if(costs_.begin(), costs_.end(), [&](const MoeCommCost& cost) {
-    return cost.tokens >= largest;
-  });
-  const MoeCommCost& cost = at_least == costs_.end() ? costs_.back() : *at_least;
-  return cost.all_to_all < cost.all_reduce;
+  return PrefersAllToAll(costs_, largest);
 }
 
 }  // namespace tessera

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/model/buffer_set.h"
 #include "engine/model/model_config.h"
+#include "engine/model/moe_comm_cost.h"
 #include "engine/model/rank_links.h"
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
@@ -17,13 +18,6 @@
 #include "parallel/experts/placement.h"
 
 namespace tessera {
-
-// Communication of one MoE layer, seconds, mean over the ranks.
-struct MoeCommCost {
-  int64_t tokens = 0;  // of the largest group
-  double all_reduce = 0;
-  double all_to_all = 0;
-};
 
 // Buffers are shared by all layers. One thread.
 class MoeBlock {
@@ -41,7 +35,7 @@ class MoeBlock {
                      const std::vector<int32_t>& group_tokens);
 
   int64_t buffer_bytes() const { return buffers_.bytes() + dispatcher_bytes_; }
-  // What --moe-comm=auto decides by; empty unless it had to measure.
+  // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
   const std::vector<MoeCommCost>& costs() const { return costs_; }
 
  private:
@@ -59,7 +53,8 @@ class MoeBlock {
   absl::Status CreateDispatcher(int32_t max_tokens);
   // Fills costs_: both ways of communicating, timed for some token counts. Collective.
   absl::Status MeasureCommunication(int32_t max_tokens);
-  absl::StatusOr<double> TimeCommunication(int64_t tokens, bool all_to_all);
+  absl::StatusOr<float> TimeCommunication(int64_t tokens, bool all_to_all);
+  absl::Status CompareCosts(absl::Span<const MoeCommCost> mine);
   bool UseAllToAll(const std::vector<int32_t>& group_tokens) const;
 
   void Route(const MoeWeights& weights, ConstTensorView x);

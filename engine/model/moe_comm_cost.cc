@@ -1,8 +1,11 @@
-// What --moe-comm=auto decides by: both ways of communicating, timed at start.
+#include "engine/model/moe_comm_cost.h"
+
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/model/moe.h"
@@ -15,6 +18,23 @@ constexpr int kRepeats = 5;
 
 }  // namespace
 
+bool PrefersAllToAll(absl::Span<const MoeCommCost> costs, int64_t tokens) {
+  const auto at_least = std::find_if(
+      costs.begin(), costs.end(), [&](const MoeCommCost& cost) { return cost.tokens >= tokens; });
+  return at_least == costs.end() ? costs.back().prefers_all_to_all()
+                                 : at_least->prefers_all_to_all();
+}
+
+absl::Status CheckSameCosts(absl::Span<const MoeCommCost> tables, int32_t num_ranks) {
+  const size_t entries = tables.size() / num_ranks;
+  for (int32_t rank = 1; rank < num_ranks; ++rank) {
+    if (tables.subspan(rank * entries, entries) == tables.subspan(0, entries)) continue;
+    return absl::InternalError(absl::StrCat("rank ", rank, " measured other communication costs ",
+                                            "than rank 0; use --moe-comm=allreduce or alltoall"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MoeBlock::MeasureCommunication(int32_t max_tokens) {
   std::vector<MoeCommCost> costs;
   for (int64_t tokens : kMeasuredTokens) {
@@ -24,13 +44,31 @@ absl::Status MoeBlock::MeasureCommunication(int32_t max_tokens) {
     ASSIGN_OR_RETURN(cost.all_to_all, TimeCommunication(tokens, true));
     costs.push_back(cost);
   }
+  RETURN_IF_ERROR(CompareCosts(costs));
   costs_ = std::move(costs);
   return absl::OkStatus();
 }
 
+absl::Status MoeBlock::CompareCosts(absl::Span<const MoeCommCost> mine) {
+  static_assert(std::is_trivially_copyable_v<MoeCommCost>);
+  const int32_t ranks = links_.world->size();
+  const auto bytes = static_cast<int64_t>(mine.size() * sizeof(MoeCommCost));
+  const int64_t words = bytes / static_cast<int64_t>(sizeof(int32_t));
+  BufferSet buffers(ops_.device());
+  ASSIGN_OR_RETURN(const TensorView own, buffers.New(DType::kI32, 1, words, "communication costs"));
+  ASSIGN_OR_RETURN(const TensorView all,
+                   buffers.New(DType::kI32, ranks, words, "communication costs"));
+  ops_.device().Upload(own.data(), mine.data(), bytes);
+  links_.world->AllGather(own, all);
+  std::vector<MoeCommCost> tables(mine.size() * ranks);
+  ops_.device().Download(tables.data(), all.data(), bytes * ranks);
+  RETURN_IF_ERROR(ops_.device().Synchronize());
+  return CheckSameCosts(tables, ranks);
+}
+
 // Seconds, the median of some repeats, mean over the ranks: the same number on all of them, so that
 // all decide alike.
-absl::StatusOr<double> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_all) {
+absl::StatusOr<float> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_all) {
   Device& device = ops_.device();
   const int64_t part = std::max<int64_t>(1, tokens / shard_.tp_size);
   const int64_t k = config_.num_experts_per_tok;
@@ -71,7 +109,7 @@ absl::StatusOr<double> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_a
   links_.world->AllReduce(shared);
   device.Download(&median, shared.data(), sizeof(median));
   RETURN_IF_ERROR(device.Synchronize());
-  return median / links_.world->size();
+  return median / static_cast<float>(links_.world->size());
 }
 
 }  // namespace tessera

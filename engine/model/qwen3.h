@@ -53,6 +53,10 @@ class Qwen3Model {
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
   int64_t weight_bytes() const { return weights_.bytes; }
+  // See MoeBlock::costs.
+  std::vector<MoeCommCost> moe_comm_costs() const {
+    return moe_ == nullptr ? std::vector<MoeCommCost>() : moe_->costs();
+  }
   int64_t buffer_bytes() const {
     return buffers_.bytes() + (moe_ == nullptr ? 0 : moe_->buffer_bytes());
   }

@@ -168,7 +168,8 @@ absl::Status Serve(const ServeFlags& flags) {
                    GrpcServer::Start(&context, flags.grpc));
   metrics.Attach({.engine = &runtime->engine(),
                   .active_requests = [&context] { return context.active.size(); },
-                  .block_size = runtime->options().scheduler.block_size});
+                  .block_size = runtime->options().scheduler.block_size,
+                  .group = runtime->group()});
   state.Serve(&context);
   server->SetServing(true);
   absl::Status status = WriteReadyFile(flags.ready_file, server->port(), http->port());

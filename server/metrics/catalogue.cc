@@ -142,6 +142,13 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
     {Metric::kIterationTokens, kHistogram, "tessera_iteration_tokens", "Tokens per step.", kTokens},
     {Metric::kStepDuration, kHistogram, "tessera_step_duration_seconds",
      "Time of a step by phase: prefill, decode or mixed.", kStep},
+    {Metric::kMoeCommCost,
+     kGauge,
+     "tessera_moe_comm_cost_seconds",
+     "Communication of one MoE layer as --moe-comm=auto measured it at start, by mode and by "
+     "tokens "
+     "of the largest group.",
+     {}},
     {Metric::kWeightsLoadedRatio,
      kGauge,
      "tessera_weights_loaded_ratio",

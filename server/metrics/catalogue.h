@@ -40,6 +40,7 @@ enum class Metric : uint8_t {
   kDecodeTime,
   kIterationTokens,
   kStepDuration,
+  kMoeCommCost,
   kWeightsLoadedRatio,
   kBuildInfo,
   kCacheConfigInfo,

@@ -105,6 +105,16 @@ void AppendEngineFamilies(const EngineStats& s, int32_t block_size,
         1}}));
 }
 
+void AppendGroupFamilies(const GroupFacts& group, std::vector<prometheus::MetricFamily>* out) {
+  std::vector<Sample> costs;
+  for (const MoeCommCost& cost : group.moe_comm_costs) {
+    const std::string tokens = absl::StrCat(cost.tokens);
+    costs.push_back({{{"mode", "allreduce"}, {"tokens", tokens}}, cost.all_reduce});
+    costs.push_back({{{"mode", "alltoall"}, {"tokens", tokens}}, cost.all_to_all});
+  }
+  if (!costs.empty()) out->push_back(Snapshot(Metric::kMoeCommCost, costs));
+}
+
 }  // namespace
 
 std::string_view FinishReasonName(FinishReason reason) {
@@ -166,6 +176,7 @@ struct MetricsRecorder::State {
     absl::MutexLock lock(&mutex);
     if (sources.engine != nullptr) {
       AppendEngineFamilies(sources.engine->stats(), sources.block_size, families);
+      AppendGroupFamilies(sources.group, families);
     }
     if (sources.active_requests) {
       families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));

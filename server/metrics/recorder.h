@@ -49,6 +49,7 @@ class MetricsRecorder {
     const Engine* engine = nullptr;
     std::function<int32_t()> active_requests;  // may be empty
     int32_t block_size = 0;                    // tokens per KV block
+    GroupFacts group;
   };
   void Attach(Sources sources);
 

@@ -73,6 +73,7 @@ class FakeExecutor final : public Executor {
       : options_(options), control_(std::move(control)) {}
 
   MemoryReport memory() const override { return {.kv_block_bytes = options_.block_bytes}; }
+  GroupFacts facts() const override { return {}; }
   int32_t num_groups() const override { return options_.num_groups; }
   absl::Status AllocateKv(int32_t num_blocks) override;
   void Submit(StepPlan plan) override;

@@ -69,6 +69,46 @@ INSTANTIATE_TEST_SUITE_P(
                     LayoutOptions{2, 2, true, "auto"}),
     [](const auto& param_info) { return LayoutName(param_info.param); });
 
+// The table that --moe-comm=auto decides by exists where rows can travel both ways, and nowhere
+// else.
+TEST(MoeCommCostTest, AutoMeasuresWhenThereIsAChoice) {
+  const std::string dir = ReferenceModelDir("moe");
+  const auto measured = MakeExecutor(dir, {2, 2, true, "auto"});
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  const GroupFacts facts = (*measured)->facts();
+  EXPECT_EQ(facts.num_ranks, 4);
+  ASSERT_EQ(facts.moe_comm_costs.size(), 3U);  // up to the 256 tokens of a step
+  for (const MoeCommCost& cost : facts.moe_comm_costs) {
+    EXPECT_GT(cost.all_reduce, 0);
+    EXPECT_GT(cost.all_to_all, 0);
+  }
+  for (const LayoutOptions& layout :
+       {LayoutOptions{2, 2, true, "alltoall"}, LayoutOptions{2, 2, false, "auto"}}) {
+    const auto executor = MakeExecutor(dir, layout);
+    ASSERT_TRUE(executor.ok()) << executor.status();
+    EXPECT_TRUE((*executor)->facts().moe_comm_costs.empty());
+  }
+}
+
+TEST(MoeCommCostTest, DecidesByTheNextLargerCount) {
+  const std::vector<MoeCommCost> costs = {{1, 1, 2}, {8, 3, 2}, {64, 4, 5}};
+  EXPECT_FALSE(PrefersAllToAll(costs, 1));
+  EXPECT_TRUE(PrefersAllToAll(costs, 2));
+  EXPECT_TRUE(PrefersAllToAll(costs, 8));
+  EXPECT_FALSE(PrefersAllToAll(costs, 9));
+  EXPECT_FALSE(PrefersAllToAll(costs, 1000));
+}
+
+TEST(MoeCommCostTest, RanksMustHaveTheSameTable) {
+  const std::vector<MoeCommCost> same = {{1, 1, 2}, {8, 3, 2}, {1, 1, 2}, {8, 3, 2}};
+  EXPECT_TRUE(CheckSameCosts(same, 2).ok());
+  std::vector<MoeCommCost> other = same;
+  other[3].all_to_all = 4;
+  const absl::Status status = CheckSameCosts(other, 2);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(std::string(status.message()).find("rank 1"), std::string::npos) << status;
+}
+
 // With an exact combine the expert-parallel size cannot change a bit.
 TEST(ExpertParallelTest, LogitsAreBitEqualForEverySize) {
   for (const std::string name : {"moe", "moe-128-top8", "moe-mlp-only"}) {

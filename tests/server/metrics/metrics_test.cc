@@ -41,7 +41,10 @@ TEST(CatalogueTest, NamesFollowPrometheus) {
 std::string FullPage() {
   FakeEngine engine;
   MetricsRecorder metrics;
-  metrics.Attach({.engine = &engine, .active_requests = [] { return 3; }, .block_size = 16});
+  metrics.Attach({.engine = &engine,
+                  .active_requests = [] { return 3; },
+                  .block_size = 16,
+                  .group = {.num_ranks = 2, .moe_comm_costs = {{8, 2e-6F, 1e-6F}}}});
   metrics.CountCall("Generate", absl::StatusCode::kOk);
   metrics.CountRejected(absl::StatusCode::kInvalidArgument);
   metrics.CountCancelled(true);
@@ -64,6 +67,7 @@ TEST(RecorderTest, PageHasEveryMetric) {
   }
   EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
+  EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
   EXPECT_THAT(page, HasSubstr("tessera_kv_blocks{state=\"free\"} 100\n"));
   EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.005\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.001\"} 0\n"));
