@@ -42,11 +42,13 @@ struct EngineStats {
   bool alive = true;
 };
 
-// One finished step, for histograms. Called on the engine thread; must not block.
+// One finished step, for metrics. Called on the engine thread; must not block.
 struct StepEvent {
   absl::Duration duration;
   int32_t prefill_tokens = 0;
   int32_t decode_tokens = 0;
+  std::vector<RankReport> ranks;                    // of all ranks
+  std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
 };
 
 struct EngineHooks {

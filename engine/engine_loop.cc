@@ -295,6 +295,8 @@ absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started, 
   RETURN_IF_ERROR(result.status());
   RETURN_IF_ERROR(CheckStepResult(shape, *result));
   output_.result = *std::move(result);
+  event->ranks = std::move(output_.result.ranks);
+  event->expert_loads = std::move(output_.result.expert_loads);
   for (size_t g = 0; g < groups_.size(); ++g) {
     output_.updates.emplace_back();
     if (!groups_[g]->in_flight()) continue;

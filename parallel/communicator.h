@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/core/tensor.h"
+#include "parallel/collective_times.h"
 
 namespace tessera {
 
@@ -61,6 +62,10 @@ class Communicator {
   virtual void Broadcast(TensorView data, int root) = 0;
   // No rank's later work starts before every rank's earlier work is done.
   virtual void Barrier() = 0;
+
+  // Time this rank's device has spent in the operations since the start; read by the thread that
+  // drives the device, after Device::Synchronize().
+  virtual const CollectiveTimes& times() const = 0;
 
   // Fails the group with `reason` (not OK; the first one wins) and wakes every waiting rank of this
   // process; ranks elsewhere find out through their transport. Any thread.

@@ -1,5 +1,6 @@
 #include "parallel/host_communicator.h"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -35,28 +36,40 @@ void Resolve(Device* device, std::vector<HostPart>& parts) {
 
 }  // namespace
 
+void HostCommunicator::Enqueue(CollectiveOp op, std::function<absl::Status()> work) {
+  device_->Run([this, op, work = std::move(work)] {
+    const auto start = std::chrono::steady_clock::now();
+    absl::Status status = work();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    times_[static_cast<size_t>(op)] += elapsed.count();
+    return status;
+  });
+}
+
 void HostCommunicator::AllReduce(TensorView data) {
   TESSERA_CHECK(data.contiguous() && Summable(data.dtype()));
-  Enqueue(
-      [this, data] { return ReduceHost(Host(data.data()), data.num_elements(), data.dtype()); });
+  Enqueue(CollectiveOp::kAllReduce, [this, data] {
+    return ReduceHost(Host(data.data()), data.num_elements(), data.dtype());
+  });
 }
 
 void HostCommunicator::AllGather(ConstTensorView in, TensorView out) {
   TESSERA_CHECK(in.contiguous() && out.contiguous() && in.num_bytes() * size_ == out.num_bytes());
-  Enqueue(
-      [this, in, out] { return GatherHost(Host(in.data()), Host(out.data()), in.num_bytes()); });
+  Enqueue(CollectiveOp::kAllGather, [this, in, out] {
+    return GatherHost(Host(in.data()), Host(out.data()), in.num_bytes());
+  });
 }
 
 void HostCommunicator::ReduceScatter(ConstTensorView in, TensorView out) {
   TESSERA_CHECK(in.contiguous() && out.contiguous() && Summable(in.dtype()));
   TESSERA_CHECK(in.dtype() == out.dtype() && in.num_elements() == out.num_elements() * size_);
-  Enqueue([this, in, out] {
+  Enqueue(CollectiveOp::kReduceScatter, [this, in, out] {
     return ReduceScatterHost(Host(in.data()), Host(out.data()), out.num_elements(), in.dtype());
   });
 }
 
 void HostCommunicator::AllToAll(absl::Span<const AllToAllPart> parts) {
-  Enqueue([this, checked = CheckedParts(parts, size_)]() mutable {
+  Enqueue(CollectiveOp::kAllToAll, [this, checked = CheckedParts(parts, size_)]() mutable {
     Resolve(device_, checked);
     return ExchangeHost(checked);
   });
@@ -66,21 +79,23 @@ void HostCommunicator::AllToAllV(absl::Span<const AllToAllPart> parts, ConstTens
                                  TensorView recv_counts) {
   TESSERA_CHECK(send_counts.dtype() == DType::kI32 && send_counts.num_elements() == size_);
   TESSERA_CHECK(recv_counts.dtype() == DType::kI32 && recv_counts.num_elements() == size_);
-  Enqueue([this, checked = CheckedParts(parts, size_), send_counts, recv_counts]() mutable {
-    Resolve(device_, checked);
-    return ExchangeRowsHost(checked,
-                            static_cast<const int32_t*>(device_->Access(send_counts.data())),
-                            static_cast<int32_t*>(device_->Access(recv_counts.data())));
-  });
+  Enqueue(CollectiveOp::kAllToAll,
+          [this, checked = CheckedParts(parts, size_), send_counts, recv_counts]() mutable {
+            Resolve(device_, checked);
+            return ExchangeRowsHost(
+                checked, static_cast<const int32_t*>(device_->Access(send_counts.data())),
+                static_cast<int32_t*>(device_->Access(recv_counts.data())));
+          });
 }
 
 void HostCommunicator::Broadcast(TensorView data, int root) {
   TESSERA_CHECK(data.contiguous() && root >= 0 && root < size_);
-  Enqueue([this, data, root] { return BroadcastHost(Host(data.data()), data.num_bytes(), root); });
+  Enqueue(CollectiveOp::kBroadcast,
+          [this, data, root] { return BroadcastHost(Host(data.data()), data.num_bytes(), root); });
 }
 
 void HostCommunicator::Barrier() {
-  Enqueue([this] { return BarrierHost(); });
+  Enqueue(CollectiveOp::kBarrier, [this] { return BarrierHost(); });
 }
 
 }  // namespace tessera

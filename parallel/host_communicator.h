@@ -41,6 +41,7 @@ class HostCommunicator : public Communicator {
                  TensorView recv_counts) override;
   void Broadcast(TensorView data, int root) override;
   void Barrier() override;
+  const CollectiveTimes& times() const override { return times_; }
 
  protected:
   // The operations on host memory, called where the device executes its queue. They block until
@@ -56,7 +57,7 @@ class HostCommunicator : public Communicator {
   virtual absl::Status BarrierHost() = 0;
 
  private:
-  void Enqueue(std::function<absl::Status()> work) { device_->Run(std::move(work)); }
+  void Enqueue(CollectiveOp op, std::function<absl::Status()> work);
   char* Host(void* device) const { return static_cast<char*>(device_->Access(device)); }
   const char* Host(const void* device) const {
     return static_cast<const char*>(device_->Access(device));
@@ -65,6 +66,7 @@ class HostCommunicator : public Communicator {
   Device* device_;
   int rank_;
   int size_;
+  CollectiveTimes times_{};  // written where the device executes its queue
 };
 
 }  // namespace tessera

@@ -29,6 +29,7 @@ class ClusterExecutor final : public Executor {
   ClusterExecutor(GroupSettings settings, const ModelConfig& config)
       : settings_(std::move(settings)),
         limits_{.num_groups = settings_.layout.data_parallel,
+                .num_ranks = settings_.layout.tensor_parallel * settings_.layout.data_parallel,
                 .vocab_size = config.vocab_size,
                 .block_size = settings_.limits.block_size,
                 .num_blocks = 0,
@@ -172,13 +173,21 @@ absl::StatusOr<StepResult> ClusterExecutor::Wait() {
 
 absl::StatusOr<StepResult> ClusterExecutor::Merge(NodeStepResult own,
                                                   const std::vector<std::string>& others) {
-  StepResult whole{.step_id = own.step_id, .groups = {}};
+  StepResult whole{.step_id = own.step_id, .expert_loads = std::move(own.expert_loads)};
   whole.groups.resize(limits_.num_groups);
   std::vector<bool> present(limits_.num_groups, false);
   RETURN_IF_ERROR(Place(std::move(own), &whole, &present));
   for (const std::string& bytes : others) {
     ASSIGN_OR_RETURN(NodeStepResult part, DecodeNodeStepResult(bytes, limits_));
     RETURN_IF_ERROR(Place(std::move(part), &whole, &present));
+  }
+  std::sort(whole.ranks.begin(), whole.ranks.end(),
+            [](const RankReport& a, const RankReport& b) { return a.rank < b.rank; });
+  bool complete = static_cast<int32_t>(whole.ranks.size()) == limits_.num_ranks;
+  for (int32_t i = 0; complete && i < limits_.num_ranks; ++i) complete = whole.ranks[i].rank == i;
+  if (!complete) {
+    return absl::InternalError(
+        absl::StrCat("step ", whole.step_id, ": not exactly one report of every rank"));
   }
   if (std::find(present.begin(), present.end(), false) == present.end()) return whole;
   return absl::InternalError(
@@ -191,6 +200,7 @@ absl::Status ClusterExecutor::Place(NodeStepResult part, StepResult* whole,
     return absl::InternalError(
         absl::StrCat("a node answered step ", part.step_id, " instead of ", whole->step_id));
   }
+  whole->ranks.insert(whole->ranks.end(), part.ranks.begin(), part.ranks.end());
   for (size_t i = 0; i < part.group_ids.size(); ++i) {
     const int32_t id = part.group_ids[i];
     if ((*present)[id]) {

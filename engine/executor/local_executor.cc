@@ -23,7 +23,10 @@ class LocalExecutor final : public Executor {
   }
   absl::StatusOr<StepResult> Wait() override {
     ASSIGN_OR_RETURN(NodeStepResult result, ranks_.Wait());
-    return StepResult{.step_id = result.step_id, .groups = std::move(result.groups)};
+    return StepResult{.step_id = result.step_id,
+                      .groups = std::move(result.groups),
+                      .ranks = std::move(result.ranks),
+                      .expert_loads = std::move(result.expert_loads)};
   }
   void Abort(absl::Status reason) override { ranks_.Abort(reason); }
   absl::Status Shutdown(absl::Time deadline) override { return ranks_.Shutdown(deadline); }

@@ -79,6 +79,7 @@ absl::Status NodeWorker::Join() {
   }
   ASSIGN_OR_RETURN(std::string host, RankHost());
   limits_ = {.num_groups = layout.data_parallel,
+             .num_ranks = layout.tensor_parallel * layout.data_parallel,
              .vocab_size = config.vocab_size,
              .block_size = settings.limits.block_size,
              .num_blocks = 0,

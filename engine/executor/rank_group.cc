@@ -45,8 +45,8 @@ absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
 // One step under way.
 struct RunningStep {
   uint64_t step_id = 0;
-  int32_t unfinished = 0;            // ranks
-  std::vector<BatchResult> results;  // by local rank
+  int32_t unfinished = 0;             // ranks
+  std::vector<WorkerResult> results;  // by local rank
 };
 
 }  // namespace
@@ -125,7 +125,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank, Checkpoint& chec
 }
 
 void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan) {
-  absl::StatusOr<BatchResult> result = workers[local_rank]->Step(plan);
+  absl::StatusOr<WorkerResult> result = workers[local_rank]->Step(plan);
   if (!result.ok()) {
     Die(result.status());
     return;
@@ -147,12 +147,14 @@ void RankGroup::State::Die(const absl::Status& reason) {
 }
 
 NodeStepResult RankGroup::State::Collect(RunningStep step) const {
-  NodeStepResult result{.step_id = step.step_id, .group_ids = {}, .groups = {}};
+  NodeStepResult result{.step_id = step.step_id};
   const int32_t tp = options.settings.layout.tensor_parallel;
   for (int32_t i = 0; i < ranks; ++i) {
+    result.ranks.push_back(step.results[i].report);
+    if (WorldRank(i) == 0) result.expert_loads = std::move(step.results[i].expert_loads);
     if (WorldRank(i) % tp != 0) continue;
     result.group_ids.push_back(WorldRank(i) / tp);
-    result.groups.push_back(std::move(step.results[i]));
+    result.groups.push_back(std::move(step.results[i].batch));
   }
   return result;
 }
@@ -229,7 +231,7 @@ void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
     number = state_->first_step + state_->steps.size();
     state_->steps.push_back({.step_id = plan->step_id,
                              .unfinished = state_->ranks,
-                             .results = std::vector<BatchResult>(state_->ranks)});
+                             .results = std::vector<WorkerResult>(state_->ranks)});
   }
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
     threads_[rank]->Post(

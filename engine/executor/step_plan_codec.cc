@@ -1,6 +1,7 @@
 #include "engine/executor/step_plan_codec.h"
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -13,7 +14,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
 constexpr uint32_t kPlanTag = 0x31505354;    // "TSP1"
-constexpr uint32_t kResultTag = 0x31525354;  // "TSR1"
+constexpr uint32_t kResultTag = 0x32525354;  // "TSR2"
 
 class Writer {
  public:
@@ -118,6 +119,14 @@ void ResultFields(Archive& archive, Result& result) {
   archive.Array(result.top_tokens);
   archive.Array(result.top_logprobs);
   archive.Array(result.logits);
+}
+
+template <typename Archive, typename Report>
+void ReportFields(Archive& archive, Report& report) {
+  archive.Scalar(report.rank);
+  archive.Scalar(report.step_seconds);
+  for (auto& seconds : report.collective_seconds) archive.Scalar(seconds);
+  archive.Scalar(report.expert_rows);
 }
 
 // Collects the first thing that is wrong with one group.
@@ -254,6 +263,23 @@ absl::Status CheckResult(const BatchResult& result, int32_t group, const PlanLim
   return check.status();
 }
 
+absl::Status CheckReports(const std::vector<RankReport>& reports, const PlanLimits& limits) {
+  GroupCheck check("rank reports");
+  std::vector<int32_t> ranks;
+  for (const RankReport& report : reports) {
+    ranks.push_back(report.rank);
+    const auto is_time = [](float seconds) { return std::isfinite(seconds) && seconds >= 0; };
+    check.Require(is_time(report.step_seconds), "step_seconds", "not a time");
+    for (float seconds : report.collective_seconds) {
+      check.Require(is_time(seconds), "collective_seconds", "not a time");
+    }
+    check.Require(report.expert_rows >= 0, "expert_rows", "negative");
+  }
+  check.Range("rank", ranks, 0, limits.num_ranks);
+  check.Ascending("rank", ranks, true);
+  return check.status();
+}
+
 // A group without work may leave its offsets out; kernels want them.
 void CompleteIdleGroup(BatchPlan* plan) {
   if (!plan->context_lens.empty() || !plan->logits_rows.empty()) return;
@@ -320,6 +346,8 @@ std::string EncodeNodeStepResult(const NodeStepResult& result) {
   writer.Scalar(result.step_id);
   writer.Array(result.group_ids);
   for (const BatchResult& group : result.groups) ResultFields(writer, group);
+  writer.Scalar(static_cast<uint32_t>(result.ranks.size()));
+  for (const RankReport& report : result.ranks) ReportFields(writer, report);
   return writer.Take();
 }
 
@@ -339,7 +367,13 @@ absl::StatusOr<NodeStepResult> DecodeNodeStepResult(std::string_view bytes,
   for (size_t i = 0; i < result.group_ids.size() && !reader.truncated(); ++i) {
     ResultFields(reader, result.groups.emplace_back());
   }
+  uint32_t reports = 0;
+  reader.Scalar(reports);
+  for (uint32_t i = 0; i < reports && !reader.truncated(); ++i) {
+    ReportFields(reader, result.ranks.emplace_back());
+  }
   RETURN_IF_ERROR(reader.Finish("the step result"));
+  RETURN_IF_ERROR(CheckReports(result.ranks, limits));
   for (size_t i = 0; i < result.groups.size(); ++i) {
     RETURN_IF_ERROR(CheckResult(result.groups[i], result.group_ids[i], limits));
   }

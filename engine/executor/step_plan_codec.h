@@ -7,6 +7,7 @@
 #define TESSERA_ENGINE_EXECUTOR_STEP_PLAN_CODEC_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@ namespace tessera {
 // rank's buffers.
 struct PlanLimits {
   int32_t num_groups = 1;
+  int32_t num_ranks = 1;
   int32_t vocab_size = 0;
   int32_t block_size = 0;
   int32_t num_blocks = 0;     // per group
@@ -40,10 +42,14 @@ struct NodeStepResult {
   uint64_t step_id = 0;
   std::vector<int32_t> group_ids;  // ascending
   std::vector<BatchResult> groups;
+  std::vector<RankReport> ranks;  // of the node, ascending
+  // Of rank 0, which is always the head's own: it does not travel.
+  std::shared_ptr<const ExpertLoads> expert_loads;
 };
 
 std::string EncodeNodeStepResult(const NodeStepResult& result);
-// Arrays agree in length and tokens lie in the vocabulary; whether the result answers a plan is
+// Arrays agree in length, tokens lie in the vocabulary, reports are of ranks that exist and their
+// numbers are finite and not negative; whether the result answers a plan is
 // for the caller to see.
 absl::StatusOr<NodeStepResult> DecodeNodeStepResult(std::string_view bytes,
                                                     const PlanLimits& limits);

@@ -1,6 +1,7 @@
 #include "engine/executor/worker.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -151,6 +152,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
       size_t{Qwen3Model::kMaxLogitsRows} * config.vocab_size * sizeof(float);
   ASSIGN_OR_RETURN(worker->logits_, worker->ops_->device().Allocate(logits_bytes, "logits"));
   RETURN_IF_ERROR(worker->ops_->device().Synchronize());
+  worker->times_ = worker->TimesSinceStart();  // what was measured at start is no step's
   return worker;
 }
 
@@ -222,14 +224,41 @@ absl::StatusOr<ForwardBatch> Worker::UploadPlan(const StepPlan& plan, SampleArgs
   return forward;
 }
 
-absl::StatusOr<BatchResult> Worker::Step(const StepPlan& plan) {
+absl::StatusOr<WorkerResult> Worker::Step(const StepPlan& plan) {
+  const auto start = std::chrono::steady_clock::now();
   SampleArgs sampling;
   ConstTensorView logits_rows;
   ASSIGN_OR_RETURN(const ForwardBatch batch, UploadPlan(plan, &sampling, &logits_rows));
   model_->Forward(batch, kv_);
-  BatchResult result;
-  RETURN_IF_ERROR(RunSampling(plan, sampling, logits_rows, &result));
+  ExpertBalance* const balance = model_->balance();
+  if (balance != nullptr) balance->EndStep();
+  WorkerResult result;
+  RETURN_IF_ERROR(RunSampling(plan, sampling, logits_rows, &result.batch));
+  if (balance != nullptr) result.expert_loads = balance->TakeLoads();
+  result.report = Report(absl::FromChrono(std::chrono::steady_clock::now() - start));
   return result;
+}
+
+CollectiveTimes Worker::TimesSinceStart() const {
+  CollectiveTimes times{};
+  for (const Communicator* group : {links_.tp.get(), links_.dp.get(), links_.world.get()}) {
+    if (group == nullptr) continue;
+    for (size_t op = 0; op < kNumCollectiveOps; ++op) times[op] += group->times()[op];
+  }
+  return times;
+}
+
+RankReport Worker::Report(absl::Duration step_time) {
+  RankReport report{.rank = shard_.dp_rank * shard_.tp_size + shard_.tp_rank,
+                    .step_seconds = static_cast<float>(absl::ToDoubleSeconds(step_time))};
+  const CollectiveTimes before = std::exchange(times_, TimesSinceStart());
+  for (size_t op = 0; op < kNumCollectiveOps; ++op) {
+    report.collective_seconds[op] = static_cast<float>(times_[op] - before[op]);
+  }
+  if (ExpertBalance* const balance = model_->balance()) {
+    report.expert_rows = balance->own_rows() - std::exchange(expert_rows_, balance->own_rows());
+  }
+  return report;
 }
 
 absl::Status Worker::RunSampling(const StepPlan& plan, const SampleArgs& inputs,

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/executor/executor.h"
 #include "engine/model/qwen3.h"
 #include "engine/scheduler/step_plan.h"
@@ -22,6 +23,13 @@ struct WorkerOptions {
   int32_t max_positions = 0;   // context limit
 };
 
+// What one step brought on one rank.
+struct WorkerResult {
+  BatchResult batch;  // of the group's first rank; empty on the others
+  RankReport report;
+  std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
+};
+
 // Used by one thread.
 class Worker {
  public:
@@ -33,7 +41,7 @@ class Worker {
 
   absl::Status AllocateKv(int32_t num_blocks);
   // Runs the rank's group's part of the plan. One upload, one wait, one download.
-  absl::StatusOr<BatchResult> Step(const StepPlan& plan);
+  absl::StatusOr<WorkerResult> Step(const StepPlan& plan);
   MemoryReport memory() const;
   const Qwen3Model& model() const { return *model_; }
   // Fails this rank's collective operations and those of its peers in this process. Any thread.
@@ -46,6 +54,9 @@ class Worker {
                                           ConstTensorView* logits_rows);
   absl::Status RunSampling(const StepPlan& plan, const SampleArgs& all, ConstTensorView rows,
                            BatchResult* result);
+  CollectiveTimes TimesSinceStart() const;
+  // The time and the expert rows of the step that ends now.
+  RankReport Report(absl::Duration step_time);
   absl::Status Reserve(DeviceBuffer* buffer, size_t bytes, const char* what);
 
   const ModelConfig config_;
@@ -60,6 +71,9 @@ class Worker {
   std::vector<char> staging_;
   DeviceBuffer results_;
   DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
+  // As they were at the end of the last step.
+  CollectiveTimes times_{};
+  int64_t expert_rows_ = 0;
 };
 
 }  // namespace tessera

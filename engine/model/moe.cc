@@ -6,8 +6,8 @@
 namespace tessera {
 namespace {
 
-// Tokens of a group that one of its tensor-parallel ranks owns in all-to-all mode.
-int64_t OwnedTokens(int64_t tokens, int32_t tp_size) { return (tokens + tp_size - 1) / tp_size; }
+// A group's tokens in equal parts for its tensor-parallel ranks, rounded up.
+int64_t TokensPerRank(int64_t tokens, int32_t tp_size) { return (tokens + tp_size - 1) / tp_size; }
 
 }  // namespace
 
@@ -21,6 +21,7 @@ absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& co
     return absl::InvalidArgumentError(
         "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
   }
+  ASSIGN_OR_RETURN(block->balance_, ExpertBalance::Create(config, links, ops));
   if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
     RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
   }
@@ -48,7 +49,7 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   ASSIGN_OR_RETURN(PlacementTable table, PlacementTable::Create(&ops_.device(), std::move(even)));
   placement_ = std::make_unique<PlacementTable>(std::move(table));
   const DispatcherOptions options{
-      .max_tokens = OwnedTokens(max_tokens, shard_.tp_size),
+      .max_tokens = TokensPerRank(max_tokens, shard_.tp_size),
       .hidden = config_.hidden_size,
       .dtype = act_,
       .top_k = config_.num_experts_per_tok,
@@ -70,7 +71,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t k = config_.num_experts_per_tok;
   int64_t rows = tokens * k;
   if (dispatcher_ != nullptr) {
-    rows = std::max(rows, links_.world->size() * OwnedTokens(max_tokens, shard_.tp_size) *
+    rows = std::max(rows, links_.world->size() * TokensPerRank(max_tokens, shard_.tp_size) *
                               std::min<int64_t>(k, shard_.num_experts));
   }
   const int64_t hidden = config_.hidden_size;
@@ -90,7 +91,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t padding = dispatcher_ != nullptr ? shard_.tp_size : 0;
   ASSIGN_OR_RETURN(summed_, buffers_.New(act_, tokens + padding, hidden, "summed expert outputs"));
   if (dispatcher_ != nullptr) {
-    ASSIGN_OR_RETURN(owned_, buffers_.New(act_, OwnedTokens(max_tokens, shard_.tp_size), hidden,
+    ASSIGN_OR_RETURN(owned_, buffers_.New(act_, TokensPerRank(max_tokens, shard_.tp_size), hidden,
                                           "results of owned tokens"));
   }
   if (shard_.dp_size > 1) {
@@ -100,40 +101,50 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   return absl::OkStatus();
 }
 
-TensorView MoeBlock::Forward(const MoeWeights& weights, ConstTensorView x,
-                             const std::vector<int32_t>& group_tokens) {
-  if (UseAllToAll(group_tokens)) return ForwardAllToAll(weights, x, group_tokens);
-  if (shard_.dp_size > 1) return ForwardGroups(weights, x, group_tokens);
-  const TensorView out = summed_.Rows(0, x.dim(0));
-  if (x.dim(0) == 0) return out;
-  Route(weights, x);
-  RunLocalExperts(weights, x, out);
+MoeBlock::TokenRange MoeBlock::OwnTokens(int64_t group_tokens) const {
+  const int64_t part = TokensPerRank(group_tokens, shard_.tp_size);
+  const int64_t begin = std::min(group_tokens, part * shard_.tp_rank);
+  return {.begin = begin, .count = std::min(part, group_tokens - begin)};
+}
+
+TensorView MoeBlock::Forward(const MoeInput& in) {
+  if (UseAllToAll(in.group_tokens)) return ForwardAllToAll(in);
+  if (shard_.dp_size > 1) return ForwardGroups(in);
+  const int64_t tokens = in.x.dim(0);
+  const TensorView out = summed_.Rows(0, tokens);
+  if (tokens == 0) return out;
+  Route(in.weights, in.x);
+  const TokenRange own = OwnTokens(tokens);
+  balance_->RecordChoices(in.layer, expert_ids_.Rows(own.begin, own.count));
+  RunLocalExperts(in, in.x, out);
   links_.AllReduceTp(out);
   return out;
 }
 
-TensorView MoeBlock::ForwardGroups(const MoeWeights& weights, ConstTensorView x,
-                                   const std::vector<int32_t>& group_tokens) {
+TensorView MoeBlock::ForwardGroups(const MoeInput& in) {
   const int64_t groups = shard_.dp_size;
-  const int64_t padded = *std::max_element(group_tokens.begin(), group_tokens.end());
+  const int64_t padded = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
   const int64_t hidden = config_.hidden_size;
   const int64_t k = config_.num_experts_per_tok;
   if (padded == 0) return summed_.Rows(0, 0);
   // Rows beyond a group's tokens are leftovers of earlier steps: they travel, but go to no expert.
-  const ConstTensorView mine(x.data(), x.dtype(), {padded, hidden});
+  const ConstTensorView mine(in.x.data(), in.x.dtype(), {padded, hidden});
   const TensorView all = gathered_.Rows(0, groups * padded);
   links_.dp->AllGather(mine, all);
-  Route(weights, all);
+  Route(in.weights, all);
   for (int64_t g = 0; g < groups; ++g) {
-    const int64_t unused = padded - group_tokens[g];
+    const int64_t unused = padded - in.group_tokens[g];
     if (unused == 0) continue;
-    const TensorView ids = expert_ids_.Rows(g * padded + group_tokens[g], unused);
+    const TensorView ids = expert_ids_.Rows(g * padded + in.group_tokens[g], unused);
     ops_.device().Upload(ids.data(), no_expert_.data(), unused * k * sizeof(int32_t));
   }
+  const int64_t first = shard_.dp_rank * padded;
+  const TokenRange own = OwnTokens(in.x.dim(0));
+  balance_->RecordChoices(in.layer, expert_ids_.Rows(first + own.begin, own.count));
   const TensorView out = summed_.Rows(0, groups * padded);
-  RunLocalExperts(weights, all, out);
+  RunLocalExperts(in, all, out);
   links_.world->AllReduce(out);
-  return out.Rows(shard_.dp_rank * padded, x.dim(0));
+  return out.Rows(first, in.x.dim(0));
 }
 
 void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x) {
@@ -146,7 +157,7 @@ void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x) {
                   .weights = expert_weights_.Rows(0, tokens)});
 }
 
-void MoeBlock::RunLocalExperts(const MoeWeights& weights, ConstTensorView x, TensorView out) {
+void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
   const int64_t tokens = x.dim(0);
   const int64_t rows = tokens * config_.num_experts_per_tok;
   const int64_t experts = shard_.num_experts;
@@ -161,46 +172,46 @@ void MoeBlock::RunLocalExperts(const MoeWeights& weights, ConstTensorView x, Ten
                    .row_token = row_token,
                    .positions = positions});
   const TensorView y =
-      RunExperts(weights, {.x = x, .row_index = row_token, .offsets = offsets, .max_rows = rows});
+      RunExperts(in, {.x = x, .row_index = row_token, .offsets = offsets, .max_rows = rows});
   ops_.MoeFinalize(
       {.y = y, .positions = positions, .weights = expert_weights_.Rows(0, tokens), .out = out});
 }
 
-TensorView MoeBlock::RunExperts(const MoeWeights& weights, const ExpertRows& rows) {
+TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
   const TensorView gate_up = gate_up_.Rows(0, rows.max_rows);
   const TensorView activated = activated_.Rows(0, rows.max_rows);
   const TensorView out = expert_out_.Rows(0, rows.max_rows);
   // How many rows are in use is known on the device only: the last offset.
   const ConstTensorView num_rows = rows.offsets.Rows(shard_.num_experts, 1);
+  balance_->RecordRows(in.layer, num_rows);
   ops_.GroupedGemm({.x = rows.x,
                     .row_index = rows.row_index,
                     .offsets = rows.offsets,
-                    .experts = weights.gate_up_list,
+                    .experts = in.weights.gate_up_list,
                     .out = gate_up});
   ops_.SiluAndMul({.x = gate_up, .num_rows = num_rows, .out = activated});
   ops_.GroupedGemm(
-      {.x = activated, .offsets = rows.offsets, .experts = weights.down_list, .out = out});
+      {.x = activated, .offsets = rows.offsets, .experts = in.weights.down_list, .out = out});
   return out;
 }
 
-TensorView MoeBlock::ForwardAllToAll(const MoeWeights& weights, ConstTensorView x,
-                                     const std::vector<int32_t>& group_tokens) {
-  const int64_t tokens = x.dim(0);
-  const int64_t part = OwnedTokens(tokens, shard_.tp_size);
-  const int64_t begin = std::min(tokens, part * shard_.tp_rank);
-  const int64_t count = std::min(part, tokens - begin);
-  const int32_t largest = *std::max_element(group_tokens.begin(), group_tokens.end());
-  const ConstTensorView mine = x.Rows(begin, count);
-  if (count > 0) Route(weights, mine);
+TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
+  const int64_t tokens = in.x.dim(0);
+  const int64_t part = TokensPerRank(tokens, shard_.tp_size);
+  const auto [begin, count] = OwnTokens(tokens);
+  const int32_t largest = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
+  const ConstTensorView mine = in.x.Rows(begin, count);
+  if (count > 0) Route(in.weights, mine);
+  balance_->RecordChoices(in.layer, expert_ids_.Rows(0, count));
   DispatchedRows rows = dispatcher_->Dispatch(
       mine, {.ids = expert_ids_.Rows(0, count),
              .weights = expert_weights_.Rows(0, count),
              .placement = placement_.get(),
-             .capacity = std::max<int64_t>(1, OwnedTokens(largest, shard_.tp_size))});
-  const TensorView y = RunExperts(weights, {.x = rows.x,
-                                            .row_index = rows.row_index,
-                                            .offsets = rows.offsets,
-                                            .max_rows = rows.max_rows});
+             .capacity = std::max<int64_t>(1, TokensPerRank(largest, shard_.tp_size))});
+  const TensorView y = RunExperts(in, {.x = rows.x,
+                                       .row_index = rows.row_index,
+                                       .offsets = rows.offsets,
+                                       .max_rows = rows.max_rows});
   if (shard_.tp_size == 1) {
     const TensorView out = summed_.Rows(0, tokens);
     dispatcher_->Combine(std::move(rows.handle), y, out);

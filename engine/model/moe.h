@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/buffer_set.h"
+#include "engine/model/expert_balance.h"
 #include "engine/model/model_config.h"
 #include "engine/model/moe_comm_cost.h"
 #include "engine/model/rank_links.h"
@@ -19,6 +20,15 @@
 
 namespace tessera {
 
+// One layer's input on this rank.
+struct MoeInput {
+  int32_t layer = 0;  // of the model
+  const MoeWeights& weights;
+  ConstTensorView x;  // [T, H]: this rank's tokens
+  // Tokens of every data-parallel group in this step.
+  const std::vector<int32_t>& group_tokens;
+};
+
 // Buffers are shared by all layers. One thread.
 class MoeBlock {
  public:
@@ -27,12 +37,12 @@ class MoeBlock {
                                                           int32_t max_tokens,
                                                           const RankLinks& links, Ops& ops);
 
-  // MoE(x) for this rank's tokens, x: [T, H]; the result, [T, H] too, is valid until the next call.
-  // With several groups x must be the head of a buffer of max_tokens rows, and every rank calls
-  // this for every layer, also with no tokens: the others may have some. `group_tokens`: tokens of
-  // every group in this step.
-  TensorView Forward(const MoeWeights& weights, ConstTensorView x,
-                     const std::vector<int32_t>& group_tokens);
+  // MoE(x), [T, H]; valid until the next call. With several groups x must be the head of a buffer
+  // of max_tokens rows, and every rank calls this for every layer, also with no tokens: the others
+  // may have some.
+  TensorView Forward(const MoeInput& in);
+
+  ExpertBalance& balance() { return *balance_; }
 
   int64_t buffer_bytes() const { return buffers_.bytes() + dispatcher_bytes_; }
   // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
@@ -49,6 +59,12 @@ class MoeBlock {
     ConstTensorView offsets;    // [experts + 1] int
     int64_t max_rows = 0;       // R
   };
+  // Of a group's tokens, those that one of its tensor-parallel ranks answers for.
+  struct TokenRange {
+    int64_t begin = 0;
+    int64_t count = 0;
+  };
+  TokenRange OwnTokens(int64_t group_tokens) const;
 
   absl::Status CreateDispatcher(int32_t max_tokens);
   // Fills costs_: both ways of communicating, timed for some token counts. Collective.
@@ -59,15 +75,13 @@ class MoeBlock {
 
   void Route(const MoeWeights& weights, ConstTensorView x);
   // Gate, up, activation and down projection of sorted rows; the result, [R, H], is in expert_out_.
-  TensorView RunExperts(const MoeWeights& weights, const ExpertRows& rows);
+  TensorView RunExperts(const MoeInput& in, const ExpertRows& rows);
   // out = sum over the experts (or expert slices) that this rank holds.
-  void RunLocalExperts(const MoeWeights& weights, ConstTensorView x, TensorView out);
+  void RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out);
   // Data-parallel attention: every rank sees the tokens of all groups, and keeps its own results.
-  TensorView ForwardGroups(const MoeWeights& weights, ConstTensorView x,
-                           const std::vector<int32_t>& group_tokens);
+  TensorView ForwardGroups(const MoeInput& in);
   // Every rank owns an equal part of its group's tokens; rows travel to their experts and back.
-  TensorView ForwardAllToAll(const MoeWeights& weights, ConstTensorView x,
-                             const std::vector<int32_t>& group_tokens);
+  TensorView ForwardAllToAll(const MoeInput& in);
 
   const ModelConfig& config_;
   const ModelShard shard_;
@@ -77,6 +91,7 @@ class MoeBlock {
   BufferSet buffers_;
   int64_t dispatcher_bytes_ = 0;
 
+  std::unique_ptr<ExpertBalance> balance_;
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
   std::unique_ptr<PlacementTable> placement_;
   std::vector<MoeCommCost> costs_;

@@ -90,7 +90,8 @@ void Qwen3Model::Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv
                   .eps = config_.rms_norm_eps,
                   .out = normed});
     if (config_.layer_is_moe[i]) {
-      pending_ = moe_->Forward(layer.moe, normed, batch.group_tokens);
+      pending_ = moe_->Forward(
+          {.layer = i, .weights = layer.moe, .x = normed, .group_tokens = batch.group_tokens});
     } else {
       Mlp(layer, batch.num_tokens);
     }

@@ -53,6 +53,8 @@ class Qwen3Model {
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
   int64_t weight_bytes() const { return weights_.bytes; }
+  // nullptr for a dense model.
+  ExpertBalance* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
   // See MoeBlock::costs.
   std::vector<MoeCommCost> moe_comm_costs() const {
     return moe_ == nullptr ? std::vector<MoeCommCost>() : moe_->costs();

@@ -94,6 +94,17 @@ absl::StatusOr<ExpertCounts> LoadExpertCounts(const std::string& path, const Mod
   return ParseExpertCounts(text, path, config);
 }
 
+std::string FormatExpertCounts(const ExpertLoads& loads) {
+  std::string text = "{\"layers\": [";
+  const char* separator = "";
+  for (const LayerLoad& layer : loads.layers) {
+    absl::StrAppend(&text, separator, "\n  [", absl::StrJoin(layer.choices, ", "), "]");
+    separator = ",";
+  }
+  absl::StrAppend(&text, "\n]}\n");
+  return text;
+}
+
 absl::StatusOr<ExpertPlan> PlanExperts(const ModelConfig& config, const ExpertCounts& counts,
                                        int32_t num_ranks, int32_t replicas_per_rank) {
   RETURN_IF_ERROR(CheckRanks(config, num_ranks, replicas_per_rank));

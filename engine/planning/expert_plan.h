@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/model_config.h"
+#include "engine/scheduler/step_plan.h"
 
 namespace tessera {
 
@@ -20,6 +21,9 @@ using ExpertCounts = std::vector<std::vector<double>>;
 absl::StatusOr<ExpertCounts> ParseExpertCounts(std::string_view json, std::string_view source,
                                                const ModelConfig& config);
 absl::StatusOr<ExpertCounts> LoadExpertCounts(const std::string& path, const ModelConfig& config);
+
+// The same text for counts that were measured.
+std::string FormatExpertCounts(const ExpertLoads& loads);
 
 struct LayerPlacement {
   int32_t layer = 0;

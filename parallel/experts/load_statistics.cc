@@ -10,8 +10,9 @@ namespace tessera {
 LoadStatistics::LoadStatistics(Device* device, const LoadStatisticsOptions& options)
     : device_(device),
       options_(options),
-      smoothed_(static_cast<size_t>(NumCounts())),
-      totals_(static_cast<size_t>(NumCounts())) {}
+      smoothed_(static_cast<size_t>(NumChoices())),
+      totals_(static_cast<size_t>(NumChoices())),
+      rank_rows_(static_cast<size_t>(options.num_layers) * options.num_ranks) {}
 
 absl::StatusOr<std::unique_ptr<LoadStatistics>> LoadStatistics::Create(
     Device* device, const LoadStatisticsOptions& options) {
@@ -25,8 +26,10 @@ absl::StatusOr<std::unique_ptr<LoadStatistics>> LoadStatistics::Create(
   std::unique_ptr<LoadStatistics> statistics(new LoadStatistics(device, options));
   const size_t bytes = statistics->NumCounts() * sizeof(int64_t);
   ASSIGN_OR_RETURN(statistics->counts_, device->Allocate(bytes, "expert load counts"));
-  ASSIGN_OR_RETURN(statistics->gathered_,
-                   device->Allocate(bytes * options.num_ranks, "expert load counts"));
+  if (options.num_ranks > 1) {
+    ASSIGN_OR_RETURN(statistics->gathered_,
+                     device->Allocate(bytes * options.num_ranks, "expert load counts"));
+  }
   return statistics;
 }
 
@@ -47,14 +50,28 @@ void LoadStatistics::Record(int32_t layer, ConstTensorView ids, ConstTensorView 
   });
 }
 
-void LoadStatistics::Exchange(Communicator& communicator) {
-  TESSERA_CHECK(communicator.size() == options_.num_ranks);
-  communicator.AllGather(counts_.View(DType::kI64, {NumCounts()}),
-                         gathered_.View(DType::kI64, {options_.num_ranks, NumCounts()}));
+void LoadStatistics::RecordRows(int32_t layer, ConstTensorView num_rows) {
+  TESSERA_CHECK(layer >= 0 && layer < options_.num_layers && num_rows.num_elements() == 1);
+  device_->Run([this, layer, num_rows] {
+    const int32_t rows = *static_cast<const int32_t*>(device_->Access(num_rows.data()));
+    static_cast<int64_t*>(device_->Access(counts_.data()))[NumChoices() + layer] += rows;
+    own_rows_ += rows;
+    return absl::OkStatus();
+  });
+}
+
+void LoadStatistics::Exchange(Communicator* communicator) {
+  TESSERA_CHECK((communicator == nullptr ? 1 : communicator->size()) == options_.num_ranks);
+  if (communicator != nullptr) {
+    communicator->AllGather(counts_.View(DType::kI64, {NumCounts()}),
+                            gathered_.View(DType::kI64, {options_.num_ranks, NumCounts()}));
+  }
   device_->Run([this] {
     auto* counts = static_cast<int64_t*>(device_->Access(counts_.data()));
+    Fold(options_.num_ranks == 1 ? counts
+                                 : static_cast<const int64_t*>(device_->Access(
+                                       static_cast<const void*>(gathered_.data()))));
     std::fill_n(counts, NumCounts(), 0);
-    Fold(static_cast<const int64_t*>(device_->Access(gathered_.data())));
     return absl::OkStatus();
   });
 }
@@ -62,13 +79,24 @@ void LoadStatistics::Exchange(Communicator& communicator) {
 void LoadStatistics::Fold(const int64_t* all_ranks) {
   // The first interval counts fully: smoothing from zero would take long to become true.
   const double fresh = num_exchanges_ == 0 ? 1.0 : options_.smoothing;
-  for (int64_t i = 0; i < NumCounts(); ++i) {
+  for (int64_t i = 0; i < NumChoices(); ++i) {
     int64_t sum = 0;
     for (int64_t r = 0; r < options_.num_ranks; ++r) sum += all_ranks[r * NumCounts() + i];
     totals_[i] += sum;
     smoothed_[i] += fresh * (static_cast<double>(sum) - smoothed_[i]);
   }
+  for (int64_t layer = 0; layer < options_.num_layers; ++layer) {
+    for (int64_t r = 0; r < options_.num_ranks; ++r) {
+      rank_rows_[layer * options_.num_ranks + r] =
+          all_ranks[r * NumCounts() + NumChoices() + layer];
+    }
+  }
   ++num_exchanges_;
+}
+
+absl::Span<const int64_t> LoadStatistics::RankRows(int32_t layer) const {
+  return absl::MakeSpan(rank_rows_)
+      .subspan(static_cast<size_t>(layer) * options_.num_ranks, options_.num_ranks);
 }
 
 absl::Span<const double> LoadStatistics::Loads(int32_t layer) const {

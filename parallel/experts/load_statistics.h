@@ -1,5 +1,5 @@
-// How often every expert is chosen, per layer: counted on every rank, summed over the ranks every
-// some steps, smoothed.
+// How often every expert is chosen and how much every rank computes, per layer: counted on every
+// rank, exchanged every some steps.
 #ifndef TESSERA_PARALLEL_EXPERTS_LOAD_STATISTICS_H_
 #define TESSERA_PARALLEL_EXPERTS_LOAD_STATISTICS_H_
 
@@ -38,13 +38,20 @@ class LoadStatistics {
   // are rows at or beyond num_tokens ([1] int, optional).
   void Record(int32_t layer, ConstTensorView ids,  // [T, k] int
               ConstTensorView num_tokens = {});
-  // Sums the counts since the last exchange over all ranks and smooths them. Collective.
-  void Exchange(Communicator& communicator);
+  // Counts rows that this rank's experts compute in one layer of one step.
+  void RecordRows(int32_t layer, ConstTensorView num_rows /* [1] int */);
+  // Sums the counts since the last exchange over all ranks and smooths the choices. Collective;
+  // nullptr when there is one rank.
+  void Exchange(Communicator* communicator);
 
   // Smoothed choices per exchange interval, [num_experts]. Zeros before the first exchange.
   absl::Span<const double> Loads(int32_t layer) const;
   // Choices since the start, over all ranks, [num_experts].
   absl::Span<const int64_t> Totals(int32_t layer) const;
+  // Rows that the experts of each rank computed between the last two exchanges, [num_ranks].
+  absl::Span<const int64_t> RankRows(int32_t layer) const;
+  // Rows that this rank's experts have computed since the start, over all layers.
+  int64_t own_rows() const { return own_rows_; }
   int64_t num_exchanges() const { return num_exchanges_; }
   // Mean over maximum load of the ranks under a placement (see BalanceRatio).
   double BalanceOf(int32_t layer, const Placement& placement) const;
@@ -53,14 +60,19 @@ class LoadStatistics {
   LoadStatistics(Device* device, const LoadStatisticsOptions& options);
   void Fold(const int64_t* all_ranks);
   size_t At(int32_t layer) const { return static_cast<size_t>(layer) * options_.num_experts; }
-  int64_t NumCounts() const { return int64_t{options_.num_layers} * options_.num_experts; }
+  int64_t NumChoices() const { return int64_t{options_.num_layers} * options_.num_experts; }
+  // Of one rank: the choices, then the rows of every layer.
+  int64_t NumCounts() const { return NumChoices() + options_.num_layers; }
 
   Device* device_;
   const LoadStatisticsOptions options_;
-  DeviceBuffer counts_;    // [num_layers, num_experts] i64 of this rank since the last exchange
-  DeviceBuffer gathered_;  // [num_ranks, num_layers, num_experts] i64
-  std::vector<double> smoothed_;
-  std::vector<int64_t> totals_;
+  DeviceBuffer counts_;    // [NumCounts] i64 of this rank since the last exchange
+  DeviceBuffer gathered_;  // [num_ranks, NumCounts] i64; absent for one rank
+  // Written where the device executes its queue.
+  std::vector<double> smoothed_;    // [num_layers, num_experts]
+  std::vector<int64_t> totals_;     // [num_layers, num_experts]
+  std::vector<int64_t> rank_rows_;  // [num_layers, num_ranks]
+  int64_t own_rows_ = 0;
   int64_t num_exchanges_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "engine/planning/expert_plan.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
@@ -31,6 +32,7 @@ struct ServeFlags {
   GrpcServerOptions grpc;
   int32_t metrics_port = 9090;
   std::string ready_file;
+  std::string expert_stats_file;
   ServiceLimits limits;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
@@ -103,21 +105,45 @@ class ServerState {
 };
 
 // Appears whole: written beside and renamed.
+absl::Status WriteWhole(const char* option, const std::string& path, const std::string& text) {
+  const std::string partial = path + ".part";
+  std::ofstream file(partial);
+  file << text;
+  file.close();
+  if (file && std::rename(partial.c_str(), path.c_str()) == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(option, ": cannot write ", path));
+}
+
 absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
   if (path.empty()) return absl::OkStatus();
-  const std::string partial = path + ".part";
-  {
-    std::ofstream file(partial);
-    file << absl::StrCat("{\"grpc_port\": ", grpc_port, ", \"metrics_port\": ", metrics_port,
-                         ", \"pid\": ", getpid(), "}\n");
-    file.flush();
-    if (!file) return absl::UnavailableError(absl::StrCat("--ready-file: cannot write ", path));
-  }
-  if (std::rename(partial.c_str(), path.c_str()) != 0) {
-    return absl::UnavailableError(absl::StrCat("--ready-file: cannot write ", path));
-  }
-  return absl::OkStatus();
+  return WriteWhole("--ready-file", path,
+                    absl::StrCat("{\"grpc_port\": ", grpc_port, ", \"metrics_port\": ",
+                                 metrics_port, ", \"pid\": ", getpid(), "}\n"));
 }
+
+// The router's choices as the ranks exchanged them last.
+class LatestExpertLoads {
+ public:
+  void Update(std::shared_ptr<const ExpertLoads> loads) {
+    if (loads == nullptr) return;
+    absl::MutexLock lock(&mutex_);
+    loads_ = std::move(loads);
+  }
+  absl::Status Write(const std::string& path) const {
+    if (path.empty()) return absl::OkStatus();
+    absl::MutexLock lock(&mutex_);
+    if (loads_ == nullptr) {
+      return absl::NotFoundError(
+          "--expert-stats-file: no expert loads were exchanged: the model is "
+          "dense or the server ran too few steps");
+    }
+    return WriteWhole("--expert-stats-file", path, FormatExpertCounts(*loads_));
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const ExpertLoads> loads_ ABSL_GUARDED_BY(mutex_);
+};
 
 void Drain(const ServeFlags& flags, InferenceContext* context, GrpcServer* server,
            ServerState* state) {
@@ -142,6 +168,7 @@ MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerSt
 absl::Status Serve(const ServeFlags& flags) {
   MetricsRecorder metrics;
   ServerState state;
+  LatestExpertLoads expert_loads;
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
   ASSIGN_OR_RETURN(
@@ -159,7 +186,11 @@ absl::Status Serve(const ServeFlags& flags) {
             metrics.SetWeightsLoaded(ratio);
             log(ratio);
           },
-          {.on_step = [&metrics](const StepEvent& step) { metrics.ObserveStep(step); },
+          {.on_step =
+               [&](const StepEvent& step) {
+                 metrics.ObserveStep(step);
+                 expert_loads.Update(step.expert_loads);
+               },
            .on_dead = [&state](const absl::Status& status) { state.OnEngineDead(status); }}));
   metrics.SetWeightsLoaded(1);
   InferenceContext context(&runtime->model(), &runtime->engine(), &metrics, runtime->options(),
@@ -180,6 +211,8 @@ absl::Status Serve(const ServeFlags& flags) {
   Drain(flags, &context, server.get(), &state);
   metrics.Attach({});
   state.Serve(nullptr);
+  const absl::Status written = expert_loads.Write(flags.expert_stats_file);
+  if (!written.ok()) LogWarning(std::string(written.message()));
   return status;
 }
 
@@ -192,6 +225,9 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
   table->Text("ready-file", &flags->ready_file,
               "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}.");
+  table->Text("expert-stats-file", &flags->expert_stats_file,
+              "Written when the server stops: how often each expert was chosen, for \"tessera plan "
+              "--expert-stats\".");
   table->Text("served-model-name", &flags->runtime.served_model_name,
               "Name that requests may use; empty: the name of the folder.");
   table->Flag("reflection", &flags->grpc.reflection, "Offer gRPC server reflection.");

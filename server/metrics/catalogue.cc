@@ -16,6 +16,8 @@ constexpr double kInterToken[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5,
 constexpr double kEndToEnd[] = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120,
                                 240, 480, 960, 1920, 7680};
 constexpr double kTokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+constexpr double kCollective[] = {.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005,
+                                  .01, .025, .05, .1, .25, 1, 5};
 constexpr double kStep[] = {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10};
 // clang-format on
 
@@ -148,6 +150,32 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "Communication of one MoE layer as --moe-comm=auto measured it at start, by mode and by "
      "tokens "
      "of the largest group.",
+     {}},
+    {Metric::kRankUp, kGauge, "tessera_rank_up", "1 while the rank serves, 0 after a failure.", {}},
+    {Metric::kRankComputeSeconds,
+     kCounter,
+     "tessera_rank_compute_seconds_total",
+     "Time of a rank in steps, outside collective operations: a slow rank has more than the "
+     "others.",
+     {}},
+    {Metric::kRankWaitSeconds,
+     kCounter,
+     "tessera_rank_wait_seconds_total",
+     "Time of a rank in collective operations, waiting for slower ranks included.",
+     {}},
+    {Metric::kCollectiveSeconds, kHistogram, "tessera_collective_seconds",
+     "Time a rank spent in one kind of collective operation in one step, by operation.",
+     kCollective},
+    {Metric::kExpertTokens,
+     kCounter,
+     "tessera_expert_tokens_total",
+     "Tokens that the experts of a rank computed, once per token and expert.",
+     {}},
+    {Metric::kExpertLoadRatio,
+     kGauge,
+     "tessera_expert_load_ratio",
+     "Expert tokens of the busiest rank over the mean of the ranks in the last interval, the worst "
+     "layer of each eighth of the depth; 1 is even.",
      {}},
     {Metric::kWeightsLoadedRatio,
      kGauge,

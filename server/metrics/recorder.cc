@@ -7,6 +7,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
 #include <vector>
@@ -105,7 +106,36 @@ void AppendEngineFamilies(const EngineStats& s, int32_t block_size,
         1}}));
 }
 
-void AppendGroupFamilies(const GroupFacts& group, std::vector<prometheus::MetricFamily>* out) {
+// The series of one rank.
+struct RankCounters {
+  prometheus::Counter* compute = nullptr;
+  prometheus::Counter* wait = nullptr;
+  prometheus::Counter* expert_tokens = nullptr;
+};
+
+// The worst layer of every eighth of the depth; an eighth without MoE layers has no sample.
+std::vector<Sample> LoadRatios(const ExpertLoads& loads) {
+  constexpr size_t kBuckets = 8;
+  std::array<float, kBuckets> worst{};
+  for (size_t i = 0; i < loads.layers.size(); ++i) {
+    float& ratio = worst[i * kBuckets / loads.layers.size()];
+    ratio = std::max(ratio, loads.layers[i].max_over_mean);
+  }
+  std::vector<Sample> samples;
+  for (size_t i = 0; i < kBuckets; ++i) {
+    if (worst[i] > 0) samples.push_back({{{"layer_bucket", absl::StrCat(i + 1, "/8")}}, worst[i]});
+  }
+  return samples;
+}
+
+// A rank that is lost takes the whole group with it, so all ranks are up or none.
+void AppendGroupFamilies(const GroupFacts& group, bool alive,
+                         std::vector<prometheus::MetricFamily>* out) {
+  std::vector<Sample> up;
+  for (int32_t rank = 0; rank < group.num_ranks; ++rank) {
+    up.push_back({{{"rank", absl::StrCat(rank)}}, alive ? 1.0 : 0.0});
+  }
+  out->push_back(Snapshot(Metric::kRankUp, up));
   std::vector<Sample> costs;
   for (const MoeCommCost& cost : group.moe_comm_costs) {
     const std::string tokens = absl::StrCat(cost.tokens);
@@ -171,12 +201,34 @@ struct MetricsRecorder::State {
   prometheus::Histogram& mixed_step =
       AddHistogram(steps, Metric::kStepDuration, {{"phase", "mixed"}});
 
+  prometheus::Family<prometheus::Counter>& rank_compute =
+      CounterFamily(registry, Metric::kRankComputeSeconds);
+  prometheus::Family<prometheus::Counter>& rank_wait =
+      CounterFamily(registry, Metric::kRankWaitSeconds);
+  prometheus::Family<prometheus::Counter>& expert_tokens =
+      CounterFamily(registry, Metric::kExpertTokens);
+  std::array<prometheus::Histogram*, kNumCollectiveOps> collectives{};
+
+  void ObserveRank(const RankReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  // Makes the series of ranks up to this one.
+  void AddRanks(int32_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    while (static_cast<int32_t>(ranks.size()) < count) {
+      const Labels labels = {{"rank", absl::StrCat(ranks.size())}};
+      ranks.push_back(
+          {&rank_compute.Add(labels), &rank_wait.Add(labels), &expert_tokens.Add(labels)});
+    }
+  }
+
   // Under the lock, so that nobody takes the engine away meanwhile.
   void AppendSources(std::vector<prometheus::MetricFamily>* families) const {
     absl::MutexLock lock(&mutex);
     if (sources.engine != nullptr) {
-      AppendEngineFamilies(sources.engine->stats(), sources.block_size, families);
-      AppendGroupFamilies(sources.group, families);
+      const EngineStats stats = sources.engine->stats();
+      AppendEngineFamilies(stats, sources.block_size, families);
+      AppendGroupFamilies(sources.group, stats.alive, families);
+    }
+    if (expert_loads != nullptr) {
+      families->push_back(Snapshot(Metric::kExpertLoadRatio, LoadRatios(*expert_loads)));
     }
     if (sources.active_requests) {
       families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
@@ -185,7 +237,23 @@ struct MetricsRecorder::State {
 
   mutable absl::Mutex mutex;
   Sources sources ABSL_GUARDED_BY(mutex);
+  std::vector<RankCounters> ranks ABSL_GUARDED_BY(mutex);
+  std::shared_ptr<const ExpertLoads> expert_loads ABSL_GUARDED_BY(mutex);
 };
+
+void MetricsRecorder::State::ObserveRank(const RankReport& report) {
+  double wait = 0;
+  for (size_t op = 0; op < kNumCollectiveOps; ++op) {
+    const double seconds = report.collective_seconds[op];
+    wait += seconds;
+    if (seconds > 0) collectives[op]->Observe(seconds);
+  }
+  AddRanks(report.rank + 1);
+  const RankCounters& counters = ranks[report.rank];
+  counters.compute->Increment(std::max(0.0, report.step_seconds - wait));
+  counters.wait->Increment(wait);
+  counters.expert_tokens->Increment(static_cast<double>(report.expert_rows));
+}
 
 MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
   // Series exist from the start, so that rates over them are right from the first event on.
@@ -194,6 +262,12 @@ MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
     state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
   }
   for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
+  prometheus::Family<prometheus::Histogram>& collectives =
+      HistogramFamily(state_->registry, Metric::kCollectiveSeconds);
+  for (size_t op = 0; op < kNumCollectiveOps; ++op) {
+    state_->collectives[op] = &AddHistogram(collectives, Metric::kCollectiveSeconds,
+                                            {{"op", std::string(kCollectiveOpNames[op])}});
+  }
 }
 
 MetricsRecorder::~MetricsRecorder() = default;
@@ -270,6 +344,9 @@ void MetricsRecorder::ObserveStep(const StepEvent& step) {
                                      : step.decode_tokens == 0 ? state_->prefill_step
                                                                : state_->mixed_step;
   histogram.Observe(absl::ToDoubleSeconds(step.duration));
+  absl::MutexLock lock(&state_->mutex);
+  for (const RankReport& report : step.ranks) state_->ObserveRank(report);
+  if (step.expert_loads != nullptr) state_->expert_loads = step.expert_loads;
 }
 
 void MetricsRecorder::SetWeightsLoaded(double ratio) { state_->weights_loaded.Set(ratio); }
@@ -277,6 +354,7 @@ void MetricsRecorder::SetWeightsLoaded(double ratio) { state_->weights_loaded.Se
 void MetricsRecorder::Attach(Sources sources) {
   absl::MutexLock lock(&state_->mutex);
   state_->sources = std::move(sources);
+  if (state_->sources.engine != nullptr) state_->AddRanks(state_->sources.group.num_ranks);
 }
 
 std::string MetricsRecorder::Render() const {

@@ -9,6 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   for (int32_t groups : {1, 2}) {
     const tessera::PlanLimits limits{.num_groups = groups,
+                                     .num_ranks = 2 * groups,
                                      .vocab_size = 300,
                                      .block_size = 4,
                                      .num_blocks = 16,

@@ -14,6 +14,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr PlanLimits kLimits{.num_groups = 2,
+                             .num_ranks = 4,
                              .vocab_size = 300,
                              .block_size = 4,
                              .num_blocks = 64,
@@ -57,6 +58,11 @@ class PlanMaker {
       group.top_logprobs.assign(rows * group.num_top, -2.0F);
       if (Below(2) == 1) group.logits.assign(rows * kLimits.vocab_size, 0.5F);
       result.groups.push_back(group);
+    }
+    for (int rank = Below(3); rank < kLimits.num_ranks; rank += 1 + Below(2)) {
+      RankReport report{.rank = rank, .step_seconds = 0.5F, .expert_rows = Below(100)};
+      report.collective_seconds[Below(kNumCollectiveOps)] = 0.25F;
+      result.ranks.push_back(report);
     }
     return result;
   }
@@ -268,6 +274,26 @@ TEST(StepPlanCodec, RefusesResultsThatDisagreeWithThemselves) {
   result.groups[0].token = {5};
   result.group_ids = {2};
   EXPECT_FALSE(DecodeNodeStepResult(EncodeNodeStepResult(result), kLimits).ok());
+}
+
+TEST(StepPlanCodec, RefusesReportsThatNoRankWouldWrite) {
+  const struct {
+    const char* expected;
+    std::vector<RankReport> reports;
+  } cases[] = {
+      {"rank[0] is 4", {{.rank = 4}}},
+      {"rank[0] is -1", {{.rank = -1}}},
+      {"rank: must ascend", {{.rank = 1}, {.rank = 1}}},
+      {"step_seconds: not a time", {{.step_seconds = -1}}},
+      {"step_seconds: not a time", {{.step_seconds = std::nanf("")}}},
+      {"collective_seconds: not a time", {{.collective_seconds = {0, 0, HUGE_VALF}}}},
+      {"expert_rows: negative", {{.expert_rows = -1}}},
+  };
+  for (const auto& [expected, reports] : cases) {
+    const auto decoded = DecodeNodeStepResult(EncodeNodeStepResult({.ranks = reports}), kLimits);
+    EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument) << expected;
+    EXPECT_THAT(decoded.status().message(), HasSubstr(expected));
+  }
 }
 
 }  // namespace

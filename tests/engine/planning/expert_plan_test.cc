@@ -85,6 +85,22 @@ TEST(ExpertPlanTest, ReadsCounts) {
   EXPECT_EQ((*counts)[3][15], 150);
 }
 
+// What a server measured is what the planner reads; dense layers stay empty.
+TEST(ExpertPlanTest, ReadsWhatAServerWrites) {
+  ModelConfig config = Nano();
+  config.layer_is_moe[1] = false;
+  ExpertLoads loads;
+  for (int64_t layer = 0; layer < 4; ++layer) {
+    loads.layers.emplace_back();
+    if (layer == 1) continue;
+    for (int64_t e = 0; e < 16; ++e) loads.layers.back().choices.push_back(1000 * layer + e);
+  }
+  const auto counts = ParseExpertCounts(FormatExpertCounts(loads), "stats.json", config);
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_TRUE((*counts)[1].empty());
+  EXPECT_EQ((*counts)[3][15], 3015);
+}
+
 TEST(ExpertPlanTest, BadCountsAreRefusedByName) {
   const ModelConfig config = Nano();
   for (const std::string text :

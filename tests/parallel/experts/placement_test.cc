@@ -189,19 +189,40 @@ TEST(LoadStatisticsTest, SumsOverRanksAndSmooths) {
     ASSERT_TRUE(statistics.ok()) << statistics.status();
     TestTensor<int32_t> ids(&device, DType::kI32, {3, 2}, {0, comm.rank(), 3, -1, 2, 2});
     TestTensor<int32_t> used(&device, DType::kI32, {1}, {2});
+    TestTensor<int32_t> rows(&device, DType::kI32, {1}, {10 + comm.rank()});
     (*statistics)->Record(1, ids.view(), used.view());
-    (*statistics)->Exchange(comm);
+    (*statistics)->RecordRows(0, rows.view());
+    (*statistics)->RecordRows(0, rows.view());
+    (*statistics)->Exchange(&comm);
     ASSERT_TRUE(device.Synchronize().ok());
     EXPECT_THAT((*statistics)->Loads(1), ElementsAre(4, 1, 1, 3));
     EXPECT_THAT((*statistics)->Loads(0), ElementsAre(0, 0, 0, 0));
-    (*statistics)->Exchange(comm);  // nothing happened since
+    EXPECT_THAT((*statistics)->RankRows(0), ElementsAre(20, 22, 24));
+    EXPECT_THAT((*statistics)->RankRows(1), ElementsAre(0, 0, 0));
+    EXPECT_EQ((*statistics)->own_rows(), 20 + 2 * comm.rank());
+    (*statistics)->Exchange(&comm);  // nothing happened since
     ASSERT_TRUE(device.Synchronize().ok());
     EXPECT_THAT((*statistics)->Loads(1), ElementsAre(2, 0.5, 0.5, 1.5));
     EXPECT_THAT((*statistics)->Totals(1), ElementsAre(4, 1, 1, 3));
+    EXPECT_THAT((*statistics)->RankRows(0), ElementsAre(0, 0, 0));
     const auto placement = Placement::Create(
         {.num_experts = 4, .num_ranks = 3, .slots_per_rank = 2}, {0, 1, 2, -1, 3, -1});
     EXPECT_DOUBLE_EQ((*statistics)->BalanceOf(1, *placement), 4.5 / 3 / 2.5);
   });
+}
+
+TEST(LoadStatisticsTest, OneRankNeedsNobody) {
+  TestDevice device;
+  auto statistics = LoadStatistics::Create(&device, {.num_layers = 1, .num_experts = 2});
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  TestTensor<int32_t> ids(&device, DType::kI32, {2, 1}, {1, 1});
+  for (int64_t total : {2, 4}) {
+    (*statistics)->Record(0, ids.view());
+    (*statistics)->Exchange(nullptr);
+    ASSERT_TRUE(device.Synchronize().ok());
+    EXPECT_THAT((*statistics)->Loads(0), ElementsAre(0, 2));
+    EXPECT_THAT((*statistics)->Totals(0), ElementsAre(0, total));
+  }
 }
 
 TEST(LoadStatisticsTest, RefusesNonsense) {

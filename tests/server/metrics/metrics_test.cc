@@ -51,7 +51,14 @@ std::string FullPage() {
   metrics.CountFinish(FinishReason::kStop);
   metrics.ObserveFirstToken(absl::Milliseconds(3));
   metrics.ObserveInterToken(absl::Milliseconds(30));
-  metrics.ObserveStep({absl::Milliseconds(2), 5, 6});
+  auto loads = std::make_shared<ExpertLoads>();
+  for (float ratio : {0.0F, 1.5F, 1.25F, 0.0F}) loads->layers.push_back({{}, ratio});
+  StepEvent step{absl::Milliseconds(2), 5, 6};
+  step.ranks = {{.rank = 0, .step_seconds = 1, .expert_rows = 30},
+                {.rank = 1, .step_seconds = 1, .expert_rows = 40}};
+  step.ranks[1].collective_seconds = {0.5F, 0, 0, 0.25F, 0, 0};
+  step.expert_loads = loads;
+  metrics.ObserveStep(step);
   const absl::Time start = absl::Now();
   FinishInfo info{.usage = {.prompt_tokens = 1, .completion_tokens = 3}};
   info.timing = {start, start, start + absl::Seconds(1), start + absl::Seconds(2), 0};
@@ -68,6 +75,17 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
+  EXPECT_THAT(page, HasSubstr("tessera_rank_up{rank=\"1\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"0\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"1\"} 0.25\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_rank_wait_seconds_total{rank=\"1\"} 0.75\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_expert_tokens_total{rank=\"1\"} 40\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_collective_seconds_count{op=\"all_reduce\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_collective_seconds_count{op=\"all_gather\"} 0\n"));
+  // Four layers fall into every other eighth; the first and last are dense.
+  EXPECT_THAT(page, HasSubstr("tessera_expert_load_ratio{layer_bucket=\"3/8\"} 1.5\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_expert_load_ratio{layer_bucket=\"5/8\"} 1.25\n"));
+  EXPECT_EQ(page.find("tessera_expert_load_ratio{layer_bucket=\"1/8\"}"), std::string::npos);
   EXPECT_THAT(page, HasSubstr("tessera_kv_blocks{state=\"free\"} 100\n"));
   EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.005\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.001\"} 0\n"));
