@@ -10,15 +10,17 @@
 namespace tessera {
 namespace {
 
+using Result = absl::StatusOr<std::unique_ptr<Ops>>;
+
 struct Backend {
   std::string_view name;
-  std::unique_ptr<Ops> (*create)(const OpsOptions&);
+  Result (*create)(const OpsOptions&);
 };
 
 constexpr Backend kBackends[] = {
     {"cpu", CreateCpuOps},
-    {"ref", CreateRefOps},
-    {"queued", CreateQueuedOps},
+    {"ref", [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
+    {"queued", [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
 };
 
 }  // namespace

@@ -252,7 +252,11 @@ struct OpsOptions {
   std::string_view backend = "cpu";
   int num_threads = 1;  // host threads of this rank
   bool spin = true;     // idle threads may poll briefly: all ranks together fit the cores
+  // Vector instructions of the cpu backend: "portable", "avx2", "avx512", "avx512bf16" or "amx";
+  // "auto": the fastest that this machine has.
+  std::string_view cpu_isa = "auto";
 };
+// INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute.
 absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);
 std::vector<std::string_view> LinkedBackends();
 

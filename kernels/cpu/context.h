@@ -29,11 +29,20 @@ struct Context {
   static constexpr double kForkCost = 10'000;
 };
 
-// At least `size` floats that belong to the calling thread until its next call; not cleared.
-inline float* Scratch(int64_t size) {
-  thread_local std::vector<float> scratch;
-  if (static_cast<int64_t>(scratch.size()) < size) scratch.resize(size);
-  return scratch.data();
+// Memory of the calling thread, one piece per use, aligned to cache lines.
+enum class ScratchUse : uint8_t { kTask, kRoundedRows };
+
+// At least `size` elements that belong to the calling thread until its next call with the same
+// element type and use; not cleared.
+template <typename Element = float, ScratchUse = ScratchUse::kTask>
+Element* Scratch(int64_t size) {
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  thread_local std::vector<Line> scratch;
+  const size_t lines = (size * sizeof(Element) + sizeof(Line) - 1) / sizeof(Line);
+  if (scratch.size() < lines) scratch.resize(lines);
+  return reinterpret_cast<Element*>(scratch.data());
 }
 
 }  // namespace tessera::cpu

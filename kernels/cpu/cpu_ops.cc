@@ -1,12 +1,15 @@
 #include "kernels/cpu/cpu_ops.h"
 
-#include <algorithm>
 #include <atomic>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/thread_pool.h"
+#include "kernels/cpu/isa/isa.h"
 #include "kernels/cpu/operations.h"
 #include "kernels/cpu/weight.h"
 #include "kernels/op_checks.h"
@@ -84,14 +87,19 @@ class CpuOps : public Ops {
 
 }  // namespace
 
-std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options) {
-  return CreateCpuOps(options, cpu::SupportedIsas().back());
-}
-
-std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options, cpu::Isa isa) {
+absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(const OpsOptions& options) {
   const std::vector<cpu::Isa> supported = cpu::SupportedIsas();
-  TESSERA_CHECK(std::find(supported.begin(), supported.end(), isa) != supported.end());
-  return std::make_unique<CpuOps>(options.num_threads, cpu::KernelsOf(isa));
+  std::string names = "auto";
+  for (cpu::Isa isa : supported) {
+    const bool last = isa == supported.back();
+    if (options.cpu_isa == cpu::IsaName(isa) || (options.cpu_isa == "auto" && last)) {
+      return std::make_unique<CpuOps>(options.num_threads, cpu::KernelsOf(isa));
+    }
+    absl::StrAppend(&names, ", ", std::string(cpu::IsaName(isa)));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("the instruction set '",
+                                                 std::string(options.cpu_isa),
+                                                 "' is not one of this machine's: ", names));
 }
 
 }  // namespace tessera

@@ -5,17 +5,14 @@
 
 #include <memory>
 
-#include "kernels/cpu/isa/isa.h"
+#include "absl/status/statusor.h"
 #include "kernels/ops.h"
 
 namespace tessera {
 
-// Work runs at once, on the calling thread and options.num_threads - 1 others, with the fastest
-// instruction set of this machine.
-std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options);
-
-// The same with a given instruction set, which this machine must support (CHECK failure).
-std::unique_ptr<Ops> CreateCpuOps(const OpsOptions& options, cpu::Isa isa);
+// Work runs at once, on the calling thread and options.num_threads - 1 others. INVALID_ARGUMENT
+// when this machine does not have options.cpu_isa.
+absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(const OpsOptions& options);
 
 }  // namespace tessera
 

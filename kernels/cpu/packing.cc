@@ -112,7 +112,7 @@ absl::StatusOr<std::unique_ptr<Weight>> PackedWeight::Create(const Context& cont
   context.For(panels, static_cast<double>(rows * cols), [&](int64_t panel) {
     PackPanel(context, source, bf16, panel, data + panel * panel_bytes);
   });
-  return std::make_unique<PackedWeight>(std::move(storage), bf16, rows, cols);
+  return std::make_unique<PackedWeight>(std::move(storage), source.dtype, bf16, rows, cols);
 }
 
 void PackedWeight::CopyRow(int64_t row, float* out) const {

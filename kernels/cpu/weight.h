@@ -14,8 +14,12 @@ namespace tessera::cpu {
 
 class PackedWeight : public Weight {
  public:
-  PackedWeight(DeviceBuffer storage, bool bf16, int64_t rows, int64_t cols)
-      : storage_(std::move(storage)), bf16_(bf16), rows_(rows), cols_(cols) {}
+  PackedWeight(DeviceBuffer storage, DType dtype, bool bf16, int64_t rows, int64_t cols)
+      : storage_(std::move(storage)),
+        rounds_activations_(dtype == DType::kBF16),
+        bf16_(bf16),
+        rows_(rows),
+        cols_(cols) {}
 
   // Packs `source` (already checked) on all threads, straight from where it lies.
   static absl::StatusOr<std::unique_ptr<Weight>> Create(const Context& context, Device& device,
@@ -29,6 +33,8 @@ class PackedWeight : public Weight {
   size_t bytes() const override { return storage_.bytes(); }
 
   bool bf16() const { return bf16_; }
+  // The weight was asked for in bfloat16: products may round the other factor to it as well.
+  bool rounds_activations() const { return rounds_activations_; }
   int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
   int64_t panel_bytes() const { return PanelSize(cols_, bf16_) * (bf16_ ? 2 : 4); }
   const void* panel(int64_t index) const {
@@ -39,6 +45,7 @@ class PackedWeight : public Weight {
 
  private:
   DeviceBuffer storage_;
+  bool rounds_activations_;
   bool bf16_;
   int64_t rows_;
   int64_t cols_;

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <ostream>
 
+#include "kernels/cpu/isa/isa.h"
+
 namespace tessera::test {
 namespace {
 
@@ -185,7 +187,9 @@ double WorstError(const std::vector<float>& actual, const std::vector<float>& ex
 }
 
 std::string CaseName(const BackendCase& backend) {
-  return backend.backend + (backend.model_dtype == DType::kF32 ? "_f32" : "_bf16") + "_" +
+  const std::string name =
+      backend.cpu_isa == "auto" ? backend.backend : backend.backend + "_" + backend.cpu_isa;
+  return name + (backend.model_dtype == DType::kF32 ? "_f32" : "_bf16") + "_" +
          std::to_string(backend.num_threads) + "threads";
 }
 
@@ -193,12 +197,14 @@ void PrintTo(const BackendCase& backend, std::ostream* out) { *out << CaseName(b
 
 std::vector<BackendCase> AllBackends() {
   std::vector<BackendCase> cases;
-  for (std::string_view name : LinkedBackends()) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (std::string_view name : LinkedBackends()) {
+      // ref and queued compute on one thread whatever they are given.
+      if (name != "cpu") cases.push_back({std::string(name), dtype, 1});
+    }
+    for (cpu::Isa isa : cpu::SupportedIsas()) {
       for (int threads : {1, 3}) {
-        // ref and queued compute on one thread whatever they are given.
-        if (threads > 1 && (name == "ref" || name == "queued")) continue;
-        cases.push_back({std::string(name), dtype, threads});
+        cases.push_back({"cpu", dtype, threads, std::string(cpu::IsaName(isa))});
       }
     }
   }
@@ -209,6 +215,7 @@ void OpTest::SetUp() {
   OpsOptions options;
   options.backend = GetParam().backend;
   options.num_threads = GetParam().num_threads;
+  options.cpu_isa = GetParam().cpu_isa;
   absl::StatusOr<std::unique_ptr<Ops>> ops = CreateOps(options);
   ASSERT_TRUE(ops.ok()) << ops.status().message();
   ops_ = *std::move(ops);

@@ -80,20 +80,22 @@ class TestTensor {
 double WorstError(const std::vector<float>& actual, const std::vector<double>& expected);
 double WorstError(const std::vector<float>& actual, const std::vector<float>& expected);
 
-// Allowed WorstError of an operation, by the type of its activations.
+// Allowed WorstError of an operation, by the least precise type that it may round its inputs to.
 struct Tolerance {
   double f32;
   double bf16;
-  double Of(DType act) const { return act == DType::kF32 ? f32 : bf16; }
+  double Of(DType dtype) const { return dtype == DType::kF32 ? f32 : bf16; }
 };
 
 struct BackendCase {
   std::string backend;
   DType model_dtype;
   int num_threads;
+  std::string cpu_isa = "auto";
 };
 void PrintTo(const BackendCase& backend, std::ostream* out);
-// All linked backends, in both model types, with one and with three threads.
+// All linked backends, in both model types, with one and with three threads, the cpu backend with
+// every instruction set of this machine.
 std::vector<BackendCase> AllBackends();
 
 class OpTest : public testing::TestWithParam<BackendCase> {

@@ -3,8 +3,9 @@
 // header is the only one that code of both sides sees, so it holds nothing but plain data.
 //
 // All kernels compute with virtual vectors of 16 floats, whatever the machine's width, and reduce
-// them in one fixed tree. AVX2 and AVX-512 therefore give the same bits; the portable table rounds
-// differently where the machine has no fused multiply-add.
+// them in one fixed tree. AVX2 and everything above therefore give the same bits; the portable
+// table rounds differently where the machine has no fused multiply-add. The exception are products
+// of bfloat16 by bfloat16, which AVX512-BF16 and AMX each sum in a way of their own.
 #ifndef TESSERA_KERNELS_CPU_ISA_KERNELS_H_
 #define TESSERA_KERNELS_CPU_ISA_KERNELS_H_
 
@@ -39,6 +40,39 @@ constexpr int64_t kRowBlock = 192;  // most rows of one call that share a conver
 constexpr int64_t kDepthBlock = 256;
 constexpr int64_t kScratchRow = kDepthBlock + kPanel;  // keeps rows off the same cache sets
 constexpr int64_t kMatMulScratch = kRowBlock * kScratchRow + 2 * kPanel * kDepthBlock;
+
+// The rows of a product that rounds its activations to bfloat16, in tiles of 16 rows and 32 k:
+// [ceil(rows / 16)][ceil(k / 32)][16][32]. Beyond k a row holds zeros; rows that do not exist hold
+// anything. Together with a bfloat16 panel, 32 k of which are as contiguous, these are the operands
+// of a tile multiplication.
+constexpr int64_t kTileHeight = 16;
+constexpr int64_t kTileDepth = 32;
+constexpr int64_t kTileElements = kTileHeight * kTileDepth;
+
+static constexpr int64_t TilesOf(int64_t k) { return (k + kTileDepth - 1) / kTileDepth; }
+// Elements that `rows` rounded rows take.
+static constexpr int64_t RoundedSize(int64_t rows, int64_t k) {
+  return (rows + kTileHeight - 1) / kTileHeight * TilesOf(k) * kTileElements;
+}
+// Where rounded row `row` begins; its next 32 k lie kTileElements further.
+static constexpr int64_t RoundedRow(int64_t row, int64_t k) {
+  return row / kTileHeight * TilesOf(k) * kTileElements + row % kTileHeight * kTileDepth;
+}
+
+// MatMul over rounded rows and bfloat16 panels. Every output element is summed over k in one order,
+// that of the instruction set, whatever the number of rows and columns. Rounding to nearest,
+// subnormal numbers count as zero.
+struct RoundedMatMul {
+  const uint16_t* x;  // rounded rows, aligned to 64 bytes
+  int64_t rows;
+  int64_t k;
+  const void* panels;
+  int64_t columns;
+  float* out;
+  int64_t out_stride;
+  const float* bias;  // [columns] or null
+  bool accumulate;    // add to what out holds
+};
 
 // Attention keys are taken in chunks at absolute positions, and chunks are gathered in spans.
 // Softmax statistics are kept per span and spans are merged in order, so a query's result depends
@@ -86,6 +120,10 @@ static constexpr int64_t AttentionScratch(int64_t head_dim) {
 
 struct Kernels {
   void (*mat_mul)(const MatMul& job);
+  // Null in tables without instructions that multiply bfloat16.
+  void (*mat_mul_rounded)(const RoundedMatMul& job);
+  // Writes one rounded row; `out` is where it begins.
+  void (*round_row)(const float* x, int64_t k, uint16_t* out);
   // destination[j * 16 + i] = row i's 32-bit word j, for 16 rows of 16 words, unaligned.
   void (*transpose)(const void* const* rows, void* destination);
   void (*attend)(const AttentionSpan& span);
@@ -117,6 +155,8 @@ const Kernels& PortableKernels();
 #if defined(__x86_64__)
 const Kernels& Avx2Kernels();
 const Kernels& Avx512Kernels();
+const Kernels& Avx512Bf16Kernels();
+const Kernels& AmxKernels();
 #endif
 
 }  // namespace tessera::cpu

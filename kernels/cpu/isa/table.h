@@ -10,6 +10,10 @@ void MultiplyMatrix(const MatMul& job);
 // mat_mul without conversion of panels: they are read once per register tile of rows. Takes only
 // the first `depth` of job.k; adds to out when `accumulate`.
 void MultiplyDirect(const MatMul& job, int64_t depth, bool accumulate);
+#if defined(__AVX512BF16__)
+void MultiplyRounded(const RoundedMatMul& job);
+void RoundRow(const float* x, int64_t k, uint16_t* out);
+#endif
 void Transpose(const void* const* rows, void* destination);
 
 void Attend(const AttentionSpan& span);
@@ -26,19 +30,16 @@ void ExpAll(const float* x, float shift, int64_t size, float* out);
 void WeightedSum(const float* const* rows, const float* weights, int64_t count, int64_t size,
                  float* out);
 
-constexpr Kernels kTable{
-    .mat_mul = MultiplyMatrix,
-    .transpose = Transpose,
-    .attend = Attend,
-    .merge = Merge,
-    .finish = Finish,
-    .rms_norm = RmsNorm,
-    .norm_rope = NormRope,
-    .silu_and_mul = SiluAndMul,
-    .to_bf16 = ToBf16,
-    .sum_exp = SumExp,
-    .exp = ExpAll,
-    .weighted_sum = WeightedSum,
+constexpr Kernels kTable {
+  .mat_mul = MultiplyMatrix,
+#if defined(__AVX512BF16__)
+  .mat_mul_rounded = MultiplyRounded, .round_row = RoundRow,
+#else
+  .mat_mul_rounded = nullptr, .round_row = nullptr,
+#endif
+  .transpose = Transpose, .attend = Attend, .merge = Merge, .finish = Finish, .rms_norm = RmsNorm,
+  .norm_rope = NormRope, .silu_and_mul = SiluAndMul, .to_bf16 = ToBf16, .sum_exp = SumExp,
+  .exp = ExpAll, .weighted_sum = WeightedSum,
 };
 
 }  // namespace tessera::cpu::TESSERA_CPU_ISA

@@ -2,12 +2,14 @@
 // set and any number of threads. The operation tests run against it as well.
 #include "kernels/cpu/cpu_ops.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "kernels/cpu/isa/isa.h"
 #include "tests/kernels/op_test.h"
 
 namespace tessera {
@@ -21,7 +23,8 @@ using test::TestTensor;
 class CpuOpsTest : public testing::TestWithParam<Isa> {
  protected:
   std::unique_ptr<Ops> Create(int threads) const {
-    return CreateCpuOps({.backend = "cpu", .num_threads = threads}, GetParam());
+    return *CreateCpuOps(
+        {.backend = "cpu", .num_threads = threads, .cpu_isa = cpu::IsaName(GetParam())});
   }
 };
 INSTANTIATE_TEST_SUITE_P(Supported, CpuOpsTest, testing::ValuesIn(cpu::SupportedIsas()),
@@ -164,6 +167,31 @@ TEST_P(CpuOpsTest, AttendsWithManyHeadsPerKvHead) {
                                  whole.begin() + (position + 1) * width);
     EXPECT_LE(test::WorstError(row, Formula(c, position)), 1e-5) << "position " << position;
   }
+}
+
+// A bfloat16 source that is kept for float32 use must be multiplied by unrounded activations.
+TEST_P(CpuOpsTest, Float32WeightsDoNotRoundActivations) {
+  Random random(3);
+  const int64_t n = 40;
+  const int64_t k = 96;
+  const std::vector<float> x = random.Normals(5 * k);
+  const std::vector<float> w = test::RoundTo(DType::kBF16, random.Normals(n * k));
+  std::vector<uint16_t> bits;
+  for (float value : w) bits.push_back(FloatToBF16(value));
+  const std::unique_ptr<Ops> ops = Create(1);
+  const auto stored =
+      ops->PrepareWeight({.parts = {{bits.data(), DType::kBF16, n, k, k}}, .dtype = DType::kF32});
+  const auto wide =
+      ops->PrepareWeight({.parts = {{w.data(), DType::kF32, n, k, k}}, .dtype = DType::kF32});
+  ASSERT_TRUE(stored.ok() && wide.ok());
+  EXPECT_LT((*stored)->bytes(), (*wide)->bytes());
+  EXPECT_EQ(Product(*ops, **stored, x, 5), Product(*ops, **wide, x, 5));
+}
+
+TEST(CreateCpuOpsTest, RefusesInstructionSetsThatAreNotThere) {
+  const auto ops = CreateCpuOps({.cpu_isa = "mmx"});
+  EXPECT_EQ(ops.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(ops.status().message()), testing::HasSubstr("portable"));
 }
 
 TEST_P(CpuOpsTest, KeepsTheBitsOfBfloat16Sources) {
