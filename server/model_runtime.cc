@@ -89,13 +89,14 @@ absl::Status CheckModelFolder(const std::string& model_dir) {
                    "tokenizer.json, *.safetensors)"));
 }
 
-absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
+absl::StatusOr<LoadedExecutor> LoadExecutor(const RuntimeOptions& options,
                                             const LoadProgress& progress) {
-  RETURN_IF_ERROR(CheckModelFolder(options.model.model_dir));
+  const ModelOptions& model = options.engine.model;
+  RETURN_IF_ERROR(CheckModelFolder(model.model_dir));
   LoadedExecutor loaded;
-  ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(options.model.model_dir));
-  WarnOfLongContext(options.model, loaded.config);
-  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor({.engine = options}, loaded.config, progress));
+  ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(model.model_dir));
+  WarnOfLongContext(model, loaded.config);
+  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor(options, loaded.config, progress));
   return loaded;
 }
 

@@ -56,7 +56,7 @@ struct LoadedExecutor {
   ModelConfig config;
   std::unique_ptr<Executor> executor;
 };
-absl::StatusOr<LoadedExecutor> LoadExecutor(const EngineOptions& options,
+absl::StatusOr<LoadedExecutor> LoadExecutor(const RuntimeOptions& options,
                                             const LoadProgress& progress);
 
 // InvalidArgument says that the folder does not exist or is none.

@@ -300,6 +300,7 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Join(NodeLinkOptions options
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBody) + 4096);
     const auto channel = grpc::CreateCustomChannel(options.head_address, credentials, arguments);
     const absl::Time attempt = std::min(deadline, absl::Now() + absl::Seconds(1));

@@ -4,17 +4,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
 #include "server/commands/workload.h"
-#include "server/logging.h"
 
 namespace tessera {
 namespace {
 
 struct BenchFlags {
   Workload workload = {.num_requests = 0, .concurrency = 0};
-  EngineOptions engine;
+  RuntimeOptions runtime{.token_ids_suffice = true};
   bool json = false;
 };
 
@@ -111,13 +111,13 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   const bool is_latency = mode == "latency";
   Workload& workload = flags.workload;
   if (workload.concurrency == 0) {
-    workload.concurrency = is_latency ? 1 : flags.engine.scheduler.max_num_seqs;
+    workload.concurrency = is_latency ? 1 : flags.runtime.engine.scheduler.max_num_seqs;
   }
   if (workload.num_requests == 0) {
     workload.num_requests = is_latency ? 5 : 2 * workload.concurrency;
   }
-  flags.engine.model.model_dir = model_dir;
-  const auto runtime = LoadRuntime(flags.engine, true);
+  flags.runtime.engine.model.model_dir = model_dir;
+  const auto runtime = LoadRuntime(flags.runtime);
   if (!runtime.ok()) return Fail("bench", runtime.status());
   Report report{.mode = mode, .workload = workload};
   report.limit = DecodeLimit(**runtime, workload.concurrency);
@@ -159,10 +159,15 @@ int RunBench(const Arguments& arguments) {
                 "serve.");
   table.Integer("input-len", &flags.workload.input_len, {1, kMany}, "Prompt tokens.");
   table.Integer("output-len", &flags.workload.output_len, {1, kMany}, "Generated tokens.");
-  AddModelOptions(&table, &flags.engine);
+  AddModelOptions(&table, &flags.runtime.engine);
+  AddHeadOptions(&table, &flags.runtime);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "bench", arguments, &positional, 2)) return *exit;
-  InitLogging("warning");
+  if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
+    return FailUsage("bench", status);
+  }
+  InitHeadLogging(flags.runtime.head);
+  CompleteAccess(&flags.runtime.head.access);
   const std::string& mode = positional[0];
   if (mode == "serve") return BenchServer(positional[1], flags);
   if (mode == "latency" || mode == "throughput") return BenchModel(mode, positional[1], flags);

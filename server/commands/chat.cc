@@ -165,7 +165,7 @@ int RunChat(const Arguments& arguments) {
     return kExitOk;
   }
   options.model.model_dir = target;
-  const auto runtime = LoadRuntime(options);
+  const auto runtime = LoadRuntime({.engine = options});
   if (!runtime.ok()) return Fail("chat", runtime.status());
   const std::unique_ptr<TextGenerator> generator = MakeLocalGenerator(runtime->get());
   Talk(generator.get(), flags);

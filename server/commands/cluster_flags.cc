@@ -29,7 +29,8 @@ absl::Status NeedsKey(const ClusterAccess& access) {
 
 }  // namespace
 
-void AddHeadOptions(OptionTable* table, HeadOptions* head) {
+void AddHeadOptions(OptionTable* table, RuntimeOptions* options) {
+  HeadOptions* head = &options->head;
   table->Section("Several processes or hosts");
   table->Integer("nodes", &head->nodes, {1, kMaxNodes},
                  "Processes that share the ranks evenly: this one, the head, and so many less one "
@@ -37,6 +38,8 @@ void AddHeadOptions(OptionTable* table, HeadOptions* head) {
   table->Text("cluster-address", &head->address,
               "HOST:PORT or INTERFACE:PORT where the head waits for the other nodes.");
   AddAccessOptions(table, &head->access);
+  table->Seconds("step-timeout", &options->step_timeout,
+                 "A step or a silent node that takes longer ends the group, in seconds.");
 }
 
 void AddNodeOptions(OptionTable* table, NodeOptions* node) {
@@ -62,6 +65,8 @@ absl::Status CheckNodeOptions(const NodeOptions& node) {
   if (!node.head_address.empty()) return NeedsKey(node.access);
   return absl::InvalidArgumentError("--join: say where the head is, as HOST:PORT");
 }
+
+void InitHeadLogging(const HeadOptions& head) { InitLogging(head.nodes > 1 ? "info" : "warning"); }
 
 void CompleteAccess(ClusterAccess* access) {
   access->software_version = std::string(kVersion);

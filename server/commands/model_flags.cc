@@ -66,10 +66,8 @@ LoadProgress LogLoadProgress(const std::string& model_dir) {
   };
 }
 
-absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const EngineOptions& options,
-                                                          bool token_ids_suffice) {
-  return ModelRuntime::Load({.engine = options, .token_ids_suffice = token_ids_suffice},
-                            LogLoadProgress(options.model.model_dir), {});
+absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const RuntimeOptions& options) {
+  return ModelRuntime::Load(options, LogLoadProgress(options.engine.model.model_dir), {});
 }
 
 void MakeRoomFor(int64_t num_tokens, EngineOptions* options) {

@@ -17,9 +17,8 @@ void AddModelOptions(OptionTable* table, EngineOptions* options);
 // Shows progress as log lines, every tenth.
 LoadProgress LogLoadProgress(const std::string& model_dir);
 
-// For commands that answer in this process. token_ids_suffice: see RuntimeOptions.
-absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const EngineOptions& options,
-                                                          bool token_ids_suffice = false);
+// For commands that answer in this process and show no metrics.
+absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const RuntimeOptions& options);
 
 // For a sequence of known length: makes the context long enough, unless --max-model-len was given.
 // Does nothing when config.json cannot be read; loading the model will say why.

@@ -5,11 +5,11 @@
 #include "absl/strings/str_format.h"
 #include "engine/executor/sequence_runner.h"
 #include "kernels/core/status_macros.h"
+#include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/model_flags.h"
 #include "server/commands/response_json.h"
-#include "server/logging.h"
 
 namespace tessera {
 namespace {
@@ -28,16 +28,17 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::string& text,
   return ids;
 }
 
-absl::StatusOr<ScoreResult> Score(const EngineOptions& options, const std::string& token_ids) {
+absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::string& token_ids) {
   ASSIGN_OR_RETURN(const LoadedExecutor loaded,
-                   LoadExecutor(options, LogLoadProgress(options.model.model_dir)));
+                   LoadExecutor(options, LogLoadProgress(options.engine.model.model_dir)));
   ASSIGN_OR_RETURN(const std::vector<int32_t> ids, CheckedIds(token_ids, loaded.config));
-  const int32_t block_size = options.scheduler.block_size;
+  const SchedulerOptions& scheduler = options.engine.scheduler;
+  const int32_t block_size = scheduler.block_size;
   const auto num_blocks = static_cast<int32_t>(ids.size()) / block_size + 1;
   RETURN_IF_ERROR(loaded.executor->AllocateKv(num_blocks));
   constexpr int32_t kChunk = 256;
   auto result = ScoreTokens(*loaded.executor, block_size,
-                            std::min(kChunk, options.scheduler.max_num_batched_tokens), ids);
+                            std::min(kChunk, scheduler.max_num_batched_tokens), ids);
   RETURN_IF_ERROR(loaded.executor->Shutdown(absl::InfiniteFuture()));
   return result;
 }
@@ -47,12 +48,13 @@ absl::StatusOr<ScoreResult> Score(const EngineOptions& options, const std::strin
 int RunScore(const Arguments& arguments) {
   OptionTable table("score", "MODEL",
                     "Log probabilities of a token sequence under the model in the folder MODEL.");
-  EngineOptions options;
+  RuntimeOptions options;
   std::string token_ids;
   bool json = false;
   table.Text("token-ids", &token_ids, "The sequence: 1,2,3.");
   table.Flag("json", &json, "Print everything as JSON instead of the mean.");
-  AddModelOptions(&table, &options);
+  AddModelOptions(&table, &options.engine);
+  AddHeadOptions(&table, &options);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "score", arguments, &positional, 1)) return *exit;
   if (token_ids.empty()) {
@@ -62,9 +64,14 @@ int RunScore(const Arguments& arguments) {
   if (!ids.ok()) return FailUsage("score", ids.status());
   if (ids->empty()) return FailUsage("score", absl::InvalidArgumentError("give --token-ids"));
 
-  InitLogging("warning");
-  options.model.model_dir = positional[0];
-  MakeRoomFor(static_cast<int64_t>(ids->size()), &options);
+  if (const absl::Status status = CheckHeadOptions(options.head); !status.ok()) {
+    return FailUsage("score", status);
+  }
+
+  InitHeadLogging(options.head);
+  CompleteAccess(&options.head.access);
+  options.engine.model.model_dir = positional[0];
+  MakeRoomFor(static_cast<int64_t>(ids->size()), &options.engine);
   const auto result = Score(options, token_ids);
   if (!result.ok()) return Fail("score", result.status());
   if (json) {

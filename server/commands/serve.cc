@@ -240,8 +240,6 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "After SIGTERM: time for load balancers to notice, in seconds.");
   table->Seconds("drain-timeout", &flags->drain_timeout,
                  "After SIGTERM: time for running requests to finish, in seconds.");
-  table->Seconds("step-timeout", &flags->runtime.step_timeout,
-                 "A step or a silent node that takes longer ends the server, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");
 }
@@ -256,7 +254,7 @@ int RunServe(const Arguments& arguments) {
   ServeFlags flags;
   AddServeOptions(&table, &flags);
   AddModelOptions(&table, &flags.runtime.engine);
-  AddHeadOptions(&table, &flags.runtime.head);
+  AddHeadOptions(&table, &flags.runtime);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "serve", arguments, &positional, 1)) return *exit;
   flags.runtime.engine.model.model_dir = positional[0];

@@ -12,9 +12,9 @@ namespace tessera {
 int RunWorker(const Arguments& arguments) {
   OptionTable table(
       "worker", "MODEL",
-      "Runs the ranks of one node of a group whose head is \"tessera serve --nodes "
-      "N\".\nMODEL is this node's copy of the model folder. How to run it, the head "
-      "tells. Exits with\nthe head: 0 when it ends in order, 1 when the group fails.");
+      "Runs the ranks of one node of a group whose head is \"tessera serve --nodes N\" (or "
+      "generate,\nscore, bench). MODEL is this node's copy of the model folder. How to run it, "
+      "the head tells.\nExits with the head: 0 when it ends in order, 1 when the group fails.");
   NodeOptions options;
   std::string log_level = "info";
   AddNodeOptions(&table, &options);
