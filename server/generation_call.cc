@@ -19,7 +19,11 @@ bool IsCancellation(const absl::Status& status) {
 
 void GenerationCall::Submit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
                             std::shared_ptr<ResponseSink> self) {
-  const absl::Status status = TrySubmit(request, deadline, std::move(self));
+  absl::Status status = absl::UnavailableError("the server is shutting down; try another one");
+  if (context_.gate.BeginSubmission()) {
+    status = TrySubmit(request, deadline, std::move(self));
+    context_.gate.EndSubmission();
+  }
   if (status.ok()) return;
   Leave();
   context_.metrics->CountRejected(status.code());
@@ -31,9 +35,6 @@ void GenerationCall::Submit(const absl::StatusOr<v1::GenerateRequest>& request, 
 absl::Status GenerationCall::TrySubmit(const absl::StatusOr<v1::GenerateRequest>& request,
                                        absl::Time deadline, std::shared_ptr<ResponseSink> self) {
   RETURN_IF_ERROR(request.status());
-  if (!context_.ready.load()) {
-    return absl::UnavailableError("the server is not ready or shutting down; try another one");
-  }
   ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(*request));
   ASSIGN_OR_RETURN(name_, context_.active.Enter(built.external_id));
   built.external_id = name_;

@@ -29,7 +29,10 @@ class GenerationCall : public ResponseSink {
 
  protected:
   GenerationCall(InferenceContext* context, std::string_view method)
-      : context_(*context), method_(method), begun_(context->clock.Now()) {}
+      : context_(*context), method_(method), begun_(context->clock.Now()) {
+    context_.gate.CallOpened();
+  }
+  ~GenerationCall() override { context_.gate.CallClosed(); }
 
   // Hands the request to the engine; `self` is this object. An error, of the argument too, ends the
   // call.

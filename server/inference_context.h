@@ -10,6 +10,7 @@
 #include "engine/monotonic_clock.h"
 #include "engine/options.h"
 #include "server/active_requests.h"
+#include "server/call_gate.h"
 #include "server/metrics/recorder.h"
 #include "server/request_builder.h"
 #include "server/served_model.h"
@@ -35,6 +36,12 @@ struct InferenceContext {
         builder(served_model, RequestLimits{}),
         active(the_limits.max_concurrent_requests) {}
 
+  // A new generation would be refused for want of room.
+  bool IsSaturated() const {
+    return active.size() >= limits.max_concurrent_requests ||
+           engine->stats().num_waiting >= engine_options.scheduler.max_queued_requests;
+  }
+
   const ServedModel* const model;
   Engine* const engine;
   MetricsRecorder* const metrics;
@@ -42,9 +49,12 @@ struct InferenceContext {
   const ServiceLimits limits;
   const RequestBuilder builder;
   ActiveRequests active;
+  CallGate gate;
   const MonotonicClock clock;
   const absl::Time start_time = clock.Now();
-  std::atomic<bool> ready{true};  // false while draining and after the engine failed
+  // What health pages say: false from the first signal on and after the engine failed. Requests are
+  // refused by the gate and by the engine.
+  std::atomic<bool> ready{true};
 };
 
 }  // namespace tessera

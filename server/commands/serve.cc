@@ -15,6 +15,7 @@
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
+#include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"
 #include "server/logging.h"
@@ -34,8 +35,7 @@ struct ServeFlags {
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
-  absl::Duration drain_delay = absl::ZeroDuration();
-  absl::Duration drain_timeout = absl::Seconds(30);
+  DrainOptions drain;
   std::string log_level = "info";
 };
 
@@ -53,8 +53,9 @@ class ServerState {
     if (count == 2) {
       LogWarning("second signal: ending the running requests");
       context_->active.CancelAll(*context_->engine, absl::UnavailableError("the server stops"));
-      hurry_ = true;
+      context_->gate.Hurry();
     }
+    context_->ready = false;
     stop_ = true;
   }
   void OnEngineDead(const absl::Status& status) {
@@ -74,12 +75,6 @@ class ServerState {
     mutex_.Await(absl::Condition(&stop_));
     return death_;
   }
-  // Returns early at the second signal.
-  void Sleep(absl::Duration duration) {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(&hurry_), duration);
-  }
-
   absl::Status Healthy(absl::Duration step_timeout) const {
     absl::MutexLock lock(&mutex_);
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");
@@ -92,7 +87,9 @@ class ServerState {
   absl::Status Ready() const {
     absl::MutexLock lock(&mutex_);
     if (context_ == nullptr) return absl::UnavailableError("loading");
+    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
     if (!context_->ready.load()) return absl::UnavailableError("draining");
+    if (context_->IsSaturated()) return absl::UnavailableError("saturated: the queue is full");
     return absl::OkStatus();
   }
 
@@ -101,7 +98,6 @@ class ServerState {
   InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Status death_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  bool hurry_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // Appears whole: written beside and renamed.
@@ -144,19 +140,6 @@ class LatestExpertLoads {
   mutable absl::Mutex mutex_;
   std::shared_ptr<const ExpertLoads> loads_ ABSL_GUARDED_BY(mutex_);
 };
-
-void Drain(const ServeFlags& flags, InferenceContext* context, GrpcServer* server,
-           ServerState* state) {
-  LogInfo(absl::StrCat("stopping: ", context->active.size(), " requests are open"));
-  server->SetServing(false);
-  state->Sleep(flags.drain_delay);
-  context->ready = false;
-  const absl::Status drained = context->engine->Drain(absl::Now() + flags.drain_timeout);
-  if (!drained.ok()) LogWarning(std::string(drained.message()));
-  constexpr absl::Duration kLastWrites = absl::Seconds(2);
-  server->Shutdown(absl::Now() + kLastWrites);
-  LogInfo("stopped");
-}
 
 MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
   return {
@@ -208,7 +191,9 @@ absl::Status Serve(const ServeFlags& flags) {
                        runtime->model().max_model_len, " tokens) on ", flags.grpc.host, ":",
                        server->port(), ", metrics on port ", http->port()));
   if (status.ok()) status = state.WaitForStop();
-  Drain(flags, &context, server.get(), &state);
+  LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
+  DrainServer(flags.drain, &context, server.get());
+  LogInfo("stopped");
   metrics.Attach({});
   state.Serve(nullptr);
   const absl::Status written = expert_loads.Write(flags.expert_stats_file);
@@ -236,9 +221,9 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Bytes("max-message-size", &flags->limits.max_message_bytes, "Largest request message.");
   table->Bytes("max-stream-buffer", &flags->limits.max_stream_buffer_bytes,
                "Output that may wait for one slow client.");
-  table->Seconds("drain-delay", &flags->drain_delay,
+  table->Seconds("drain-delay", &flags->drain.delay,
                  "After SIGTERM: time for load balancers to notice, in seconds.");
-  table->Seconds("drain-timeout", &flags->drain_timeout,
+  table->Seconds("drain-timeout", &flags->drain.timeout,
                  "After SIGTERM: time for running requests to finish, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");

@@ -2,10 +2,13 @@
 
 #include <civetweb.h>
 
+#include <atomic>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace tessera {
 namespace {
@@ -51,7 +54,19 @@ class Listener final : public MetricsHttp {
  public:
   explicit Listener(MetricsPages pages) : pages_(std::move(pages)) {}
   ~Listener() override {
-    if (context_ != nullptr) mg_stop(context_);
+    if (context_ == nullptr) return;
+    // The library's thread sleeps up to two seconds between looks at its stop flag; a connection
+    // wakes it.
+    std::atomic<bool> stopped = false;
+    std::thread waker([&] {
+      while (!stopped) {
+        Knock();
+        absl::SleepFor(absl::Milliseconds(10));
+      }
+    });
+    mg_stop(context_);
+    stopped = true;
+    waker.join();
   }
 
   absl::Status Listen(const std::string& host, int32_t port) {
@@ -78,6 +93,7 @@ class Listener final : public MetricsHttp {
                        "--metrics-port (0 picks a free one)"));
     }
     port_ = listening.port;
+    host_ = host;
     mg_set_request_handler(context_, "/", &Handle, &pages_);
     return absl::OkStatus();
   }
@@ -87,7 +103,15 @@ class Listener final : public MetricsHttp {
  private:
   MetricsPages pages_;
   mg_context* context_ = nullptr;
+  std::string host_;
   int32_t port_ = 0;
+
+  void Knock() const {
+    char error[64] = {};
+    mg_connection* connection =
+        mg_connect_client(host_.c_str(), port_, /*use_ssl=*/0, error, sizeof(error));
+    if (connection != nullptr) mg_close_connection(connection);
+  }
 };
 
 }  // namespace

@@ -1,0 +1,58 @@
+#include "server/call_gate.h"
+
+namespace tessera {
+
+void CallGate::CallOpened() {
+  absl::MutexLock lock(&mutex_);
+  ++num_calls_;
+}
+
+void CallGate::CallClosed() {
+  absl::MutexLock lock(&mutex_);
+  --num_calls_;
+}
+
+bool CallGate::BeginSubmission() {
+  absl::MutexLock lock(&mutex_);
+  if (closed_) return false;
+  ++num_submissions_;
+  return true;
+}
+
+void CallGate::EndSubmission() {
+  absl::MutexLock lock(&mutex_);
+  --num_submissions_;
+}
+
+void CallGate::Close() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  const auto none = [this]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_submissions_ == 0; };
+  mutex_.Await(absl::Condition(&none));
+}
+
+bool CallGate::AwaitNoCalls(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  const auto over = [this]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hurry_ || num_calls_ == 0; };
+  mutex_.AwaitWithTimeout(absl::Condition(&over), timeout);
+  return num_calls_ == 0;
+}
+
+void CallGate::Sleep(absl::Duration duration) {
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithTimeout(absl::Condition(&hurry_), duration);
+}
+
+void CallGate::Hurry() {
+  absl::MutexLock lock(&mutex_);
+  hurry_ = true;
+}
+
+bool CallGate::InHurry() const {
+  absl::MutexLock lock(&mutex_);
+  return hurry_;
+}
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+// Counts the generation calls that are open, so that a drain loses none: neither those that are on
+// their way to the engine nor those whose last messages are on their way to the client.
+#ifndef TESSERA_SERVER_CALL_GATE_H_
+#define TESSERA_SERVER_CALL_GATE_H_
+
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace tessera {
+
+// Thread-safe.
+class CallGate {
+ public:
+  // A call lives from its arrival until both gRPC and the engine have let go of it.
+  void CallOpened();
+  void CallClosed();
+
+  // False when the gate is closed: refuse the request. Otherwise EndSubmission() must follow once
+  // the engine has taken or refused the request.
+  bool BeginSubmission();
+  void EndSubmission();
+
+  // From now on BeginSubmission() is false. Waits for the submissions under way; they last no
+  // longer than it takes to tokenise one message.
+  void Close();
+  // Waits until no call is open; false after `timeout`, or when somebody is in a hurry.
+  bool AwaitNoCalls(absl::Duration timeout);
+  // Waits for `duration`, or until somebody is in a hurry.
+  void Sleep(absl::Duration duration);
+  // Ends AwaitNoCalls() and Sleep(), now and later.
+  void Hurry();
+  bool InHurry() const;
+
+ private:
+  mutable absl::Mutex mutex_;
+  int32_t num_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  int32_t num_submissions_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hurry_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_CALL_GATE_H_

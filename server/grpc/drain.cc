@@ -1,0 +1,37 @@
+#include "server/grpc/drain.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "server/logging.h"
+
+namespace tessera {
+namespace {
+
+// For clients that still read when the time for the requests themselves is over.
+constexpr absl::Duration kLastWrites = absl::Seconds(2);
+// For connections: idle clients need not be waited for, gRPC would wait for each to answer.
+constexpr absl::Duration kGoodbye = absl::Milliseconds(100);
+
+}  // namespace
+
+void DrainServer(const DrainOptions& options, InferenceContext* context, GrpcServer* server) {
+  context->ready = false;
+  server->SetServing(false);
+  context->gate.Sleep(options.delay);
+  context->gate.Close();
+  const absl::Time begun = context->clock.Now();
+  // Who is in a hurry before the gate has closed has not cancelled the calls that came since.
+  const absl::Duration timeout = context->gate.InHurry() ? absl::ZeroDuration() : options.timeout;
+  const absl::Status drained = context->engine->Drain(absl::Now() + timeout);
+  if (!drained.ok()) LogWarning(std::string(drained.message()));
+  // The engine is done, the clients may have to read the last messages yet.
+  const absl::Duration left = timeout - (context->clock.Now() - begun);
+  if (!context->gate.AwaitNoCalls(std::max(left, kLastWrites))) {
+    LogWarning("some clients did not read their answers to the end");
+  }
+  server->Shutdown(absl::Now() + kGoodbye);
+}
+
+}  // namespace tessera
