@@ -159,8 +159,9 @@ void SplitTiles(const Context& context, const PagedAttentionArgs& args, const Sh
     for (int64_t span = spans.first; span <= spans.last; ++span) parts.push_back({&tile, span});
   }
   const int64_t floats = shape.StateFloats();
-  std::vector<float> states(parts.size() * floats);
-  const auto state_of = [&](size_t part) { return StateAt(states.data() + part * floats); };
+  auto* states =
+      Scratch<float, ScratchUse::kAttentionStates>(static_cast<int64_t>(parts.size()) * floats);
+  const auto state_of = [&](size_t part) { return StateAt(states + part * floats); };
   context.For(static_cast<int64_t>(parts.size()), cost, [&](int64_t part) {
     AttendSpan(context, args, shape, *parts[part].tile, parts[part].span, state_of(part),
                Scratch(AttentionScratch(shape.head_dim)));

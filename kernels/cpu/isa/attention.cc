@@ -1,10 +1,18 @@
 // Attention of a tile of query rows over one span of positions: scores = q K^T by the matrix
-// kernel over transposed keys, online softmax per chunk, sums += p V by the same kernel.
+// kernel over transposed keys, online softmax per chunk, sums += p V by the same kernel. With
+// instructions that multiply bfloat16, keys and values of that type meet queries and probabilities
+// rounded to it.
 #include "kernels/cpu/isa/f32x16.h"
 #include "kernels/cpu/isa/table.h"
 
 namespace tessera::cpu::TESSERA_CPU_ISA {
 namespace {
+
+#if defined(__AVX512BF16__)
+constexpr bool kMultipliesBf16 = true;
+#else
+constexpr bool kMultipliesBf16 = false;
+#endif
 
 constexpr float kInfinity = __builtin_inff();
 constexpr int64_t kAhead = 32;  // positions between fetching a row and using it
@@ -15,9 +23,11 @@ constexpr int64_t kValueRows = kChunk + 1;
 struct Workspace {
   float* scores;  // [kQueryRows][kChunk], then probabilities
   float* keys;    // panels of 16 positions: [kChunk / 16][PanelSize(head_dim)]
-  float* values;  // panels of 16 columns: [head_dim / 16][kValueRows][16]
+  float* values;  // panels of 16 columns: [head_dim / 16][kValueRows][16], or rounded [..][pairs]
   float* zeros;   // one row
   float* copies;  // 16 rows padded to whole blocks of 16 words
+  uint16_t* rounded_q;              // rounded rows
+  uint16_t* rounded_probabilities;  // rounded rows
 };
 
 Workspace Divide(const AttentionSpan& span) {
@@ -28,8 +38,12 @@ Workspace Divide(const AttentionSpan& span) {
   work.values = work.keys + kChunk * width;
   work.copies = work.values + kValueRows * width;
   work.zeros = work.copies + kPanel * width;
+  work.rounded_q = reinterpret_cast<uint16_t*>(work.zeros + width);
+  work.rounded_probabilities = work.rounded_q + kQueryRows * width;
   return work;
 }
+
+inline bool IsRounded(const AttentionSpan& span) { return kMultipliesBf16 && span.bf16; }
 
 inline int64_t ElementSize(const AttentionSpan& span) { return span.bf16 ? 2 : 4; }
 
@@ -147,15 +161,7 @@ void SoftmaxRow(const AttentionSpan& span, int64_t r, int64_t chunk, int64_t cou
   span.state.total[r] += ReduceAdd(total);
 }
 
-void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk) {
-  const int64_t count = Least(kChunk, span.end - chunk);
-  const int64_t key_panel = PanelSize(span.head_dim, span.bf16) * ElementSize(span) / 4;
-  ChunkRows rows;
-  FindRows(span, work.zeros, chunk, rows);
-  // A panel is written in whole blocks of 16 words, so the next one overwrites the padding.
-  for (int64_t i = 0; i < count; i += kPanel) {
-    PackKeys(span, work, rows.k + i, work.keys + i / kPanel * key_panel);
-  }
+void Score(const AttentionSpan& span, const Workspace& work, int64_t count) {
   MultiplyDirect({.x = span.q,
                   .rows = span.rows,
                   .k = span.head_dim,
@@ -167,12 +173,13 @@ void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk
                   .bias = nullptr,
                   .scratch = nullptr},
                  span.head_dim, /*accumulate=*/false);
+}
+
+void AddValues(const AttentionSpan& span, const Workspace& work, const char* const* rows,
+               int64_t count) {
   const float* probabilities[kQueryRows];
-  for (int64_t r = 0; r < span.rows; ++r) {
-    SoftmaxRow(span, r, chunk, count, work.scores + r * kChunk);
-    probabilities[r] = work.scores + r * kChunk;
-  }
-  PackValues(span, work, rows.v, count);
+  for (int64_t r = 0; r < span.rows; ++r) probabilities[r] = work.scores + r * kChunk;
+  PackValues(span, work, rows, count);
   const int64_t width = RoundUpToPanel(span.head_dim);
   MultiplyDirect({.x = probabilities,
                   .rows = span.rows,
@@ -187,6 +194,103 @@ void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk
                  count, /*accumulate=*/true);
 }
 
+#if defined(__AVX512BF16__)
+
+void RoundQueries(const AttentionSpan& span, const Workspace& work) {
+  for (int64_t r = 0; r < span.rows; ++r) {
+    RoundRow(span.q[r], span.head_dim, work.rounded_q + RoundedRow(r, span.head_dim));
+  }
+}
+
+void ScoreRounded(const AttentionSpan& span, const Workspace& work, int64_t count) {
+  MultiplyRounded({.x = work.rounded_q,
+                   .rows = span.rows,
+                   .k = span.head_dim,
+                   .panels = work.keys,
+                   .columns = RoundUpToPanel(count),
+                   .out = work.scores,
+                   .out_stride = kChunk,
+                   .bias = nullptr,
+                   .accumulate = false});
+}
+
+// Two rows of values, interleaved: a line of each panel.
+void PackValuePair(const char* even, const char* odd, int64_t head_dim, int64_t panel_size,
+                   uint16_t* out) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                                       39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  for (int64_t i = 0; i < head_dim; i += 2 * kPanel) {
+    const int64_t left = head_dim - i;
+    const __mmask32 lanes = left >= 32 ? ~__mmask32{0} : (__mmask32{1} << left) - 1;
+    const __m512i a = _mm512_maskz_loadu_epi16(lanes, even + i * 2);
+    const __m512i b = _mm512_maskz_loadu_epi16(lanes, odd + i * 2);
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(a, low, b));
+    if (left > kPanel) {
+      _mm512_storeu_si512(out + panel_size, _mm512_permutex2var_epi16(a, high, b));
+    }
+    out += 2 * panel_size;
+  }
+}
+
+void AddValuesRounded(const AttentionSpan& span, const Workspace& work, const char* const* rows,
+                      int64_t count) {
+  for (int64_t r = 0; r < span.rows; ++r) {
+    RoundRow(work.scores + r * kChunk, count, work.rounded_probabilities + RoundedRow(r, count));
+  }
+  const int64_t panel_size = PanelSize(count, /*bf16=*/true);
+  auto* values = reinterpret_cast<uint16_t*>(work.values);
+  for (int64_t j = 0; j < count; j += 2) {
+    Fetch(rows[j + kAhead], span.head_dim * 2);
+    Fetch(rows[j + 1 + kAhead], span.head_dim * 2);
+    // The row after the last is zeros.
+    PackValuePair(rows[j], rows[j + 1], span.head_dim, panel_size, values + j * kPanel);
+  }
+  const int64_t width = RoundUpToPanel(span.head_dim);
+  MultiplyRounded({.x = work.rounded_probabilities,
+                   .rows = span.rows,
+                   .k = count,
+                   .panels = values,
+                   .columns = width,
+                   .out = span.state.sums,
+                   .out_stride = width,
+                   .bias = nullptr,
+                   .accumulate = true});
+}
+
+#else
+
+void RoundQueries(const AttentionSpan& /*span*/, const Workspace& /*work*/) {}
+void ScoreRounded(const AttentionSpan& /*span*/, const Workspace& /*work*/, int64_t /*count*/) {}
+void AddValuesRounded(const AttentionSpan& /*span*/, const Workspace& /*work*/,
+                      const char* const* /*rows*/, int64_t /*count*/) {}
+
+#endif
+
+void AttendChunk(const AttentionSpan& span, const Workspace& work, int64_t chunk) {
+  const int64_t count = Least(kChunk, span.end - chunk);
+  const int64_t key_panel = PanelSize(span.head_dim, span.bf16) * ElementSize(span) / 4;
+  ChunkRows rows;
+  FindRows(span, work.zeros, chunk, rows);
+  // A panel is written in whole blocks of 16 words, so the next one overwrites the padding.
+  for (int64_t i = 0; i < count; i += kPanel) {
+    PackKeys(span, work, rows.k + i, work.keys + i / kPanel * key_panel);
+  }
+  if (IsRounded(span)) {
+    ScoreRounded(span, work, count);
+  } else {
+    Score(span, work, count);
+  }
+  for (int64_t r = 0; r < span.rows; ++r) {
+    SoftmaxRow(span, r, chunk, count, work.scores + r * kChunk);
+  }
+  if (IsRounded(span)) {
+    AddValuesRounded(span, work, rows.v, count);
+  } else {
+    AddValues(span, work, rows.v, count);
+  }
+}
+
 }  // namespace
 
 void Attend(const AttentionSpan& span) {
@@ -198,6 +302,7 @@ void Attend(const AttentionSpan& span) {
     span.state.total[r] = 0.0F;
   }
   for (int64_t i = 0; i < span.rows * width; i += kPanel) Store(span.state.sums + i, Set1(0.0F));
+  if (IsRounded(span)) RoundQueries(span, work);
   for (int64_t chunk = span.begin / kChunk * kChunk; chunk < span.end; chunk += kChunk) {
     AttendChunk(span, work, chunk);
   }

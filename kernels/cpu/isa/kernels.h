@@ -110,12 +110,14 @@ struct AttentionSpan {
   int64_t v_block_stride;
   float scale;
   AttentionState state;  // overwritten
-  float* scratch;        // AttentionScratch(head_dim) floats
+  float* scratch;        // AttentionScratch(head_dim) floats, aligned to 64 bytes
 };
 static constexpr int64_t AttentionScratch(int64_t head_dim) {
   const int64_t width = (head_dim + 31) / 32 * 32;
-  // Scores, packed keys and values, copies of 16 key rows and one row of zeros.
-  return kQueryRows * kChunk + (2 * kChunk + 1) * width + kPanel * width + width;
+  // Scores, packed keys and values, copies of 16 key rows, one row of zeros, and half as many
+  // floats as rounded queries and probabilities have elements.
+  return kQueryRows * kChunk + (2 * kChunk + 1) * width + kPanel * width + width +
+         kQueryRows * (width + kChunk) / 2;
 }
 
 struct Kernels {
