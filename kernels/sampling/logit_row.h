@@ -2,8 +2,11 @@
 #ifndef TESSERA_KERNELS_SAMPLING_LOGIT_ROW_H_
 #define TESSERA_KERNELS_SAMPLING_LOGIT_ROW_H_
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
+
+#include "kernels/sampling/isa/loops.h"
 
 namespace tessera::sampling {
 
@@ -12,28 +15,48 @@ struct Candidate {
   int32_t id;
 };
 
-// exp(x) for x <= 0, relative error below 1e-6; 0 below -87. Written so that loops vectorise.
-void ExpNonPositive(const float* x, float shift, int64_t count, float* out);
+// The descending order of the contract: equal logits by ascending id.
+inline bool Before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
 
-// A view of `size` logits (not owned, not changed while the object lives) with the largest logit of
-// each block of kBlock ids. -0 counts as +0.
+// A view of `size` logits (not owned, not changed while the object is used) divided by a positive
+// divisor, with the largest quotient of each block of kBlock ids. -0 counts as +0. Division keeps
+// the order, so it is done only where a quotient is looked at.
 class LogitRow {
  public:
-  static constexpr int64_t kBlock = 64;
-
   LogitRow(const float* logits, int64_t size);
+  // The same logits divided by `divisor`, which is finite and positive.
+  LogitRow DividedBy(float divisor) const;
 
   int64_t size() const { return size_; }
-  const float& operator[](int64_t id) const { return logits_[id]; }
+  float operator[](int64_t id) const { return logits_[id] / divisor_; }
   bool has_nan() const { return has_nan_; }
   float largest() const { return largest_; }
+  int64_t blocks() const { return static_cast<int64_t>(block_largest_.size()); }
+  float block_largest(int64_t block) const { return block_largest_[block]; }
+  // Calls visit(Candidate) in ascending order for every id of the block.
+  template <typename Visit>
+  void ForBlock(int64_t block, const Visit& visit) const {
+    const int64_t end = (block + 1) * kBlock < size_ ? (block + 1) * kBlock : size_;
+    for (int64_t id = block * kBlock; id < end; ++id) {
+      visit(Candidate{(*this)[id], static_cast<int32_t>(id)});
+    }
+  }
+
+  // Needs a largest() that is finite:
+  ScaledLogits scaled() const { return {logits_, divisor_, largest_}; }
+  // The largest of each block, as if they were a row of blocks() logits.
+  ScaledLogits block_maxima() const { return {block_largest_.data(), 1.0F, largest_}; }
+  double WeightOf(float logit) const { return std::exp(static_cast<double>(logit) - largest_); }
+  // Sum of the weights exp(logit - largest()) of all ids.
+  double SumWeights() const;
+
   // Lowest id that holds the largest logit.
   int32_t ArgMax() const;
-  // Sum over all ids of exp(logit - largest()); needs a finite largest().
-  double SumExp() const;
   // All ids with logit >= threshold, in ascending order.
   std::vector<Candidate> AtLeast(float threshold) const;
-  // The min(count, size) largest, descending; equal logits by ascending id.
+  // The min(count, size) largest, in descending order.
   std::vector<Candidate> Largest(int64_t count) const;
   // Ids before `id` in descending order, plus one.
   int32_t RankOf(int32_t id) const;
@@ -41,8 +64,9 @@ class LogitRow {
  private:
   const float* logits_;
   int64_t size_;
+  float divisor_ = 1.0F;
   std::vector<float> block_largest_;
-  bool has_nan_ = false;
+  bool has_nan_;
   float largest_;
 };
 

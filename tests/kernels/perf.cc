@@ -310,11 +310,16 @@ void Perf::Routing(int64_t tokens) {
          });
 }
 
+// Each logit has to be read at least once.
 void Perf::Sampling(const std::string& name, const SampleRowCase& row) {
   if (!Wanted("sample " + name)) return;
-  const double bytes = 4.0 * static_cast<double>(row.logits.size());
-  MeasureSample(*ops_, row,
-                [&](const std::function<void()>& run) { Report("sample " + name, bytes, 0, run); });
+  const double floor =
+      static_cast<double>(row.logits.size() * sizeof(float)) / ceilings_.bytes_per_second;
+  const double value = SecondsToSample(
+      *ops_, row, [&](const std::function<void()>& run) { return SecondsPerCall(device(), run); });
+  std::printf("%-44s %10.1f us, floor %.1f us, ratio %.2f\n", ("sample " + name).c_str(),
+              value * 1e6, floor * 1e6, floor / value);
+  std::fflush(stdout);
 }
 
 void Perf::RunAll() {
@@ -335,18 +340,19 @@ void Perf::RunAll() {
     RowOps(tokens);
     Routing(tokens);
   }
-  SampleRowCase row;
-  row.logits = random_.Normals(151936, 3.0F);
-  Sampling("unrestricted", row);
-  row.num_logprobs = 5;
-  Sampling("unrestricted, 5 logprobs", row);
-  row.num_logprobs = -1;
-  row.top_p = 0.95F;
-  Sampling("top_p 0.95", row);
-  row.top_k = 20;
-  Sampling("top_k 20, top_p 0.95", row);
-  row.temperature = 0;
-  Sampling("greedy", row);
+  const auto sample = [&](const std::string& name, SampleRowCase row) {
+    row.logits = random_.Normals(151936, 3.0F);
+    Sampling(name, row);
+  };
+  sample("greedy", {.temperature = 0});
+  sample("greedy, 5 logprobs", {.temperature = 0, .num_logprobs = 5});
+  sample("temperature", {});
+  sample("temperature, 5 logprobs", {.num_logprobs = 5});
+  sample("top_p 0.95", {.top_p = 0.95F});
+  sample("top_k 20", {.top_k = 20});
+  sample("top_k 20, top_p 0.95", {.top_k = 20, .top_p = 0.95F});
+  sample("top_k 20000, top_p 0.95", {.top_k = 20000, .top_p = 0.95F});
+  sample("min_p 0.05", {.min_p = 0.05F});
 }
 
 }  // namespace

@@ -130,18 +130,23 @@ std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows)
   return SampleOn(ops.device(), rows, [&](const SampleArgs& args) { ops.Sample(args); });
 }
 
-void MeasureSample(Ops& ops, const SampleRowCase& row,
-                   const std::function<void(const std::function<void()>&)>& measure) {
+double SecondsToSample(
+    Ops& ops, const SampleRowCase& row,
+    const std::function<double(const std::function<void()>&)>& seconds_per_call) {
+  double seconds = 0;
   SampleOn(ops.device(), {row}, [&](const SampleArgs& args) {
     // The call may leave anything in the logits; they are brought back from a copy each time.
     const int64_t vocab = args.logits.dim(1);
     const TestTensor copy(ops.device(), DType::kF32, {1, vocab}, row.logits);
     const TestTensor zero = TestTensor::Ints(ops.device(), {1}, {0});
-    measure([&] {
-      ops.GatherRows({.x = copy, .rows = zero, .out = args.logits});
+    const auto restore = [&] { ops.GatherRows({.x = copy, .rows = zero, .out = args.logits}); };
+    const double both = seconds_per_call([&] {
+      restore();
       ops.Sample(args);
     });
+    seconds = both - seconds_per_call(restore);
   });
+  return seconds;
 }
 
 std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows) {

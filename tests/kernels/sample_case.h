@@ -40,9 +40,9 @@ struct SampledRow {
 // Runs ops.Sample on all rows at once.
 std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows);
 
-// Gives `measure` a closure that samples `row` (with a copy of its logits, which is part of it).
-void MeasureSample(Ops& ops, const SampleRowCase& row,
-                   const std::function<void(const std::function<void()>&)>& measure);
+// Seconds that sampling `row` takes. `seconds_per_call` measures a closure.
+double SecondsToSample(Ops& ops, const SampleRowCase& row,
+                       const std::function<double(const std::function<void()>&)>& seconds_per_call);
 
 // The sampler of the CPU backend without a backend around it: SampleRow in place of Ops::Sample.
 std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows);

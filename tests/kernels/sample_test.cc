@@ -308,6 +308,65 @@ TEST(SampleRowTest, DrawsFollowTheExactDistribution) {
   ExpectDistribution(SampleByRow, row);
 }
 
+// Rows where rounding, ties or the edges of a parameter decide.
+SampleRowCase EdgeRow(Random& random, int64_t vocab) {
+  SampleRowCase row = RandomRow(random, vocab);
+  const float scale = random.Chance(0.5) ? 1.0F : std::exp2(random.Normal(30.0F));
+  const int64_t values = random.OneOf({1, 2, 3, 100, vocab});  // distinct ones, about
+  const std::vector<float> palette = random.Normals(values, scale);
+  for (float& l : row.logits) l = palette[random.Int(0, values - 1)];
+  if (random.Chance(0.3)) {
+    for (float& l : row.logits) l = random.Chance(0.95) ? -kInfinity : l;
+  }
+  row.logits[random.Int(0, vocab - 1)] = palette[0];
+  const auto one_of = [&](std::initializer_list<float> choices) {
+    return choices.begin()[random.Int(0, static_cast<int64_t>(choices.size()) - 1)];
+  };
+  row.temperature = one_of({0.0F, 0.9e-5F, 1e-5F, 1e-3F, 1.0F, 2.0F, 100.0F, 1e30F, kInfinity});
+  row.top_k = static_cast<int32_t>(random.OneOf({0, 1, 2, 1000, 1025, 3000, vocab, vocab + 1}));
+  row.top_p = one_of({0.0F, 1e-30F, 1e-7F, 0.25F, 0.5F, 0.75F, 0.9F, 0.99999F, 0.99999994F, 1.0F});
+  row.min_p = one_of({0.0F, 0.0F, 1e-30F, 1e-5F, 0.5F, 0.99999994F, 1.0F});
+  return row;
+}
+
+TEST(SampleRowTest, EqualsTheReferenceAtTheEdges) {
+  const std::unique_ptr<Ops> reference = *CreateOps({.backend = "ref", .num_threads = 1});
+  ForSeeds(400, [&](Random& random) {
+    const int64_t vocab = random.OneOf({1, 2, 63, 64, 65, 1000, 5003});
+    std::vector<SampleRowCase> rows;
+    for (int64_t n = random.Int(1, 9); n > 0; --n) rows.push_back(EdgeRow(random, vocab));
+    ExpectSame(SampleByRow(rows), Sample(*reference, rows));
+  });
+}
+
+// Half of the mass of an even number of equal tokens is reached without any rounding.
+TEST(SampleRowTest, CutsEqualTokensWhereTheReferenceDoes) {
+  const std::unique_ptr<Ops> reference = *CreateOps({.backend = "ref", .num_threads = 1});
+  std::vector<SampleRowCase> rows;
+  for (const float top_p : {0.25F, 0.5F, 0.75F}) {
+    for (int32_t position = 0; position < 20; ++position) {
+      rows.push_back(Row(std::vector<float>(4096, 1.5F)));
+      rows.back().top_p = top_p;
+      rows.back().position = position;
+    }
+  }
+  const std::vector<SampledRow> sampled = SampleByRow(rows);
+  ExpectSame(sampled, Sample(*reference, rows));
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_LT(sampled[i].token, 4096 * rows[i].top_p);
+}
+
+TEST(SampleRowTest, LeavesTheLogitsAsTheyWere) {
+  ForSeeds(20, [](Random& random) {
+    SampleRowCase row = RandomRow(random, 1000);
+    row.num_logprobs = 3;
+    row.adjustments.emplace_back(7, 1.0F);
+    row.adjustments.emplace_back(7, -kInfinity);
+    const SampledRow once = SampleByRow({row})[0];
+    const std::vector<SampledRow> twice = SampleByRow({row, row});
+    ExpectSame({once, once}, twice);
+  });
+}
+
 // A request draws the same token alone, in a batch, and in any row of it.
 TEST_P(SampleTest, ARowDoesNotDependOnTheOthers) {
   ForSeeds(5, [&](Random& random) {
