@@ -119,6 +119,32 @@ class Packing {
   std::vector<Rank> ranks_;
 };
 
+// The packed set that each rank takes: pairs with the most experts in place first.
+std::vector<int32_t> MatchRanks(const Placement& current, const Packing& packing) {
+  const int32_t ranks = current.shape().num_ranks;
+  struct Pair {
+    int32_t in_place, rank, set;
+  };
+  std::vector<Pair> pairs;
+  for (int32_t set = 0; set < ranks; ++set) {
+    std::vector<int32_t> in_place(ranks, 0);
+    for (const Replica& replica : packing.On(set)) {
+      for (int32_t slot : current.Replicas(replica.expert)) ++in_place[current.RankOf(slot)];
+    }
+    for (int32_t rank = 0; rank < ranks; ++rank) pairs.push_back({in_place[rank], rank, set});
+  }
+  std::stable_sort(pairs.begin(), pairs.end(),
+                   [](const Pair& a, const Pair& b) { return a.in_place > b.in_place; });
+  std::vector<int32_t> set_of_rank(ranks, -1);
+  std::vector<char> taken(ranks, 0);
+  for (const Pair& pair : pairs) {
+    if (set_of_rank[pair.rank] >= 0 || taken[pair.set] != 0) continue;
+    set_of_rank[pair.rank] = pair.set;
+    taken[pair.set] = 1;
+  }
+  return set_of_rank;
+}
+
 // Gives experts that stay on a rank the slot they have, the others the free ones.
 void FillSlots(const Placement& current, int32_t rank, const std::vector<Replica>& replicas,
                std::vector<int32_t>& slots) {
@@ -237,9 +263,11 @@ double BalanceRatio(absl::Span<const double> rank_loads) {
   return total / static_cast<double>(rank_loads.size()) / largest;
 }
 
-absl::StatusOr<Placement> ProposePlacement(const Placement& current,
-                                           absl::Span<const double> loads) {
-  const PlacementShape& shape = current.shape();
+absl::StatusOr<Placement> ProposePlacement(const Placement& current, absl::Span<const double> loads,
+                                           int32_t reserve) {
+  PlacementShape shape = current.shape();
+  shape.slots_per_rank -= reserve;
+  RETURN_IF_ERROR(CheckShape(shape));
   if (static_cast<int32_t>(loads.size()) != shape.num_experts) {
     return absl::InvalidArgumentError(
         absl::StrCat("loads of ", loads.size(), " experts given for ", shape.num_experts));
@@ -256,9 +284,12 @@ absl::StatusOr<Placement> ProposePlacement(const Placement& current,
     if (packing.Add(replica)) placed[replica.expert] = 1;
   }
   if (std::find(placed.begin(), placed.end(), 0) != placed.end()) return current;
-  std::vector<int32_t> slots(shape.num_slots(), Placement::kSpare);
-  for (int32_t r = 0; r < shape.num_ranks; ++r) FillSlots(current, r, packing.On(r), slots);
-  return Placement::Create(shape, std::move(slots));
+  std::vector<int32_t> slots(current.shape().num_slots(), Placement::kSpare);
+  const std::vector<int32_t> set_of_rank = MatchRanks(current, packing);
+  for (int32_t r = 0; r < shape.num_ranks; ++r) {
+    FillSlots(current, r, packing.On(set_of_rank[r]), slots);
+  }
+  return Placement::Create(current.shape(), std::move(slots));
 }
 
 bool WorthMoving(const Placement& current, const Placement& proposed,

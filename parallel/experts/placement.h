@@ -64,11 +64,12 @@ std::vector<double> PredictRankLoads(const Placement& placement, absl::Span<cons
 // Mean over maximum of the rank loads: 1 is perfect. 1 when there is no load.
 double BalanceRatio(absl::Span<const double> rank_loads);
 
-// Fills every slot: replicates the expert with the largest load per replica, then packs longest
-// first into the rank with the least load, and keeps experts on slots of `current` where it can.
-// loads[e] >= 0 for every expert. INVALID_ARGUMENT when the numbers do not agree.
-absl::StatusOr<Placement> ProposePlacement(const Placement& current,
-                                           absl::Span<const double> loads);
+// Fills all slots but `reserve` on every rank: replicates the expert with the largest load per
+// replica, then packs longest first into the rank with the least load. Ranks are told apart only by
+// what they hold, so the packed sets go to the ranks that hold most of them already, on the slots
+// where they lie. loads[e] >= 0 for every expert. INVALID_ARGUMENT when the numbers do not agree.
+absl::StatusOr<Placement> ProposePlacement(const Placement& current, absl::Span<const double> loads,
+                                           int32_t reserve = 0);
 
 // When replacing is worth moving weights.
 struct RebalancePolicy {
