@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 jobs="${JOBS:-$(nproc)}"
 fuzz_seconds="${FUZZ_SECONDS:-5}"
 
-usage() { sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; }
 stage() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
 
 build() { # PRESET [CMAKE BUILD ARGUMENTS]

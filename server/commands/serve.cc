@@ -75,6 +75,11 @@ class ServerState {
     mutex_.Await(absl::Condition(&stop_));
     return death_;
   }
+  // Why the engine died; also while the server drains.
+  absl::Status death() const {
+    absl::MutexLock lock(&mutex_);
+    return death_;
+  }
   absl::Status Healthy(absl::Duration step_timeout) const {
     absl::MutexLock lock(&mutex_);
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");
@@ -193,6 +198,11 @@ absl::Status Serve(const ServeFlags& flags) {
   if (status.ok()) status = state.WaitForStop();
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
+  // A group that fails while it drains has not ended in order.
+  if (status.ok()) status = state.death();
+  if (status.ok() && !runtime->engine().stats().alive) {
+    status = absl::UnavailableError("the engine has failed");
+  }
   LogInfo("stopped");
   metrics.Attach({});
   state.Serve(nullptr);

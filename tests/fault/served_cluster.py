@@ -8,7 +8,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
-from harness import BIN, NANO  # noqa: E402
+from harness import BIN, NANO, grpc, pb_grpc  # noqa: E402
 
 
 def free_port():
@@ -93,3 +93,57 @@ class Cluster:
         for worker in workers:
             code = worker.wait(timeout)
             assert code == 0, f"a worker ended with {code}:\n{worker.errors()}"
+
+
+class Supervised:
+    """A served group that a supervisor would start again and again on the same ports."""
+
+    def __init__(self, folder, layout, nodes, model=NANO, flags=()):
+        self.port, self.metrics_port = free_port(), free_port()
+        self.folder = pathlib.Path(folder)
+        self.cluster = Cluster(folder, layout, nodes, model)
+        self.flags = flags
+        self.head = None
+        self.workers = []
+        self.channel = None
+
+    def start_head(self):
+        self.ready = self.folder / f"ready-{self.port}"
+        self.ready.unlink(missing_ok=True)
+        self.head = Process("serve", self.cluster.model, "--port", self.port, "--metrics-port",
+                            self.metrics_port, "--ready-file", self.ready, *self.cluster.flags,
+                            *self.flags)
+
+    def start_worker(self):
+        self.workers.append(self.cluster.worker())
+        return self.workers[-1]
+
+    def start(self, workers=None):
+        self.start_head()
+        for _ in range(self.cluster.nodes - 1 if workers is None else workers):
+            self.start_worker()
+
+    def wait_ready(self, timeout=60):
+        end = time.monotonic() + timeout
+        while not self.ready.exists():
+            assert time.monotonic() < end and self.head.process.poll() is None, self.report()
+            time.sleep(0.01)
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        return pb_grpc.InferenceStub(self.channel)
+
+    def processes(self):
+        return [self.head, *self.workers]
+
+    def report(self):
+        names = ["head", *(f"worker {i}" for i in range(1, len(self.workers) + 1))]
+        return "\n".join(f"--- {name}, exit code {process.process.poll()}\n"
+                         + "".join(process.errors().splitlines(True)[-8:])
+                         for name, process in zip(names, self.processes()))
+
+    def end(self):
+        """Leaves nothing behind, so that the next start finds the ports free."""
+        if self.channel is not None:
+            self.channel.close()
+        for process in self.processes():
+            process.end()
+        self.channel, self.head, self.workers, self.cluster.workers = None, None, [], []
