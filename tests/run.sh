@@ -10,14 +10,15 @@
 #   tests/run.sh --tidy           clang-tidy on every source file (some 15 minutes on two cores)
 #
 # Environment: JOBS (parallel build jobs, default: all CPUs), FUZZ_SECONDS (per target, default 5),
-# TESSERA_FULL=1 (every layout on 2 and 4 processes with every way to exchange tokens: minutes more).
+# TESSERA_FULL=1 (every layout on 2 and 4 processes with every way to exchange tokens: minutes more),
+# TESSERA_FAULT_RUNS=50 TESSERA_FAULT_STOPS=20 (processes killed and stopped, default 20 and 5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 jobs="${JOBS:-$(nproc)}"
 fuzz_seconds="${FUZZ_SECONDS:-5}"
 
-usage() { sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; }
 stage() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
 
 build() { # PRESET [CMAKE BUILD ARGUMENTS]

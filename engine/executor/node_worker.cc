@@ -77,6 +77,7 @@ absl::Status NodeWorker::Join() {
       place.node_index < 1 || place.node_index >= layout.nodes) {
     return absl::InvalidArgumentError("the head's welcome contradicts its layout");
   }
+  link_->SetHeartbeatTimeout(settings.limits.step_timeout);
   ASSIGN_OR_RETURN(std::string host, RankHost());
   limits_ = {.num_groups = layout.data_parallel,
              .num_ranks = layout.tensor_parallel * layout.data_parallel,

@@ -16,6 +16,7 @@ ControlStream::ControlStream(FramePipe* pipe, const ControlStreamOptions& option
     : pipe_(pipe),
       options_(options),
       opener_(options.max_message_bytes),
+      heartbeat_timeout_(options.heartbeat_timeout),
       last_heard_(std::chrono::steady_clock::now()),
       writer_([this] { WriteLoop(); }),
       watcher_([this] { WatchLoop(); }) {}
@@ -40,6 +41,11 @@ void ControlStream::Authenticate(std::string send_key, std::string receive_key) 
   sealer_.SetKey(std::move(send_key));
   authenticated_ = true;
   last_heard_ = std::chrono::steady_clock::now();
+}
+
+void ControlStream::SetHeartbeatTimeout(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  heartbeat_timeout_ = timeout;
 }
 
 absl::StatusOr<std::string> ControlStream::Receive() {
@@ -118,16 +124,21 @@ void ControlStream::WriteLoop() {
   }
 }
 
+absl::Duration ControlStream::Silence() const {
+  return absl::FromChrono(std::chrono::steady_clock::now() - last_heard_);
+}
+
+absl::Duration ControlStream::SilenceLimit() const {
+  return authenticated_ ? heartbeat_timeout_ : options_.handshake_timeout;
+}
+
 absl::Status ControlStream::Watch() {
-  const absl::Duration silence = absl::FromChrono(std::chrono::steady_clock::now() - last_heard_);
-  if (!authenticated_) {
-    if (silence < options_.handshake_timeout) return absl::OkStatus();
-    return absl::DeadlineExceededError("its handshake took too long");
-  }
-  if (silence >= options_.heartbeat_timeout) {
+  if (Silence() >= SilenceLimit()) {
+    if (!authenticated_) return absl::DeadlineExceededError("its handshake took too long");
     return absl::UnavailableError(
-        absl::StrCat("it has been silent for ", absl::FormatDuration(options_.heartbeat_timeout)));
+        absl::StrCat("it has been silent for ", absl::FormatDuration(heartbeat_timeout_)));
   }
+  if (!authenticated_) return absl::OkStatus();
   if (outgoing_bytes_ > options_.max_queued_bytes) {
     return absl::UnavailableError("it does not take what is sent to it");
   }
@@ -137,13 +148,14 @@ absl::Status ControlStream::Watch() {
 
 void ControlStream::WatchLoop() {
   const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_; };
-  const absl::Duration pause =
-      std::min({options_.heartbeat_interval, options_.heartbeat_timeout / 4,
-                options_.handshake_timeout / 4});
   while (true) {
     absl::Status verdict;
     {
       absl::MutexLock lock(&mutex_);
+      // Often enough for the peer's own limit, and exactly when this one is over.
+      const absl::Duration pause =
+          std::clamp(SilenceLimit() - Silence(), absl::Milliseconds(1),
+                     std::min(options_.heartbeat_interval, heartbeat_timeout_ / 4));
       if (mutex_.AwaitWithTimeout(absl::Condition(&stopped), pause)) return;
       if (broken_.ok()) verdict = Watch();
     }

@@ -45,6 +45,9 @@ class ControlStream {
   // heartbeats flow. On the thread that receives.
   void Authenticate(std::string send_key, std::string receive_key);
 
+  // Replaces the option. Any thread.
+  void SetHeartbeatTimeout(absl::Duration timeout);
+
   // The next message that is not a heartbeat. One thread. Errors are sticky: UNAVAILABLE when the
   // peer is gone or silent, INVALID_ARGUMENT when it sends what it must not.
   absl::StatusOr<std::string> Receive();
@@ -62,6 +65,9 @@ class ControlStream {
   void WatchLoop();
   // Judges the peer's silence; enqueues a heartbeat when nothing else flows.
   absl::Status Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long the peer has been silent, and may be.
+  absl::Duration Silence() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration SilenceLimit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Enqueue(std::string_view message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   FramePipe* const pipe_;
@@ -74,6 +80,7 @@ class ControlStream {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool authenticated_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration heartbeat_timeout_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point last_heard_ ABSL_GUARDED_BY(mutex_);
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);
   std::thread writer_;

@@ -66,6 +66,9 @@ class NodeLinkImpl final : public NodeLink, private RendezvousStore {
   absl::Status Connect(const std::shared_ptr<grpc::Channel>& channel);
 
   const NodePlace& place() const override { return place_; }
+  void SetHeartbeatTimeout(absl::Duration timeout) override {
+    stream_->SetHeartbeatTimeout(timeout);
+  }
   absl::StatusOr<std::optional<ReceivedCommand>> Next() override;
   void Reply(uint64_t id, const absl::StatusOr<std::string>& payload) override;
   void ReportLoadProgress(double share) override;

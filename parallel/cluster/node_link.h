@@ -54,6 +54,8 @@ class NodeLink {
   virtual ~NodeLink() = default;
 
   virtual const NodePlace& place() const = 0;
+  // A head that says nothing for so long is gone; replaces the option of the stream.
+  virtual void SetHeartbeatTimeout(absl::Duration timeout) = 0;
   // The next command in order; nullopt when the head has ended the group in order; an error when
   // the head is gone or the group has failed.
   virtual absl::StatusOr<std::optional<ReceivedCommand>> Next() = 0;

@@ -60,6 +60,7 @@ class ServerState {
   }
   void OnEngineDead(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
+    if (death_.ok()) LogError(std::string(status.message()));
     death_ = status;
     stop_ = true;
     if (context_ != nullptr) context_->ready = false;
