@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/commands/command.h"
+#include "server/options.h"
 
 namespace tessera {
 namespace {
@@ -51,7 +52,12 @@ int Main(const std::vector<std::string>& arguments) {
   for (const Command& command : kCommands) {
     if (name == command.name) return command.run({arguments.begin() + 1, arguments.end()});
   }
-  const std::string problem = name.empty() ? "" : "tessera: unknown command \"" + name + "\"\n\n";
+  std::string problem;
+  if (!name.empty()) {
+    std::vector<std::string> known;
+    for (const Command& command : kCommands) known.emplace_back(command.name);
+    problem = "tessera: unknown command \"" + name + "\"" + DidYouMean(name, known) + "\n\n";
+  }
   std::fputs((problem + Usage()).c_str(), stderr);
   return kExitUsage;
 }

@@ -102,6 +102,18 @@ std::string YamlQuoted(const std::string& text) {
 
 }  // namespace
 
+std::string DidYouMean(const std::string& name, const std::vector<std::string>& known) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const size_t distance = EditDistance(name, candidate);
+    if (distance >= best_distance) continue;
+    best_distance = distance;
+    best = candidate;
+  }
+  return best.empty() ? "" : absl::StrCat("; did you mean \"", best, "\"?");
+}
+
 absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
   const size_t digits = text.find_first_not_of("0123456789.");
   const std::string number = text.substr(0, digits);
@@ -325,16 +337,10 @@ OptionTable::Option* OptionTable::Find(const std::string& name) {
 }
 
 absl::Status OptionTable::UnknownOption(const std::string& name, const std::string& where) const {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
-  for (const Option& option : options_) {
-    const size_t distance = EditDistance(name, option.name);
-    if (distance >= best_distance) continue;
-    best_distance = distance;
-    best = option.name;
-  }
-  const std::string hint = best.empty() ? "" : absl::StrCat("; did you mean \"", best, "\"?");
-  return absl::InvalidArgumentError(absl::StrCat(where, ": unknown option \"", name, "\"", hint));
+  std::vector<std::string> names;
+  for (const Option& option : options_) names.push_back(option.name);
+  return absl::InvalidArgumentError(
+      absl::StrCat(where, ": unknown option \"", name, "\"", DidYouMean(name, names)));
 }
 
 absl::Status OptionTable::Set(Option* option, const std::string& value, const std::string& origin) {

@@ -101,21 +101,20 @@ void AddError(std::string_view path, std::string_view name, std::string_view wha
   report.errors.push_back(Message(path, ": tensor ", PrintableName(name), ": ", what));
 }
 
-void WarnAboutSurplus(const ModelConfig& config, const Checkpoint& checkpoint,
-                      const std::vector<ExpectedTensor>& expected, CheckpointReport& report) {
+// Stored by some tools although the model computes or ignores them.
+bool IsHarmless(const ModelConfig& config, std::string_view name) {
+  return (name == kHeadName && config.tie_word_embeddings) || name.ends_with("rotary_emb.inv_freq");
+}
+
+void FindSurplus(const ModelConfig& config, const Checkpoint& checkpoint,
+                 const std::vector<ExpectedTensor>& expected, CheckpointReport& report) {
   absl::flat_hash_set<std::string_view> known;
   known.reserve(expected.size());
   for (const ExpectedTensor& tensor : expected) known.insert(tensor.name);
-  size_t surplus = 0;
   for (const std::string_view name : checkpoint.names()) {
-    if (known.contains(name) || (name == kHeadName && config.tie_word_embeddings)) continue;
-    if (++surplus > kMaxListed) continue;
-    report.warnings.push_back(Message(checkpoint.Find(name).file->path(), ": tensor ",
-                                      PrintableName(name), ": not used by this model"));
-  }
-  if (surplus > kMaxListed) {
-    report.warnings.push_back(Message(checkpoint.index_path(), ": ", surplus - kMaxListed,
-                                      " more tensors are not used by this model"));
+    if (known.contains(name) || IsHarmless(config, name)) continue;
+    AddError(checkpoint.Find(name).file->path(), name,
+             "not part of the model that config.json describes", report);
   }
 }
 
@@ -155,7 +154,7 @@ CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& c
         stored.file == nullptr ? checkpoint.index_path() : stored.file->path();
     AddError(path, tensor.name, fault, report);
   }
-  WarnAboutSurplus(config, checkpoint, expected, report);
+  FindSurplus(config, checkpoint, expected, report);
   return report;
 }
 

@@ -33,7 +33,7 @@ bool HasFusedExperts(const Checkpoint& checkpoint, int32_t layer);
 
 struct CheckpointReport {
   std::vector<std::string> errors;    // "FILE: tensor NAME: what is wrong", at most 20
-  std::vector<std::string> warnings;  // surplus tensors, oddities of the index
+  std::vector<std::string> warnings;  // oddities of the index
   int64_t num_errors = 0;             // all of them
 
   bool ok() const { return num_errors == 0; }
@@ -42,8 +42,9 @@ struct CheckpointReport {
 };
 
 // Compares names, shapes and types (BF16, F16 or F32) with what the configuration implies; reads
-// no weights. Both layouts of experts are accepted, layer by layer. An lm_head beside tied
-// embeddings is silently ignored.
+// no weights. Both layouts of experts are accepted, layer by layer. A tensor that the configuration
+// does not imply is an error, as it belongs to another model; an lm_head beside tied embeddings and
+// stored tables of RoPE frequencies are ignored.
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 
 }  // namespace tessera

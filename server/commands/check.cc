@@ -18,11 +18,17 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kServes = "ok: this model can be served";
+constexpr const char* kTokenIdsOnly =
+    "ok without a tokenizer: score, bench and generate work with token ids, serve and chat do not";
+constexpr const char* kCannotServe = "this model cannot be served";
+
 // What was found; everything that can be read is, whatever else is wrong.
 struct Findings {
   Json facts = Json::object();
   std::vector<std::string> errors;
   std::vector<std::string> warnings;
+  const char* verdict = kServes;  // when there are no errors
 
   // True when OK; otherwise notes the error.
   bool Note(const absl::Status& status) {
@@ -56,8 +62,6 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
   findings->facts["files"] = (*checkpoint)->files().size();
   findings->facts["tensors"] = (*checkpoint)->names().size();
   findings->facts["stored_bytes"] = (*checkpoint)->total_bytes();
-  for (const std::string& warning : (*checkpoint)->warnings())
-    findings->warnings.push_back(warning);
   const CheckpointReport report = VerifyCheckpoint(config, **checkpoint);
   for (const std::string& error : report.errors) findings->errors.push_back(error);
   if (report.num_errors > static_cast<int64_t>(report.errors.size())) {
@@ -70,7 +74,8 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
 void CheckText(const std::string& dir, Findings* findings) {
   const auto text = LoadModelText(dir);
   if (absl::IsNotFound(text.status())) {
-    findings->warnings.push_back(absl::StrCat(text.status().message(), "; only token ids work"));
+    findings->warnings.push_back(std::string(text.status().message()));
+    findings->verdict = kTokenIdsOnly;
     return;
   }
   if (!findings->Note(text.status())) return;
@@ -108,9 +113,7 @@ std::string Sentence(const Findings& findings) {
   for (const std::string& warning : findings.warnings) {
     absl::StrAppend(&text, "warning: ", warning, "\n");
   }
-  absl::StrAppend(&text, findings.errors.empty() ? "ok: this model can be served\n"
-                                                 : "this model cannot be served\n");
-  return text;
+  return absl::StrCat(text, findings.errors.empty() ? findings.verdict : kCannotServe, "\n");
 }
 
 }  // namespace

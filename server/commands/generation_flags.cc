@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/checkpoint/text_file.h"
+#include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 #include "server/chat_json.h"
 
@@ -11,6 +12,21 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kMaxFileBytes = 64 << 20;
+
+absl::Status CheckUtf8(const GenerationFlags& flags) {
+  const auto check = [](const char* option, const std::string& text) {
+    if (IsValidUtf8(text)) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--", option, ": must be UTF-8 text"));
+  };
+  RETURN_IF_ERROR(check("prompt", flags.prompt));
+  RETURN_IF_ERROR(check("chat", flags.chat));
+  RETURN_IF_ERROR(check("system", flags.system));
+  RETURN_IF_ERROR(check("model", flags.model));
+  RETURN_IF_ERROR(check("cache-salt", flags.cache_salt));
+  for (const std::string& stop : flags.stop) RETURN_IF_ERROR(check("stop", stop));
+  for (const std::string& word : flags.bad_words) RETURN_IF_ERROR(check("bad-words", word));
+  return absl::OkStatus();
+}
 
 absl::Status SetPrompt(const GenerationFlags& flags, v1::GenerateRequest* request) {
   if (!flags.prompt.empty()) request->set_text(flags.prompt);
@@ -142,6 +158,7 @@ absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags) 
   if (!flags.tools_path.empty() && flags.messages_path.empty()) {
     return absl::InvalidArgumentError("--tools needs --messages");
   }
+  RETURN_IF_ERROR(CheckUtf8(flags));
   v1::GenerateRequest request = SamplingRequest(flags);
   ASSIGN_OR_RETURN(const std::vector<int64_t> stop_ids, ParseIds(flags.stop_token_ids));
   request.mutable_stopping()->mutable_stop_token_ids()->Add(stop_ids.begin(), stop_ids.end());

@@ -1,9 +1,13 @@
 // tessera tokenize: text, lines or chat messages to token ids and back; needs no weights.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/checkpoint/text_file.h"
+#include "engine/model/model_config.h"
+#include "engine/text/tokenizer.h"
+#include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/command.h"
 #include "server/commands/response_json.h"
@@ -29,43 +33,49 @@ struct TokenizeFlags {
   std::optional<bool> enable_thinking;
 };
 
-absl::StatusOr<std::string> EncodeOne(const PromptEncoder& encoder, const TokenizeFlags& flags,
-                                      const std::string& text) {
-  return IdsJson(encoder.EncodeText(text, flags.parse_special));
+// The tokenizer files and what the flags say.
+struct TokenizeJob {
+  const PromptEncoder& encoder;
+  const TokenizeFlags& flags;
+  int32_t num_ids;  // ids are below
+};
+
+absl::StatusOr<std::string> EncodeOne(const TokenizeJob& job, const std::string& text) {
+  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
+  return IdsJson(job.encoder.EncodeText(text, job.flags.parse_special));
 }
 
 // `json`: an array of ids.
-absl::StatusOr<std::string> DecodeOne(const PromptEncoder& encoder, const TokenizeFlags& flags,
-                                      const std::string& json) {
+absl::StatusOr<std::string> DecodeOne(const TokenizeJob& job, const std::string& json) {
   const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_array()) return absl::InvalidArgumentError("input must be a JSON array of ids");
   std::vector<int32_t> ids;
   for (const Json& id : parsed) {
-    if (!id.is_number_integer() || id < INT32_MIN || id > INT32_MAX) {
-      return absl::InvalidArgumentError(absl::StrCat("not a token id: ", id.dump()));
+    if (!id.is_number_integer() || id < 0 || id >= job.num_ids) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("not a token id in [0, ", job.num_ids, "): ", id.dump()));
     }
     ids.push_back(id.get<int32_t>());
   }
-  return encoder.Decode(ids, flags.skip_special);
+  return job.encoder.Decode(ids, job.flags.skip_special);
 }
 
-absl::StatusOr<std::string> ConvertLine(const PromptEncoder& encoder, const TokenizeFlags& flags,
-                                        const std::string& line) {
-  if (flags.decode) {
-    ASSIGN_OR_RETURN(const std::string text, DecodeOne(encoder, flags, line));
+absl::StatusOr<std::string> ConvertLine(const TokenizeJob& job, const std::string& line) {
+  if (job.flags.decode) {
+    ASSIGN_OR_RETURN(const std::string text, DecodeOne(job, line));
     return TextJson(text);
   }
   const Json parsed = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_string()) return absl::InvalidArgumentError("every line must be a JSON string");
-  return EncodeOne(encoder, flags, parsed.get<std::string>());
+  return EncodeOne(job, parsed.get<std::string>());
 }
 
-absl::Status ConvertLines(const PromptEncoder& encoder, const TokenizeFlags& flags) {
+absl::Status ConvertLines(const TokenizeJob& job) {
   std::vector<std::string> lines = absl::StrSplit(ReadStdin(), '\n');
   if (!lines.empty() && lines.back().empty()) lines.pop_back();
   std::string out;
   for (size_t i = 0; i < lines.size(); ++i) {
-    const auto converted = ConvertLine(encoder, flags, lines[i]);
+    const auto converted = ConvertLine(job, lines[i]);
     if (!converted.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("line ", i + 1, ": ", converted.status().message()));
@@ -76,35 +86,55 @@ absl::Status ConvertLines(const PromptEncoder& encoder, const TokenizeFlags& fla
   return absl::OkStatus();
 }
 
-absl::Status ConvertMessages(const PromptEncoder& encoder, const TokenizeFlags& flags) {
+// The template decides about everything else.
+absl::Status CheckMessages(const std::string& json, const std::string& path) {
+  const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const bool is_list =
+      parsed.is_array() &&
+      std::all_of(parsed.begin(), parsed.end(), [](const Json& m) { return m.is_object(); });
+  if (is_list && !parsed.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": messages must be a JSON array of objects, at least one"));
+}
+
+// Ids of the model, padding included, if its configuration is there.
+int32_t NumIds(const std::string& dir, const Tokenizer& tokenizer) {
+  const auto config = LoadModelConfig(dir);
+  return config.ok() ? std::max(config->vocab_size, tokenizer.vocab_size())
+                     : tokenizer.vocab_size();
+}
+
+absl::Status ConvertMessages(const TokenizeJob& job) {
   Conversation conversation;
-  ASSIGN_OR_RETURN(conversation.messages_json, ReadTextFile(flags.messages_path, kMaxFileBytes));
-  if (!flags.tools_path.empty()) {
-    ASSIGN_OR_RETURN(conversation.tools_json, ReadTextFile(flags.tools_path, kMaxFileBytes));
+  ASSIGN_OR_RETURN(conversation.messages_json,
+                   ReadTextFile(job.flags.messages_path, kMaxFileBytes));
+  if (!job.flags.tools_path.empty()) {
+    ASSIGN_OR_RETURN(conversation.tools_json, ReadTextFile(job.flags.tools_path, kMaxFileBytes));
   }
-  conversation.add_generation_prompt = flags.generation_prompt;
-  conversation.enable_thinking = flags.enable_thinking;
+  RETURN_IF_ERROR(CheckMessages(conversation.messages_json, job.flags.messages_path));
+  conversation.add_generation_prompt = job.flags.generation_prompt;
+  conversation.enable_thinking = job.flags.enable_thinking;
   conversation.normalize = false;
-  if (flags.render) {
-    ASSIGN_OR_RETURN(const std::string text, encoder.RenderChat(conversation));
+  if (job.flags.render) {
+    ASSIGN_OR_RETURN(const std::string text, job.encoder.RenderChat(conversation));
     Print(text);
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, encoder.EncodeChat(conversation));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, job.encoder.EncodeChat(conversation));
   Print(IdsJson(ids) + "\n");
   return absl::OkStatus();
 }
 
-absl::Status Convert(const PromptEncoder& encoder, const TokenizeFlags& flags) {
-  if (!flags.messages_path.empty()) return ConvertMessages(encoder, flags);
-  if (flags.lines) return ConvertLines(encoder, flags);
+absl::Status Convert(const TokenizeJob& job) {
+  if (!job.flags.messages_path.empty()) return ConvertMessages(job);
+  if (job.flags.lines) return ConvertLines(job);
   const std::string input = ReadStdin();
-  if (flags.decode) {
-    ASSIGN_OR_RETURN(const std::string text, DecodeOne(encoder, flags, input));
+  if (job.flags.decode) {
+    ASSIGN_OR_RETURN(const std::string text, DecodeOne(job, input));
     Print(text);
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const std::string ids, EncodeOne(encoder, flags, input));
+  ASSIGN_OR_RETURN(const std::string ids, EncodeOne(job, input));
   Print(ids + "\n");
   return absl::OkStatus();
 }
@@ -142,7 +172,9 @@ int RunTokenize(const Arguments& arguments) {
   }
   const auto text = LoadModelText(positional[0]);
   if (!text.ok()) return Fail("tokenize", text.status());
-  const absl::Status status = Convert(*text->encoder, flags);
+  const absl::Status status = Convert({.encoder = *text->encoder,
+                                       .flags = flags,
+                                       .num_ids = NumIds(positional[0], *text->tokenizer)});
   return status.ok() ? kExitOk : Fail("tokenize", status);
 }
 

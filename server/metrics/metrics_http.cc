@@ -90,7 +90,7 @@ class Listener final : public MetricsHttp {
       return absl::UnavailableError(
           absl::StrCat("cannot listen on ", address,
                        " for metrics; if another program uses the port choose a different "
-                       "--metrics-port (0 picks a free one)"));
+                       "--metrics-port (0 picks a free one), otherwise check --host"));
     }
     port_ = listening.port;
     host_ = host;

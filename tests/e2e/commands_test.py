@@ -77,10 +77,65 @@ class TokenizeTest(unittest.TestCase):
                 self.assertEqual(ids, golden["prompt_ids"])
 
 
+    def refuses(self, *arguments, stdin=""):
+        done = run_tessera("tokenize", NANO, *arguments, stdin=stdin, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        return done.stderr
+
+    def test_input_that_is_no_text_and_ids_that_are_no_tokens(self):
+        self.assertIn("UTF-8", self.refuses(stdin="a\udcff\udcfe"))
+        for ids in ("[1728]", "[5, -1]", "[99999999999]", "[1.5]", "{}", "[1"):
+            self.refuses("--decode", stdin=ids)
+        self.assertIn("1728", self.refuses("--decode", stdin="[5, 1728]"))
+        self.assertIn("line 2", self.refuses("--lines", "--decode", stdin="[5]\n[1728]\n"))
+        self.assertIn("line 1", self.refuses("--lines", stdin='"a\udcff"\n'))
+
+    def test_messages_that_are_no_messages(self):
+        for text in ("[1]", "{}", '["hi"]', "[", "[[]]", "null"):
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as messages:
+                messages.write(text)
+                messages.flush()
+                self.assertIn("messages", self.refuses("--messages", messages.name))
+
+
+class PromptTest(unittest.TestCase):
+    def test_text_that_is_not_utf8(self):
+        for option in ("--prompt", "--chat", "--stop"):
+            prompt = [] if option == "--prompt" or option == "--chat" else ["--prompt", "x"]
+            done = run_tessera("generate", NANO, *prompt, option, "a\udcff", check=False)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(f"{option}: must be UTF-8", done.stderr)
+
+    def test_a_mistyped_command(self):
+        done = run_tessera("genrate", NANO, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn('did you mean "generate"?', done.stderr)
+
+
 class CheckTest(unittest.TestCase):
     def test_says_what_it_is(self):
         text = run_tessera("check", NANO).stdout
         self.assertIn("Qwen3MoeForCausalLM", text)
+        self.assertIn("ok: this model can be served", text)
+
+    def test_a_tensor_too_many(self):
+        """Weights that config.json does not mention are of another model."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for file in NANO.iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())
+            config = json.loads((folder / "config.json").read_text())
+            config["num_hidden_layers"] -= 1
+            (folder / "config.json").write_text(json.dumps(config))
+            for command in (("check",), ("score", "--token-ids", "1,2")):
+                done = run_tessera(command[0], folder, *command[1:], check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn('model.safetensors: tensor "model.layers.3.', done.stderr)
+
+    def test_without_a_tokenizer(self):
+        text = run_tessera("check", REFERENCE / "models/dense").stdout
+        self.assertNotIn("can be served", text)
+        self.assertIn("token ids", text)
 
 
 class PlanTest(unittest.TestCase):

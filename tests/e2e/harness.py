@@ -123,7 +123,7 @@ class Server:
 def run_tessera(*arguments, stdin=None, check=True, timeout=300):
     """Runs a tessera command; returns the finished process."""
     done = subprocess.run([BIN, *map(str, arguments)], input=stdin, capture_output=True, text=True,
-                          timeout=timeout)
+                          errors="surrogateescape", timeout=timeout)
     if check and done.returncode != 0:
         raise AssertionError(f"tessera {arguments} ended with {done.returncode}: {done.stderr}")
     return done
