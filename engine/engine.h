@@ -44,7 +44,8 @@ struct EngineStats {
 
 // One finished step, for metrics. Called on the engine thread; must not block.
 struct StepEvent {
-  absl::Duration duration;
+  absl::Duration duration;   // from scheduling to the results in the books
+  absl::Duration execution;  // of this, the executor's part: what the ranks took
   int32_t prefill_tokens = 0;
   int32_t decode_tokens = 0;
   std::vector<RankReport> ranks;                    // of all ranks

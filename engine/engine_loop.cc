@@ -247,10 +247,11 @@ absl::Status EngineLoop::RunStep() {
   }
   books_checked_ = false;
   const StepShape shape = StepShape::Of(plan);
+  const absl::Time submitted = clock_.Now();
   executor_->Submit(std::move(plan));
   // While the devices compute, the clients get the tokens of the step before.
   DeliverOutput();
-  return FinishStep(shape, started, &event);
+  return FinishStep(shape, {.started = started, .submitted = submitted}, &event);
 }
 
 bool EngineLoop::ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event) {
@@ -290,8 +291,10 @@ void EngineLoop::TakeEvents(const ScheduleResult& result, absl::Time now) {
   }
 }
 
-absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started, StepEvent* event) {
+absl::Status EngineLoop::FinishStep(const StepShape& shape, const StepTimes& times,
+                                    StepEvent* event) {
   absl::StatusOr<StepResult> result = executor_->Wait();
+  event->execution = clock_.Now() - times.submitted;
   RETURN_IF_ERROR(result.status());
   RETURN_IF_ERROR(CheckStepResult(shape, *result));
   output_.result = *std::move(result);
@@ -304,7 +307,7 @@ absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started, 
     for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
   }
   ++counters_.num_steps;
-  event->duration = clock_.Now() - started;
+  event->duration = clock_.Now() - times.started;
   if (hooks_.on_step) hooks_.on_step(*event);
   PublishStats();
   return absl::OkStatus();

@@ -53,6 +53,10 @@ class EngineLoop final : public Engine {
     bool empty() const { return submissions.empty() && cancellations.empty() && cancel_all.ok(); }
   };
   // What the last step brought and nobody has been told yet.
+  struct StepTimes {
+    absl::Time started;
+    absl::Time submitted;  // to the executor
+  };
   struct PendingOutput {
     std::vector<std::vector<SequenceUpdate>> updates;  // per group
     StepResult result;
@@ -73,7 +77,7 @@ class EngineLoop final : public Engine {
   absl::Status RunStep();
   bool ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event);
   void TakeEvents(const ScheduleResult& result, absl::Time now);
-  absl::Status FinishStep(const StepShape& shape, absl::Time started, StepEvent* event);
+  absl::Status FinishStep(const StepShape& shape, const StepTimes& times, StepEvent* event);
   void CountUpdate(const SequenceUpdate& update);
   void DeliverOutput();
   absl::Status DeliverOne(RequestState* state, const SequenceUpdate& update,

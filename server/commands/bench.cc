@@ -7,6 +7,7 @@
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
+#include "server/commands/overhead.h"
 #include "server/commands/workload.h"
 
 namespace tessera {
@@ -141,12 +142,42 @@ int BenchServer(const std::string& address, BenchFlags flags) {
   return Finish(flags, report);
 }
 
+// Shorter than anybody notices beside a step of a real model.
+constexpr double kOverheadLimit = 200e-6;
+
+int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
+  OverheadOptions options{.engine = flags.engine};
+  options.engine.model.model_dir = model_dir;
+  if (flags.workload.num_requests > 0) options.num_requests = flags.workload.num_requests;
+  const auto result = MeasureOverhead(options);
+  if (!result.ok()) return Fail("bench", result.status());
+  const double value = Percentile(result->per_request, 0.5);
+  if (flags.json) {
+    Print(absl::StrCat("{\"mode\": \"overhead\", ",
+                       absl::StrFormat("\"limit\": %.6g, \"value\": %.6g, \"ratio\": %.6g, ",
+                                       kOverheadLimit, value, value / kOverheadLimit),
+                       PercentilesJson("per_request_seconds", result->per_request), ", ",
+                       PercentilesJson("per_token_seconds", result->per_token), ", ",
+                       PercentilesJson("step_seconds", result->steps), "}\n"));
+    return kExitOk;
+  }
+  constexpr double kMicro = 1e6;
+  Print(absl::StrCat(
+      absl::StrFormat("request overhead         limit %.1f us, value %.1f us (p50), ratio %.3f\n",
+                      kOverheadLimit * kMicro, value * kMicro, value / kOverheadLimit),
+      PercentilesText("beside the step", result->per_request),
+      PercentilesText("per streamed token", result->per_token),
+      PercentilesText("step of a request", result->steps)));
+  return kExitOk;
+}
+
 }  // namespace
 
 int RunBench(const Arguments& arguments) {
-  OptionTable table("bench", "latency|throughput|serve MODEL|HOST:PORT",
+  OptionTable table("bench", "latency|throughput|overhead|serve MODEL|HOST:PORT",
                     "latency MODEL: one request at a time, in this process.\n"
                     "throughput MODEL: as many requests as fit, in this process.\n"
+                    "overhead MODEL: what requests through gRPC cost beside the model's steps.\n"
                     "serve HOST:PORT: concurrent streams against a running server.");
   BenchFlags flags;
   constexpr int64_t kMany = 1'000'000;
@@ -170,9 +201,10 @@ int RunBench(const Arguments& arguments) {
   CompleteAccess(&flags.runtime.head.access);
   const std::string& mode = positional[0];
   if (mode == "serve") return BenchServer(positional[1], flags);
+  if (mode == "overhead") return BenchOverhead(positional[1], flags);
   if (mode == "latency" || mode == "throughput") return BenchModel(mode, positional[1], flags);
   return FailUsage("bench", absl::InvalidArgumentError(absl::StrCat(
-                                "\"", mode, "\" is not latency, throughput or serve")));
+                                "\"", mode, "\" is not latency, throughput, overhead or serve")));
 }
 
 }  // namespace tessera

@@ -16,19 +16,6 @@ namespace {
 // Ordinary tokens in every Qwen3 vocabulary.
 constexpr int32_t kLastPlainToken = 999;
 
-v1::GenerateRequest RandomRequest(const Workload& workload, int32_t index) {
-  v1::GenerateRequest request;
-  std::minstd_rand random(static_cast<unsigned>(index) + 1U);
-  std::uniform_int_distribution<int32_t> token(0, kLastPlainToken);
-  for (int32_t i = 0; i < workload.input_len; ++i) {
-    request.mutable_token_ids()->add_ids(token(random));
-  }
-  request.mutable_sampling()->set_temperature(0);
-  request.mutable_stopping()->set_max_tokens(workload.output_len);
-  request.mutable_stopping()->set_ignore_eos(true);
-  return request;
-}
-
 void AppendTo(std::vector<double>* all, const std::vector<double>& some) {
   all->insert(all->end(), some.begin(), some.end());
 }
@@ -77,6 +64,19 @@ void Join(const WorkloadResult& one, WorkloadResult* all) {
 
 }  // namespace
 
+v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index) {
+  v1::GenerateRequest request;
+  std::minstd_rand random(static_cast<unsigned>(index) + 1U);
+  std::uniform_int_distribution<int32_t> token(0, kLastPlainToken);
+  for (int32_t i = 0; i < workload.input_len; ++i) {
+    request.mutable_token_ids()->add_ids(token(random));
+  }
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_stopping()->set_max_tokens(workload.output_len);
+  request.mutable_stopping()->set_ignore_eos(true);
+  return request;
+}
+
 WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
   WorkloadResult all;
   absl::Mutex mutex;
@@ -88,7 +88,7 @@ WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
       while (true) {
         const int32_t index = next.fetch_add(1);
         if (index >= workload.num_requests) return;
-        const WorkloadResult one = Measure(generator, RandomRequest(workload, index));
+        const WorkloadResult one = Measure(generator, WorkloadRequest(workload, index));
         absl::MutexLock lock(&mutex);
         Join(one, &all);
       }

@@ -33,6 +33,9 @@ struct WorkloadResult {
 // Prompts are different random tokens, so that the prefix cache does not help.
 WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload);
 
+// Request number `index` of a workload: greedy, ends by its length.
+v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index);
+
 // q in [0, 1]; 0 for no values.
 double Percentile(std::vector<double> values, double q);
 
