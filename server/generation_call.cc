@@ -47,6 +47,7 @@ absl::Status GenerationCall::TrySubmit(const absl::StatusOr<v1::GenerateRequest>
     const v1::ResponseOptions& response = request->response();
     output_.Begin(name_, !response.has_token_ids() || response.token_ids());
     last_token_.resize(static_cast<size_t>(built.n), absl::InfinitePast());
+    num_unfinished_ = built.n;
     admitted_ = true;
   }
   absl::StatusOr<RequestId> id = context_.engine->Submit(std::move(built), std::move(self));
@@ -71,6 +72,7 @@ void GenerationCall::OnTokens(TokenDelta delta) {
   absl::MutexLock lock(&mutex_);
   if (end_.has_value()) return;
   Measure(delta);
+  if (delta.finish) --num_unfinished_;
   output_.Add(std::move(delta));
   Advance();
 }

@@ -55,6 +55,8 @@ class GenerationCall : public ResponseSink {
   absl::Mutex mutex_;
   ResponseAccumulator output_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);  // set: nothing comes after output_
+  // Choices that go on. At 0 output_ is complete, and end_ follows at once.
+  int32_t num_unfinished_ ABSL_GUARDED_BY(mutex_) = 0;
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
 
  private:

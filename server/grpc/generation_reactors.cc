@@ -87,7 +87,9 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
       return;
     }
     if (write_in_flight_) return;
-    if (!output_.empty()) {
+    if (!output_.empty() && end_.has_value() && end_->ok()) {
+      WriteLast();
+    } else if (!output_.empty() && (num_unfinished_ > 0 || end_.has_value())) {
       write_in_flight_ = true;
       message_ = ToBuffer(output_.Take());
       ReportBuffer();
@@ -95,6 +97,15 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     } else if (end_.has_value()) {
       End(*end_);
     }
+  }
+
+  // The last message and the status travel together.
+  void WriteLast() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    finished_ = true;
+    message_ = ToBuffer(output_.Take());
+    ReportBuffer();
+    RecordEnd(*end_);
+    StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   }
 
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
