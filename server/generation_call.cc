@@ -110,7 +110,8 @@ void GenerationCall::RecordEnd(const absl::Status& status) {
   context_.metrics->CountCall(method_, status.code());
   LogDebug(absl::StrCat(std::string(method_), " ", name_, " ",
                         std::string(StatusCodeName(status.code())), ", ", prompt_tokens_,
-                        " prompt tokens, ", absl::FormatDuration(context_.clock.Now() - begun_)));
+                        " prompt tokens, ", absl::FormatDuration(context_.clock.Now() - begun_),
+                        trace_id_.empty() ? "" : ", trace ", trace_id_));
 }
 
 void GenerationCall::Measure(const TokenDelta& delta) {

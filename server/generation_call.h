@@ -16,6 +16,7 @@
 #include "engine/types.h"
 #include "server/inference_context.h"
 #include "server/response_accumulator.h"
+#include "server/trace_context.h"
 
 namespace tessera {
 
@@ -34,6 +35,8 @@ class GenerationCall : public ResponseSink {
   }
   ~GenerationCall() override { context_.gate.CallClosed(); }
 
+  // What the client calls this in its own traces, for the log. Before Submit().
+  void SetTraceparent(std::string_view header) { trace_id_ = std::string(TraceIdOf(header)); }
   // Hands the request to the engine; `self` is this object. An error, of the argument too, ends the
   // call.
   void Submit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
@@ -70,7 +73,8 @@ class GenerationCall : public ResponseSink {
   const absl::Time begun_;                        // by the context's clock, for measuring
   const absl::Time arrival_ = absl::Now();        // by the wall clock, as the engine wants it
   absl::Time deadline_ = absl::InfiniteFuture();  // written before the engine sees the call
-  std::string name_;  // in ActiveRequests; written before the engine sees the call
+  std::string trace_id_;  // written before the engine sees the call; may be empty
+  std::string name_;      // in ActiveRequests; written before the engine sees the call
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
   bool engine_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool admitted_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,6 +1,7 @@
 #include "server/grpc/generation_reactors.h"
 
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,12 @@
 namespace tessera {
 namespace {
 
+std::string_view TraceparentOf(const grpc::CallbackServerContext& call) {
+  const auto found = call.client_metadata().find("traceparent");
+  if (found == call.client_metadata().end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
 // Finishes once, when the engine is done or the client has gone, whichever comes first.
 class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
  public:
@@ -21,6 +28,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
 
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<UnaryCall> self) {
     self_ = self;
+    SetTraceparent(TraceparentOf(*call_));
     Submit(ParseBuffer<v1::GenerateRequest>(request), absl::FromChrono(call_->deadline()),
            std::move(self));
   }
@@ -55,6 +63,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
 
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<StreamCall> self) {
     self_ = self;
+    SetTraceparent(TraceparentOf(*call_));
     Submit(ParseBuffer<v1::GenerateRequest>(request), absl::FromChrono(call_->deadline()),
            std::move(self));
   }

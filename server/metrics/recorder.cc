@@ -262,6 +262,10 @@ MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
     state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
   }
   for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
+  for (const char* reason :
+       {"invalid", "unknown_model", "duplicate_id", "overloaded", "unavailable", "other"}) {
+    state_->rejected.Add({{"reason", reason}});
+  }
   prometheus::Family<prometheus::Histogram>& collectives =
       HistogramFamily(state_->registry, Metric::kCollectiveSeconds);
   for (size_t op = 0; op < kNumCollectiveOps; ++op) {

@@ -6,7 +6,7 @@ import unittest
 
 import grpc
 
-from harness import Server, chat_request, collect, pb, violations
+from harness import Server, chat_request, collect, pb, pb_grpc, violations
 
 EXTREMES = [0, 1, -1, 2**31 - 1, -(2**31), 2**32, 2**63 - 1, -(2**63)]
 FLOATS = [0.0, 1.0, -1.0, 1e-300, 1e300, -1e300, math.nan, math.inf, -math.inf]
@@ -143,13 +143,27 @@ class BadInputTest(unittest.TestCase):
             stream.cancel()
 
     def test_client_that_never_reads(self):
-        request = chat_request("Hi")
+        request = chat_request("Hi", n=16)
         request.stopping.ignore_eos = True
-        request.stopping.max_tokens = 3000
-        lazy = [self.server.stub.StreamGenerate(request) for _ in range(8)]
+        request.stopping.max_tokens = 200
+        request.response.logprobs = 20
+        # Without these options the library itself reads ahead, megabytes of it.
+        channel = grpc.insecure_channel(self.server.address, options=[
+            ("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", 65535)])
+        before = self.server.metrics()["tessera_slow_reader_evictions_total"]
+        lazy = [pb_grpc.InferenceStub(channel).StreamGenerate(request) for _ in range(3)]
         self.assertEqual(self.server.stub.Generate(self.canary).choices[0].token_ids, self.expected)
+        self.server.wait_idle(60)
+        metrics = self.server.metrics()
+        self.assertEqual(metrics["tessera_slow_reader_evictions_total"] - before, 3)
+        self.assertEqual(metrics["tessera_stream_buffer_bytes"], 0)
         for stream in lazy:
-            stream.cancel()
+            with self.assertRaises(grpc.RpcError) as caught:
+                for _ in stream:
+                    pass
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.ABORTED)
+        channel.close()
 
     def test_abort(self):
         request = chat_request("Hi", request_id="victim")

@@ -9,10 +9,20 @@ import tempfile
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from harness import BIN, NANO, Server, chat_request, collect, pb, run_tessera
+
+
+def code_of(server, request):
+    """The status code of a Generate call with a deadline of a second."""
+    try:
+        server.stub.Generate(request, timeout=1)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 class MetricsTest(unittest.TestCase):
@@ -43,6 +53,45 @@ class MetricsTest(unittest.TestCase):
             self.assertEqual(before["tessera_num_requests_running"], 0)
             self.assertGreater(before["tessera_prefix_cache_hits_total"], 0)
 
+    def test_every_request_is_ok_cancelled_rejected_or_failed(self):
+        """The books balance, and every series is there before anything happens."""
+        with Server("--max-num-seqs", "2", "--max-queued-requests", "4") as server:
+            before = server.metrics()
+            for name in ('tessera_rejected_total{reason="invalid"}',
+                         'tessera_rejected_total{reason="overloaded"}',
+                         'tessera_cancelled_total{stage="decode"}',
+                         'tessera_request_success_total{finish_reason="stop"}'):
+                self.assertEqual(before[name], 0, name)
+            bad = chat_request("Hi", n=17)
+            endless = chat_request("Hi")
+            endless.stopping.ignore_eos = True
+            endless.stopping.max_tokens = 4000
+            streams = [server.stub.StreamGenerate(endless) for _ in range(2)]
+            for stream in streams:
+                next(stream)
+            with ThreadPoolExecutor(24) as pool:
+                codes = list(pool.map(lambda i: code_of(server, [bad, endless][i % 2]),
+                                      range(24)))
+            for stream in streams:
+                stream.cancel()
+            server.wait_idle()
+            counted = server.metrics()
+
+            def count(family, label=""):
+                return sum(int(value) for name, value in counted.items()
+                           if name.startswith(family + "{") and label in name)
+
+            self.assertEqual(codes.count(grpc.StatusCode.INVALID_ARGUMENT), 12)
+            self.assertEqual(count("tessera_rejected_total", "invalid"), 12)
+            self.assertEqual(count("tessera_rejected_total", "overloaded"),
+                             codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED))
+            self.assertGreater(codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED), 0)
+            received = count("tessera_requests_total", "Generate")
+            self.assertEqual(received, 26)
+            self.assertEqual(received, count("tessera_requests_total", '"OK"')
+                             - count("tessera_requests_total", '"GetLoad"')
+                             + count("tessera_cancelled_total") + count("tessera_rejected_total"))
+
     def test_promtool_likes_the_page(self):
         with Server() as server:
             server.stub.Generate(chat_request("Hi"))
@@ -50,6 +99,32 @@ class MetricsTest(unittest.TestCase):
             done = subprocess.run(["promtool", "check", "metrics"], input=page, text=True,
                                   capture_output=True)
             self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_a_trace_of_the_client_is_in_the_log(self):
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        with Server("--log-level", "debug") as server:
+            for header in (f"00-{trace}-b7ad6b7169203331-01", "nonsense"):
+                server.stub.Generate(chat_request("Hi"), metadata=(("traceparent", header),))
+            log = server.output()
+        self.assertEqual(log.count(f"trace {trace}"), 1)
+        self.assertNotIn("nonsense", log)
+
+    def test_a_full_server_is_not_ready(self):
+        with Server("--max-concurrent-requests", "1") as server:
+            request = chat_request("Hi")
+            request.stopping.ignore_eos = True
+            request.stopping.max_tokens = 4000
+            stream = server.stub.StreamGenerate(request)
+            next(stream)
+            self.assertEqual(server.get("/readyz"), (503, "saturated: the queue is full\n"))
+            with self.assertRaises(grpc.RpcError) as caught:
+                server.stub.Generate(request)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            trailers = dict(caught.exception.trailing_metadata())
+            self.assertGreater(int(trailers["grpc-retry-pushback-ms"]), 0)
+            stream.cancel()
+            server.wait_idle()
+            self.assertEqual(server.get("/readyz")[0], 200)
 
     def test_health_pages(self):
         with Server() as server:
@@ -80,6 +155,19 @@ class DrainTest(unittest.TestCase):
                 thread.join()
             self.assertEqual(results, [800] * 16)
             self.assertEqual(server.process.wait(30), 0)
+
+    def test_load_balancers_get_time_to_notice(self):
+        """During --drain-delay nobody is sent here, and who comes is served."""
+        with Server("--drain-delay", "1") as server:
+            watch = server.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+            self.assertEqual(next(watch), b"\x08\x01")  # SERVING
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(next(watch), b"\x08\x02")  # NOT_SERVING
+            self.assertEqual(server.get("/readyz"), (503, "draining\n"))
+            self.assertFalse(server.stub.GetServerInfo(pb.GetServerInfoRequest()).ready)
+            self.assertEqual(server.stub.Generate(chat_request("What is 1 + 1?"))
+                             .choices[0].text, "2")
+            self.assertEqual(server.get("/healthz")[0], 200)
 
     def test_second_sigterm_ends_fast(self):
         with Server() as server:
