@@ -146,8 +146,8 @@ int BenchServer(const std::string& address, BenchFlags flags) {
 constexpr double kOverheadLimit = 200e-6;
 
 int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
-  OverheadOptions options{.engine = flags.engine};
-  options.engine.model.model_dir = model_dir;
+  OverheadOptions options{.runtime = flags.runtime};
+  options.runtime.engine.model.model_dir = model_dir;
   if (flags.workload.num_requests > 0) options.num_requests = flags.workload.num_requests;
   const auto result = MeasureOverhead(options);
   if (!result.ok()) return Fail("bench", result.status());

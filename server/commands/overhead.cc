@@ -12,7 +12,6 @@
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"
 #include "server/metrics/recorder.h"
-#include "server/model_runtime.h"
 #include "server/text_generator.h"
 
 namespace tessera {
@@ -68,13 +67,13 @@ absl::StatusOr<OverheadResult> AskAll(const OverheadOptions& options, TextGenera
 absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options) {
   ExecutionClock clock;
   MetricsRecorder metrics;
-  ASSIGN_OR_RETURN(const std::unique_ptr<ModelRuntime> runtime,
-                   ModelRuntime::Load({.engine = options.engine, .token_ids_suffice = true},
-                                      LogLoadProgress(options.engine.model.model_dir),
-                                      {.on_step = [&](const StepEvent& step) {
-                                        clock.Add(step.execution);
-                                        metrics.ObserveStep(step);
-                                      }}));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<ModelRuntime> runtime,
+      ModelRuntime::Load(options.runtime, LogLoadProgress(options.runtime.engine.model.model_dir),
+                         {.on_step = [&](const StepEvent& step) {
+                           clock.Add(step.execution);
+                           metrics.ObserveStep(step);
+                         }}));
   InferenceContext context(&runtime->model(), &runtime->engine(), &metrics, runtime->options(),
                            ServiceLimits{});
   ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,

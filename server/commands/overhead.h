@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/options.h"
+#include "server/model_runtime.h"
 
 namespace tessera {
 
@@ -20,7 +20,7 @@ struct OverheadResult {
 };
 
 struct OverheadOptions {
-  EngineOptions engine;
+  RuntimeOptions runtime;
   int32_t num_requests = 1000;
   int32_t input_len = 4;
   int32_t output_len = 64;  // of the streams, a tenth as many
