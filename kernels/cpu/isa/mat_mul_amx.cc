@@ -8,10 +8,10 @@ namespace {
 
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kRowBytes = 64;        // of a tile
-constexpr int64_t kFewRowsAhead = 4096;  // bytes between fetching a weight and using it
+constexpr int64_t kFewRowsAhead = 1024;  // bytes between fetching a weight and using it
 
-// Tile registers 0 to 3 hold sums, 4 and 5 activations (5: a second row of tiles or a panel), 6 and
-// 7 panels.
+// Tile registers 0 to 3 hold the sums of 2 x 2 tiles (rows x panels), 4 and 5 activations, 6 and 7
+// panels.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -35,13 +35,15 @@ void Configure(int64_t rows) {
   _tile_loadconfig(&config);
 }
 
-// Up to two panels side by side, padded to full tiles of k.
+constexpr int kMostPanels = 2;
+
+// Panels side by side, padded to full tiles of k.
 struct Panels {
   const char* first;
   int64_t stride;  // bytes between panels
   int64_t whole;   // tiles of k that lie in the panel
   bool has_tail;
-  alignas(64) char tail[2][kTileBytes];  // the last k, zeros beyond
+  alignas(64) char tail[kMostPanels][kTileBytes];  // the last k, zeros beyond
 };
 
 void FindPanels(const RoundedMatMul& job, int64_t panel, int64_t count, Panels& panels) {
@@ -60,7 +62,7 @@ void FindPanels(const RoundedMatMul& job, int64_t panel, int64_t count, Panels& 
 
 inline void FetchTile(const char* tile) {
 #pragma GCC unroll 16
-  for (int64_t i = 0; i < kTileBytes; i += 64) __builtin_prefetch(tile + kFewRowsAhead + i);
+  for (int64_t i = 0; i < kTileBytes; i += 64) __builtin_prefetch(tile + i, 0, 2);
 }
 
 // Memory that is fetched while tiles are multiplied.
@@ -82,14 +84,15 @@ struct Target {
   int64_t columns;
   const float* bias;
   bool accumulate;
-  bool direct;  // no bias, and as high as its tiles
+  bool direct;  // no bias, and made of whole tiles
 };
 
-// sums[rows][panels]: a stand-in for a target that is not made of whole tiles or wants a bias.
+// A stand-in for a target that is not made of whole tiles or wants a bias.
 struct alignas(64) Sums {
-  float values[2 * kTileHeight][2 * kPanel];
+  static constexpr int64_t kStride = kMostPanels * kPanel;
+  float values[2 * kTileHeight][kStride];
 
-  void Load(const Target& target) {
+  void Fill(const Target& target) {
     for (int64_t r = 0; r < target.rows; ++r) {
       for (int64_t c = 0; c < target.columns; c += kPanel) {
         Store(values[r] + c, LoadSome(target.out + r * target.stride + c, target.columns - c));
@@ -100,7 +103,7 @@ struct alignas(64) Sums {
     for (int64_t r = 0; r < target.rows; ++r) {
       for (int64_t c = 0; c < target.columns; c += kPanel) {
         const int64_t left = target.columns - c;
-        F32x16 sum = tessera::cpu::TESSERA_CPU_ISA::Load(values[r] + c);
+        F32x16 sum = Load(values[r] + c);
         if (target.bias != nullptr) sum = Add(sum, LoadSome(target.bias + c, left));
         StoreSome(target.out + r * target.stride + c, sum, left);
       }
@@ -108,113 +111,131 @@ struct alignas(64) Sums {
   }
 };
 
-template <int kRowTiles, int kPanels>
-inline void BeginSums(const float* from, int64_t stride, bool accumulate) {
-  const int64_t bytes = stride * 4;
-  const float* below = from + kTileHeight * stride;
-  if (accumulate) {
-    _tile_loadd(0, from, bytes);
-    if constexpr (kPanels > 1) _tile_loadd(1, from + kPanel, bytes);
-    if constexpr (kRowTiles > 1) _tile_loadd(2, below, bytes);
-    if constexpr (kRowTiles > 1 && kPanels > 1) _tile_loadd(3, below + kPanel, bytes);
-  } else {
+// kPanels panels by one row of tiles.
+template <int kPanels>
+struct OneRow {
+  static void Clear() {
     _tile_zero(0);
     if constexpr (kPanels > 1) _tile_zero(1);
-    if constexpr (kRowTiles > 1) _tile_zero(2);
-    if constexpr (kRowTiles > 1 && kPanels > 1) _tile_zero(3);
   }
-}
-
-template <int kRowTiles, int kPanels>
-inline void EndSums(float* to, int64_t stride) {
-  const int64_t bytes = stride * 4;
-  float* below = to + kTileHeight * stride;
-  _tile_stored(0, to, bytes);
-  if constexpr (kPanels > 1) _tile_stored(1, to + kPanel, bytes);
-  if constexpr (kRowTiles > 1) _tile_stored(2, below, bytes);
-  if constexpr (kRowTiles > 1 && kPanels > 1) _tile_stored(3, below + kPanel, bytes);
-}
-
-template <int kRowTiles, int kPanels>
-inline void Step(const char* x, int64_t x_stride, const char* first, const char* second) {
-  _tile_loadd(4, x, kRowBytes);
-  _tile_loadd(6, first, kRowBytes);
-  _tile_dpbf16ps(0, 4, 6);
-  if constexpr (kPanels > 1) {
-    _tile_loadd(7, second, kRowBytes);
-    _tile_dpbf16ps(1, 4, 7);
+  static void Load(const float* from, int64_t bytes) {
+    _tile_loadd(0, from, bytes);
+    if constexpr (kPanels > 1) _tile_loadd(1, from + kPanel, bytes);
   }
-  if constexpr (kRowTiles > 1) {
+  static void Store(float* to, int64_t bytes) {
+    _tile_stored(0, to, bytes);
+    if constexpr (kPanels > 1) _tile_stored(1, to + kPanel, bytes);
+  }
+  static void Step(const char* x, int64_t /*x_stride*/, const char* w, int64_t w_stride,
+                   Ahead& /*ahead*/) {
+    // One panel alone is a job of few rows, where weights set the pace: they are read front to
+    // back, each line fetched a little ahead of its use.
+    if constexpr (kPanels == 1) FetchTile(w + kFewRowsAhead);
+    _tile_loadd(4, x, kRowBytes);
+    _tile_loadd(6, w, kRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kPanels > 1) {
+      _tile_loadd(7, w + w_stride, kRowBytes);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+  }
+};
+
+// Register tiles of kPanels panels by two rows of tiles.
+template <int kPanels>
+struct TwoRows {
+  static void Clear() {
+    _tile_zero(0);
+    _tile_zero(2);
+    if constexpr (kPanels > 1) _tile_zero(1);
+    if constexpr (kPanels > 1) _tile_zero(3);
+  }
+  static void Load(const float* from, int64_t bytes) {
+    const float* below = from + kTileHeight * bytes / 4;
+    _tile_loadd(0, from, bytes);
+    _tile_loadd(2, below, bytes);
+    if constexpr (kPanels > 1) _tile_loadd(1, from + kPanel, bytes);
+    if constexpr (kPanels > 1) _tile_loadd(3, below + kPanel, bytes);
+  }
+  static void Store(float* to, int64_t bytes) {
+    float* below = to + kTileHeight * bytes / 4;
+    _tile_stored(0, to, bytes);
+    _tile_stored(2, below, bytes);
+    if constexpr (kPanels > 1) _tile_stored(1, to + kPanel, bytes);
+    if constexpr (kPanels > 1) _tile_stored(3, below + kPanel, bytes);
+  }
+  static void Step(const char* x, int64_t x_stride, const char* w, int64_t w_stride, Ahead& ahead) {
+    ahead.Fetch();
+    _tile_loadd(4, x, kRowBytes);
+    _tile_loadd(6, w, kRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(5, x + x_stride, kRowBytes);
     _tile_dpbf16ps(2, 5, 6);
-    if constexpr (kPanels > 1) _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kPanels > 1) {
+      _tile_loadd(7, w + w_stride, kRowBytes);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
-}
+};
 
-// One block of kRowTiles x kPanels tiles.
-template <int kRowTiles, int kPanels>
+// One block of register tiles over all k.
+template <typename Registers>
 void Block(const char* x, int64_t x_stride, const Panels& panels, const Target& target,
            Ahead& ahead) {
   Sums sums;
-  const bool direct = target.direct && target.columns == kPanels * kPanel;
-  float* memory = direct ? target.out : sums.values[0];
-  const int64_t stride = direct ? target.stride : 2 * kPanel;
-  if (target.accumulate && !direct) {
-    sums.Load(target);
+  float* memory = target.direct ? target.out : sums.values[0];
+  const int64_t bytes = (target.direct ? target.stride : Sums::kStride) * 4;
+  if (target.accumulate) {
+    if (!target.direct) sums.Fill(target);
     MemoryBarrier();
-  }
-  BeginSums<kRowTiles, kPanels>(memory, stride, target.accumulate);
-  const char* first = panels.first;
-  const char* second = first + panels.stride;
-  for (int64_t i = 0; i < panels.whole; ++i) {
-    if constexpr (kRowTiles == 1) {
-      FetchTile(first);
-      if constexpr (kPanels > 1) FetchTile(second);
-    } else {
-      ahead.Fetch();
-    }
-    Step<kRowTiles, kPanels>(x, x_stride, first, second);
-    x += kTileBytes;
-    first += kTileBytes;
-    second += kTileBytes;
-  }
-  if (panels.has_tail) Step<kRowTiles, kPanels>(x, x_stride, panels.tail[0], panels.tail[1]);
-  EndSums<kRowTiles, kPanels>(memory, stride);
-  if (!direct) sums.Write(target);
-}
-
-template <int kRowTiles>
-void BlockOf(int64_t count, const char* x, int64_t x_stride, const Panels& panels,
-             const Target& target, Ahead& ahead) {
-  if (count > 1) {
-    Block<kRowTiles, 2>(x, x_stride, panels, target, ahead);
+    Registers::Load(memory, bytes);
   } else {
-    Block<kRowTiles, 1>(x, x_stride, panels, target, ahead);
+    Registers::Clear();
+  }
+  const char* w = panels.first;
+  for (int64_t i = 0; i < panels.whole; ++i) {
+    Registers::Step(x, x_stride, w, panels.stride, ahead);
+    x += kTileBytes;
+    w += kTileBytes;
+  }
+  if (panels.has_tail) Registers::Step(x, x_stride, panels.tail[0], kTileBytes, ahead);
+  Registers::Store(memory, bytes);
+  if (!target.direct) sums.Write(target);
+}
+
+void BlockOf(int64_t rows_of_tiles, int64_t count, const char* x, int64_t x_stride,
+             const Panels& panels, const Target& target, Ahead& ahead) {
+  if (rows_of_tiles == 1 && count == 1) {
+    Block<OneRow<1>>(x, x_stride, panels, target, ahead);
+  } else if (rows_of_tiles == 1) {
+    Block<OneRow<2>>(x, x_stride, panels, target, ahead);
+  } else if (count == 1) {
+    Block<TwoRows<1>>(x, x_stride, panels, target, ahead);
+  } else {
+    Block<TwoRows<2>>(x, x_stride, panels, target, ahead);
   }
 }
 
-// All rows of one or two panels, two tiles of rows at a time.
-void SweepRows(const RoundedMatMul& job, int64_t column, int64_t height, const Panels& panels,
+// All rows of `count` panels, two tiles of rows at a time.
+void SweepRows(const RoundedMatMul& job, int64_t column, int64_t count, const Panels& panels,
                Ahead ahead) {
-  const int64_t columns = Least(2 * kPanel, job.columns - column);
-  const int64_t count = (columns + kPanel - 1) / kPanel;
+  const int64_t columns = Least(count * kPanel, job.columns - column);
+  const int64_t height = Least(kTileHeight, job.rows);
   const int64_t x_stride = TilesOf(job.k) * kTileBytes;
   const char* x = reinterpret_cast<const char*>(job.x);
   for (int64_t row = 0; row < job.rows; row += 2 * kTileHeight) {
     const int64_t rows = Least(2 * kTileHeight, job.rows - row);
-    const int64_t tiles = rows > kTileHeight ? 2 : 1;
+    const int64_t tiles = rows > kTileHeight ? kMostPanels : 1;
+    const bool whole = rows == tiles * height && columns == count * kPanel;
     const Target target{.out = job.out + row * job.out_stride + column,
                         .stride = job.out_stride,
                         .rows = rows,
                         .columns = columns,
                         .bias = job.bias == nullptr ? nullptr : job.bias + column,
                         .accumulate = job.accumulate,
-                        .direct = job.bias == nullptr && rows == tiles * height};
-    if (tiles == 2) {
-      BlockOf<2>(count, x, x_stride, panels, target, ahead);
-    } else {
-      BlockOf<1>(count, x, x_stride, panels, target, ahead);
-    }
+                        .direct = whole && job.bias == nullptr};
+    BlockOf(tiles, count, x, x_stride, panels, target, ahead);
     x += 2 * x_stride;
   }
 }
@@ -222,19 +243,19 @@ void SweepRows(const RoundedMatMul& job, int64_t column, int64_t height, const P
 }  // namespace
 
 void MultiplyRounded(const RoundedMatMul& job) {
-  const int64_t height = Least(kTileHeight, job.rows);
-  Configure(height);
+  Configure(Least(kTileHeight, job.rows));
   const int64_t row_pairs = (job.rows + 2 * kTileHeight - 1) / (2 * kTileHeight);
+  const int64_t most = job.rows > kTileHeight ? kMostPanels : 1;
   Panels panels;
-  for (int64_t column = 0; column < job.columns; column += 2 * kPanel) {
-    const int64_t count = column + kPanel < job.columns ? 2 : 1;
+  for (int64_t column = 0; column < job.columns; column += most * kPanel) {
+    const int64_t count = Least(most, (job.columns - column + kPanel - 1) / kPanel);
     FindPanels(job, column / kPanel, count, panels);
     MemoryBarrier();
-    const char* next = panels.first + 2 * panels.stride;
+    const char* next = panels.first + most * panels.stride;
     const Ahead ahead{.next = next,
-                      .end = next + 2 * panels.stride,
-                      .lines = (2 * kTileHeight + row_pairs - 1) / row_pairs};
-    SweepRows(job, column, height, panels, ahead);
+                      .end = next + most * panels.stride,
+                      .lines = (most * kTileHeight + row_pairs - 1) / row_pairs};
+    SweepRows(job, column, count, panels, ahead);
   }
   _tile_release();
 }
