@@ -9,6 +9,7 @@
 #include "engine/kv_sizing.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
+#include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -48,7 +49,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
       executor->memory().kv_block_bytes * std::max(options.model.layout.tensor_parallel, 1);
   ASSIGN_OR_RETURN(const KvSizing sizing,
                    SizeKvCache({.kv_cache_bytes = options.kv_cache_bytes,
-                                .available_bytes = AvailableMemoryBytes() / groups,
+                                .available_bytes = AvailableHostMemory() / groups,
                                 .block_bytes = block_bytes,
                                 .block_size = loop.scheduler.block_size,
                                 .max_num_seqs = loop.scheduler.max_num_seqs,

@@ -1,9 +1,7 @@
 #include "engine/kv_sizing.h"
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
-#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -14,38 +12,12 @@ constexpr int64_t kMaxDefaultBytes = int64_t{4} << 30;
 // Shorter contexts serve nobody; better to say that memory is missing.
 constexpr int32_t kMinModelLen = 16;
 
-// -1 when the file does not hold a number.
-int64_t ReadNumber(const char* path) {
-  std::ifstream file(path);
-  int64_t value = -1;
-  return file >> value ? value : -1;
-}
-
-int64_t MemAvailable() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::string rest;
-  int64_t kilobytes = 0;
-  while (file >> key >> kilobytes && std::getline(file, rest)) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return 0;
-}
-
 int64_t WantedBytes(const KvSizingInputs& in) {
   if (in.kv_cache_bytes > 0) return in.kv_cache_bytes;
   return std::min(in.available_bytes / 4, kMaxDefaultBytes);
 }
 
 }  // namespace
-
-int64_t AvailableMemoryBytes() {
-  int64_t available = MemAvailable();
-  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  const int64_t used = ReadNumber("/sys/fs/cgroup/memory.current");
-  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(limit - used, 0));
-  return available;
-}
 
 absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& in) {
   const int32_t wanted_len = in.max_model_len > 0 ? in.max_model_len : in.model_limit;

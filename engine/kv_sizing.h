@@ -27,9 +27,6 @@ struct KvSizing {
 // model cannot do it; both say what to change.
 absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& inputs);
 
-// Memory that can be used without swapping: MemAvailable, or what the control group leaves.
-int64_t AvailableMemoryBytes();
-
 }  // namespace tessera
 
 #endif  // TESSERA_ENGINE_KV_SIZING_H_

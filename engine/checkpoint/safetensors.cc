@@ -114,8 +114,8 @@ absl::StatusOr<MappedRows> SafetensorsFile::MapSlice(const SafetensorsEntry& ent
                                             ": cannot slice ", entry.dtype_name));
   }
   const auto element = static_cast<int64_t>(SizeOf(*entry.dtype));
-  const int64_t rows = entry.shape.empty() ? 1 : entry.shape[0];
-  const int64_t columns = rows == 0 ? 0 : entry.num_bytes / element / rows;
+  const int64_t columns = entry.shape.empty() ? 1 : entry.shape.back();
+  const int64_t rows = columns == 0 ? 0 : entry.num_bytes / element / columns;
   if (!RangeFits(slice.row_begin, slice.num_rows, rows) ||
       !RangeFits(slice.column_begin, slice.num_columns, columns)) {
     return absl::OutOfRangeError(Message(path_, ": tensor ", PrintableName(entry.name),

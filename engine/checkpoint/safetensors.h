@@ -16,7 +16,7 @@
 
 namespace tessera {
 
-// A rectangle of a tensor seen as a matrix [shape[0], product of the other dimensions].
+// A rectangle of a tensor seen as a matrix [product of all dimensions but the last, the last].
 struct MatrixSlice {
   int64_t row_begin = 0;
   int64_t num_rows = 0;

@@ -46,8 +46,8 @@ absl::Status AddSample(const StoredTensor& tensor, Sha256* hash) {
   const std::vector<int64_t>& shape = tensor.entry->shape;
   if (!tensor.entry->dtype.has_value() || tensor.entry->num_bytes == 0) return absl::OkStatus();
   const auto element = static_cast<int64_t>(SizeOf(*tensor.entry->dtype));
-  const int64_t rows = shape.empty() ? 1 : shape[0];
-  const int64_t columns = tensor.entry->num_bytes / element / rows;
+  const int64_t columns = shape.empty() ? 1 : shape.back();
+  const int64_t rows = tensor.entry->num_bytes / element / columns;
   const MatrixSlice slice{.row_begin = rows / 2,
                           .num_rows = 1,
                           .column_begin = 0,

@@ -44,16 +44,17 @@ class Loader {
 
   absl::StatusOr<ModelWeights> Load() {
     ModelWeights weights;
+    // The largest matrices first: while their file pages are in memory, the layers are not yet.
     ASSIGN_OR_RETURN(weights.embedding, VocabMatrix("model.embed_tokens.weight"));
+    if (!config_.tie_word_embeddings) {
+      ASSIGN_OR_RETURN(weights.lm_head, VocabMatrix("lm_head.weight"));
+    }
     for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
       ASSIGN_OR_RETURN(LayerWeights layer, Layer(i));
       weights.layers.push_back(std::move(layer));
       if (progress_) progress_(static_cast<double>(i + 1) / (config_.num_hidden_layers + 1));
     }
     ASSIGN_OR_RETURN(weights.final_norm, WholeVector("model.norm.weight"));
-    if (!config_.tie_word_embeddings) {
-      ASSIGN_OR_RETURN(weights.lm_head, VocabMatrix("lm_head.weight"));
-    }
     weights.bytes = bytes_;
     if (progress_) progress_(1.0);
     return weights;
@@ -67,53 +68,41 @@ class Loader {
     int64_t count = -1;  // -1: to the end
   };
 
+  // A mapped part of a stored matrix.
+  struct Part {
+    HostMatrix matrix;
+    StoredTensor tensor;
+  };
+
   absl::StatusOr<StoredTensor> Find(const std::string& name) {
-    StoredTensor tensor = checkpoint_.Find(name);
+    const StoredTensor tensor = checkpoint_.Find(name);
     if (tensor.file == nullptr) {
       return absl::NotFoundError(absl::StrCat(checkpoint_.index_path(), ": no tensor ", name));
     }
-    used_.push_back(tensor);
     return tensor;
   }
 
   // Only the pages of the rectangle are touched.
-  absl::StatusOr<HostMatrix> Matrix(const std::string& name, const Rectangle& part) {
+  absl::StatusOr<Part> Matrix(const std::string& name, const Rectangle& part) {
     ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
     ASSIGN_OR_RETURN(const MappedRows mapped,
                      tensor.MapSlice({part.row_begin, part.rows, part.column_begin, part.columns}));
     const DType dtype = *tensor.entry->dtype;
-    return HostMatrix{.data = mapped.data,
-                      .dtype = dtype,
-                      .rows = part.rows,
-                      .cols = part.columns,
-                      .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
+    const HostMatrix matrix{.data = mapped.data,
+                            .dtype = dtype,
+                            .rows = part.rows,
+                            .cols = part.columns,
+                            .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
+    return Part{matrix, tensor};
   }
 
-  // The same of expert `index` of a fused tensor [E, rows, width].
-  absl::StatusOr<HostMatrix> FusedMatrix(const std::string& name, int64_t index,
-                                         const Rectangle& part) {
-    ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
-    const int64_t width = tensor.entry->shape[2];
-    ASSIGN_OR_RETURN(const MappedRows mapped,
-                     tensor.MapSlice({index, 1, part.row_begin * width, part.rows * width}));
-    const DType dtype = *tensor.entry->dtype;
-    return HostMatrix{.data = mapped.data + part.column_begin * static_cast<int64_t>(SizeOf(dtype)),
-                      .dtype = dtype,
-                      .rows = part.rows,
-                      .cols = part.columns,
-                      .row_stride = width};
-  }
-
-  // Drops the file pages of everything read since the last call.
-  void ReleaseUsed() {
-    for (const StoredTensor& tensor : used_) tensor.Release();
-    used_.clear();
-  }
-
-  absl::StatusOr<std::unique_ptr<Weight>> Prepare(std::vector<HostMatrix> parts,
+  // Packs the parts one below the other and drops their file pages.
+  absl::StatusOr<std::unique_ptr<Weight>> Prepare(const std::vector<Part>& parts,
                                                   int64_t pad_rows = 0) {
-    const WeightSource source{.parts = std::move(parts), .pad_rows = pad_rows, .dtype = dtype_};
+    WeightSource source{.parts = {}, .pad_rows = pad_rows, .dtype = dtype_};
+    for (const Part& part : parts) source.parts.push_back(part.matrix);
     ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, ops_.PrepareWeight(source));
+    for (const Part& part : parts) part.tensor.Release();
     bytes_ += static_cast<int64_t>(weight->bytes());
     return weight;
   }
@@ -128,6 +117,7 @@ class Loader {
       for (int64_t i = 0; i < count; ++i) {
         values.push_back(ToFloat(data, *tensor.entry->dtype, range.begin + i));
       }
+      tensor.Release();
     }
     DeviceVector vector;
     const size_t bytes = values.size() * sizeof(float);
@@ -147,11 +137,8 @@ class Loader {
     const int64_t begin = shard_.vocab_begin;
     const int64_t end =
         std::max(begin, std::min<int64_t>(config_.vocab_size, begin + shard_.vocab_rows));
-    ASSIGN_OR_RETURN(const HostMatrix rows,
-                     Matrix(name, {begin, end - begin, 0, config_.hidden_size}));
-    ASSIGN_OR_RETURN(auto weight, Prepare({rows}, shard_.vocab_rows - (end - begin)));
-    ReleaseUsed();
-    return weight;
+    ASSIGN_OR_RETURN(const Part rows, Matrix(name, {begin, end - begin, 0, config_.hidden_size}));
+    return Prepare({rows}, shard_.vocab_rows - (end - begin));
   }
 
   absl::StatusOr<LayerWeights> Layer(int32_t index) {
@@ -166,7 +153,6 @@ class Loader {
     } else {
       RETURN_IF_ERROR(LoadDenseMlp(prefix + "mlp.", layer.mlp));
     }
-    ReleaseUsed();
     return layer;
   }
 
@@ -177,14 +163,12 @@ class Loader {
     const int64_t q_count = shard_.num_q_heads * head_dim;
     const int64_t kv_begin = shard_.kv_head_begin * head_dim;
     const int64_t kv_count = shard_.num_kv_heads * head_dim;
-    ASSIGN_OR_RETURN(const HostMatrix q,
-                     Matrix(prefix + "q_proj.weight", {q_begin, q_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const HostMatrix k,
+    ASSIGN_OR_RETURN(const Part q, Matrix(prefix + "q_proj.weight", {q_begin, q_count, 0, hidden}));
+    ASSIGN_OR_RETURN(const Part k,
                      Matrix(prefix + "k_proj.weight", {kv_begin, kv_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const HostMatrix v,
+    ASSIGN_OR_RETURN(const Part v,
                      Matrix(prefix + "v_proj.weight", {kv_begin, kv_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const HostMatrix o,
-                     Matrix(prefix + "o_proj.weight", {0, hidden, q_begin, q_count}));
+    ASSIGN_OR_RETURN(const Part o, Matrix(prefix + "o_proj.weight", {0, hidden, q_begin, q_count}));
     ASSIGN_OR_RETURN(layer.qkv, Prepare({q, k, v}));
     ASSIGN_OR_RETURN(layer.o, Prepare({o}));
     ASSIGN_OR_RETURN(layer.q_norm, WholeVector(prefix + "q_norm.weight"));
@@ -202,19 +186,19 @@ class Loader {
   absl::Status LoadDenseMlp(const std::string& prefix, DenseMlpWeights& mlp) {
     const int64_t hidden = config_.hidden_size;
     const Rectangle rows{shard_.ffn_begin, shard_.ffn_size, 0, hidden};
-    ASSIGN_OR_RETURN(const HostMatrix gate, Matrix(prefix + "gate_proj.weight", rows));
-    ASSIGN_OR_RETURN(const HostMatrix up, Matrix(prefix + "up_proj.weight", rows));
-    ASSIGN_OR_RETURN(const HostMatrix down, Matrix(prefix + "down_proj.weight",
-                                                   {0, hidden, shard_.ffn_begin, shard_.ffn_size}));
+    ASSIGN_OR_RETURN(const Part gate, Matrix(prefix + "gate_proj.weight", rows));
+    ASSIGN_OR_RETURN(const Part up, Matrix(prefix + "up_proj.weight", rows));
+    ASSIGN_OR_RETURN(const Part down, Matrix(prefix + "down_proj.weight",
+                                             {0, hidden, shard_.ffn_begin, shard_.ffn_size}));
     ASSIGN_OR_RETURN(mlp.gate_up, Prepare({gate, up}));
     ASSIGN_OR_RETURN(mlp.down, Prepare({down}));
     return absl::OkStatus();
   }
 
   struct ExpertMatrices {
-    HostMatrix gate;
-    HostMatrix up;
-    HostMatrix down;
+    Part gate;
+    Part up;
+    Part down;
   };
 
   absl::StatusOr<ExpertMatrices> Expert(const std::string& prefix, int64_t index) {
@@ -225,12 +209,14 @@ class Loader {
     const Rectangle columns{0, hidden, begin, count};
     ExpertMatrices expert;
     if (checkpoint_.Contains(prefix + "experts.gate_up_proj")) {
-      // All gate rows come before all up rows.
-      const Rectangle up_rows{config_.moe_intermediate_size + begin, count, 0, hidden};
+      // [experts, 2 * width, hidden], gate rows before up rows, and [experts, hidden, width].
+      const int64_t width = config_.moe_intermediate_size;
+      const int64_t gate = index * 2 * width + begin;
       const std::string gate_up = prefix + "experts.gate_up_proj";
-      ASSIGN_OR_RETURN(expert.gate, FusedMatrix(gate_up, index, rows));
-      ASSIGN_OR_RETURN(expert.up, FusedMatrix(gate_up, index, up_rows));
-      ASSIGN_OR_RETURN(expert.down, FusedMatrix(prefix + "experts.down_proj", index, columns));
+      ASSIGN_OR_RETURN(expert.gate, Matrix(gate_up, {gate, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.up, Matrix(gate_up, {gate + width, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.down, Matrix(prefix + "experts.down_proj",
+                                           {index * hidden, hidden, begin, count}));
       return expert;
     }
     const std::string name = absl::StrCat(prefix, "experts.", index, ".");
@@ -241,15 +227,13 @@ class Loader {
   }
 
   absl::Status LoadMoe(const std::string& prefix, MoeWeights& moe) {
-    ASSIGN_OR_RETURN(
-        const HostMatrix router,
-        Matrix(prefix + "gate.weight", {0, config_.num_experts, 0, config_.hidden_size}));
+    ASSIGN_OR_RETURN(const Part router, Matrix(prefix + "gate.weight",
+                                               {0, config_.num_experts, 0, config_.hidden_size}));
     ASSIGN_OR_RETURN(moe.router, Prepare({router}));
     for (int32_t i = 0; i < shard_.num_experts; ++i) {
       ASSIGN_OR_RETURN(const ExpertMatrices expert, Expert(prefix, shard_.expert_begin + i));
       ASSIGN_OR_RETURN(auto gate_up, Prepare({expert.gate, expert.up}));
       ASSIGN_OR_RETURN(auto down, Prepare({expert.down}));
-      ReleaseUsed();
       moe.gate_up_list.push_back(gate_up.get());
       moe.down_list.push_back(down.get());
       moe.gate_up.push_back(std::move(gate_up));
@@ -264,7 +248,6 @@ class Loader {
   Checkpoint& checkpoint_;
   Ops& ops_;
   const LoadProgress& progress_;
-  std::vector<StoredTensor> used_;  // read, pages not yet released
   int64_t bytes_ = 0;
 };
 

@@ -60,9 +60,10 @@ struct ModelWeights {
 // Fraction of this rank's bytes prepared so far, 0…1. Called on the loading thread.
 using LoadProgress = std::function<void(double)>;
 
-// Reads the rank's slices only, one tensor at a time; file pages are released once packed. The
-// checkpoint must have passed VerifyCheckpoint. May run concurrently for several ranks of one
-// checkpoint, each with its own Ops.
+// Reads the rank's slices only, one weight at a time, the largest first; file pages are released
+// once packed. So the most memory held at a time is the weights and the stored form of one matrix
+// of a layer. The checkpoint must have passed VerifyCheckpoint. May run concurrently for several
+// ranks of one checkpoint, each with its own Ops.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress);

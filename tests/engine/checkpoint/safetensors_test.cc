@@ -59,6 +59,23 @@ TEST(SafetensorsTest, ReadsEveryTensor) {
   EXPECT_TRUE((*file)->MapSlice(*(*file)->Find("empty"), {.num_rows = 0}).ok());
 }
 
+// [2, 2, 3] is four rows of three.
+TEST(SafetensorsTest, SlicesOfCubesAreCutFromTheLastDimension) {
+  const ModelFolder folder;
+  folder.Write(
+      "x.safetensors",
+      SafetensorsBytes(R"({"c":{"dtype":"BF16","shape":[2,2,3],"data_offsets":[0,24]}})", 24));
+  const auto file = SafetensorsFile::Open(folder.Path("x.safetensors")).value();
+  const SafetensorsEntry& cube = *file->Find("c");
+  const auto slice =
+      file->MapSlice(cube, {.row_begin = 2, .num_rows = 2, .column_begin = 1, .num_columns = 1});
+  ASSERT_TRUE(slice.ok()) << slice.status();
+  EXPECT_EQ(slice->row_stride, 6);
+  EXPECT_EQ(slice->data - *file->Map(cube), 2 * 6 + 2);
+  EXPECT_EQ(file->bytes_read(), 4 + 24);
+  EXPECT_FALSE(file->MapSlice(cube, {.num_rows = 5, .num_columns = 1}).ok());
+}
+
 TEST(SafetensorsTest, SlicesStayInside) {
   const ModelFolder folder;
   folder.Write("x.safetensors", SafetensorsBytes(kGood, kGoodData));
