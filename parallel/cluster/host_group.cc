@@ -17,6 +17,7 @@
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/control_stream.h"
 #include "parallel/cluster/node_address.h"
+#include "parallel/cluster/quiet_libraries.h"
 #include "parallel/cluster/store_table.h"
 #include "tessera/v1/cluster.grpc.pb.h"
 
@@ -120,6 +121,7 @@ class HostGroupImpl final : public HostGroup, public v1::cluster::ClusterControl
 };
 
 absl::Status HostGroupImpl::Start() {
+  SilenceLibraries();
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options_.address));
   ASSIGN_OR_RETURN(listen.host, ResolveBindHost(listen.host));
   ASSIGN_OR_RETURN(const auto credentials, HeadCredentials(options_.tls));
@@ -164,11 +166,15 @@ std::string HostGroupImpl::NodeName(int32_t index) const {
 }
 
 void HostGroupImpl::LogOnce(const std::string& line) {
+  bool last = false;
   {
     absl::MutexLock lock(&mutex_);
     if (logged_.size() >= kMaxLoggedStrangers || !logged_.insert(line).second) return;
+    last = logged_.size() == kMaxLoggedStrangers;
   }
-  if (options_.log) options_.log(line);
+  if (!options_.log) return;
+  options_.log(line);
+  if (last) options_.log("no more refusals will be logged: there were too many different ones");
 }
 
 grpc::Status HostGroupImpl::Connect(grpc::ServerContext* context, ServerStream* grpc_stream) {

@@ -209,7 +209,9 @@ absl::Status Serve(const ServeFlags& flags) {
   state.Serve(nullptr);
   const absl::Status written = expert_loads.Write(flags.expert_stats_file);
   if (!written.ok()) LogWarning(std::string(written.message()));
-  return status;
+  // Ranks that hang would be waited for, while a supervisor waits to start the group again.
+  if (!status.ok()) std::_Exit(Fail("serve", status));
+  return absl::OkStatus();
 }
 
 void AddServeOptions(OptionTable* table, ServeFlags* flags) {

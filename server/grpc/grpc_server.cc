@@ -1,7 +1,5 @@
 #include "server/grpc/grpc_server.h"
 
-#include <google/protobuf/stubs/logging.h>
-#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -9,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "parallel/cluster/quiet_libraries.h"
 #include "server/field_violations.h"
 #include "server/grpc/generation_reactors.h"
 #include "server/grpc/message_buffer.h"
@@ -153,12 +152,6 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               2 * context.limits.max_concurrent_requests);
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-}
-
-// Both libraries print to stderr whatever a client does wrong; the client is told by status.
-void SilenceLibraries() {
-  gpr_set_log_function([](gpr_log_func_args*) {});
-  google::protobuf::SetLogHandler(nullptr);
 }
 
 class RunningServer final : public GrpcServer {
