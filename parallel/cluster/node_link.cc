@@ -18,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/control_stream.h"
+#include "parallel/cluster/quiet_libraries.h"
 #include "tessera/v1/cluster.grpc.pb.h"
 
 namespace tessera {
@@ -297,6 +298,7 @@ absl::StatusOr<std::string> NodeLinkImpl::AskStore(v1::cluster::StoreRequest req
 
 absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Join(NodeLinkOptions options,
                                                          absl::Time deadline) {
+  SilenceLibraries();
   ASSIGN_OR_RETURN(const auto credentials, NodeCredentials(options.tls));
   absl::Status last = absl::DeadlineExceededError("nobody listens there");
   while (absl::Now() < deadline) {
@@ -307,13 +309,13 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Join(NodeLinkOptions options
     arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBody) + 4096);
     const auto channel = grpc::CreateCustomChannel(options.head_address, credentials, arguments);
     const absl::Time attempt = std::min(deadline, absl::Now() + absl::Seconds(1));
-    if (channel->WaitForConnected(absl::ToChronoTime(attempt))) {
-      auto link = std::make_unique<NodeLinkImpl>(options);
-      last = link->Connect(channel);
-      if (last.ok()) return link;
-      if (!absl::IsUnavailable(last) && !absl::IsResourceExhausted(last)) break;
-      absl::SleepFor(absl::Milliseconds(200));
-    }
+    // Without a connection the call fails at once and says why there is none.
+    channel->WaitForConnected(absl::ToChronoTime(attempt));
+    auto link = std::make_unique<NodeLinkImpl>(options);
+    last = link->Connect(channel);
+    if (last.ok()) return link;
+    if (!absl::IsUnavailable(last) && !absl::IsResourceExhausted(last)) break;
+    absl::SleepFor(absl::Milliseconds(200));
   }
   return absl::Status(last.code(), absl::StrCat("cannot join the group at ", options.head_address,
                                                 ": ", last.message()));
