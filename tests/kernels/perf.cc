@@ -126,8 +126,15 @@ void Perf::Gemms() {
   for (const Shape& shape : {Shape{"qkv", 4096, 1024, 512}, Shape{"o", 1024, 2048, 512},
                              Shape{"gate_up", 6144, 1024, 512}, Shape{"down", 1024, 3072, 512},
                              Shape{"lm_head", 151936, 1024, 16}}) {
-    const std::string prefix = std::string("gemm ") + shape.name;
-    if (!Wanted(prefix)) continue;
+    const auto name_of = [&](int64_t m) {
+      return std::string("gemm ") + shape.name + " " + std::to_string(m) + "x" +
+             std::to_string(shape.rows) + "x" + std::to_string(shape.cols);
+    };
+    const std::vector<int64_t> all_rows{1, 2, 4, 8, 16, 64, 512};
+    if (std::none_of(all_rows.begin(), all_rows.end(),
+                     [&](int64_t m) { return Wanted(name_of(m)); })) {
+      continue;
+    }
     // Enough copies that a step finds none of them in a cache.
     constexpr int64_t kUncachedBytes = 160 << 20;
     std::vector<std::unique_ptr<Weight>> weights;
@@ -136,14 +143,13 @@ void Perf::Gemms() {
       weights.push_back(RandomWeight(shape.rows, shape.cols));
       held += static_cast<int64_t>(weights.back()->bytes());
     }
-    for (int64_t m : {1, 2, 4, 8, 16, 64, 512}) {
-      if (m > shape.max_tokens) continue;
+    for (int64_t m : all_rows) {
+      if (m > shape.max_tokens || !Wanted(name_of(m))) continue;
       const TestTensor x = Activations(m, shape.cols, act_);
       const TestTensor out(device(), act_, {m, shape.rows});
       size_t next = 0;
       Report(
-          prefix + " " + std::to_string(m) + "x" + std::to_string(shape.rows) + "x" +
-              std::to_string(shape.cols),
+          name_of(m),
           static_cast<double>(weights[0]->bytes()) + ActBytes(m * (shape.rows + shape.cols)),
           2.0 * static_cast<double>(m * shape.rows * shape.cols), [&] {
             ops_->Gemm(

@@ -79,7 +79,7 @@ struct RoundedMatMul {
 // on its own position only. The split over threads is at span borders.
 constexpr int64_t kChunk = 64;
 constexpr int64_t kSpan = 512;
-constexpr int64_t kQueryRows = 64;  // most rows (tokens x heads of one KV head) of a tile
+constexpr int64_t kQueryRows = 128;  // most rows (tokens x heads of one KV head) of a tile
 
 static constexpr int64_t RoundUpToPanel(int64_t size) {
   return (size + kPanel - 1) / kPanel * kPanel;

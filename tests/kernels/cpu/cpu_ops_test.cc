@@ -160,7 +160,7 @@ TEST_P(CpuOpsTest, LongContextsGiveTheSameBitsWholeSplitAndInChunks) {
 // More heads share a KV head than a tile has rows.
 TEST_P(CpuOpsTest, AttendsWithManyHeadsPerKvHead) {
   Random random(1);
-  Context c{.length = 20, .heads = 70, .head_dim = 8, .window = 0};
+  Context c{.length = 20, .heads = 140, .head_dim = 8, .window = 0};
   c.q = random.Normals(c.length * c.heads * c.head_dim);
   c.k = test::RoundTo(DType::kBF16, random.Normals(c.length * c.head_dim));
   c.v = test::RoundTo(DType::kBF16, random.Normals(c.length * c.head_dim));
