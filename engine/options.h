@@ -17,6 +17,11 @@ struct LayoutOptions {
   int32_t data_parallel = 1;
   bool expert_parallel = false;
   std::string moe_comm = "auto";  // auto, allreduce, alltoall
+  // Steps between decisions whether experts should move to other ranks; 0: they never do.
+  int32_t expert_rebalance_interval = 0;
+  // Expert slots of every rank and layer beyond its share, when experts move; 0: two where that
+  // many fit. One of them is kept free for moves, the others hold copies of busy experts.
+  int32_t expert_spare_slots = 0;
 };
 
 struct ModelOptions {

@@ -62,6 +62,16 @@ void LogCommunicationCosts(absl::Span<const MoeCommCost> costs) {
   }
 }
 
+void LogRebalancing(const GroupFacts& group) {
+  if (group.expert_rebalance_interval == 0) return;
+  constexpr double kMiB = 1 << 20;
+  LogInfo(absl::StrFormat(
+      "experts may move every %d steps; %d spare slots per rank and layer take up to %.1f MiB of "
+      "every rank",
+      group.expert_rebalance_interval, group.spare_expert_slots,
+      static_cast<double>(group.spare_expert_bytes) / kMiB));
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
@@ -117,6 +127,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   runtime->memory_ = executor->memory();
   runtime->group_ = executor->facts();
   LogCommunicationCosts(runtime->group_.moe_comm_costs);
+  LogRebalancing(runtime->group_);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,

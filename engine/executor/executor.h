@@ -24,6 +24,9 @@ struct GroupFacts {
   int32_t num_ranks = 1;
   // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
   std::vector<MoeCommCost> moe_comm_costs;
+  int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay
+  int32_t spare_expert_slots = 0;         // of every rank and MoE layer
+  int64_t spare_expert_bytes = 0;         // of one rank, once all are filled
 };
 
 // Used by one thread (the engine's), except Abort().

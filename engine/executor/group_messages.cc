@@ -64,8 +64,10 @@ std::string EncodeGroupSettings(const GroupSettings& settings) {
       "\nnodes ", settings.layout.nodes, "\nmoe_comm ", static_cast<int>(settings.moe_comm),
       "\nbackend ", settings.backend, "\ndtype ", static_cast<int>(settings.dtype), "\nblock_size ",
       settings.limits.block_size, "\nmax_num_batched_tokens ",
-      settings.limits.max_num_batched_tokens, "\nmax_model_len ", settings.limits.max_model_len,
-      "\nstep_timeout_ms ", absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
+      settings.limits.max_num_batched_tokens, "\nexpert_rebalance_interval ",
+      settings.rebalance.interval, "\nexpert_spare_slots ", settings.rebalance.spare_slots,
+      "\nmax_model_len ", settings.limits.max_model_len, "\nstep_timeout_ms ",
+      absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
 }
 
 absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
@@ -80,12 +82,18 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
   settings.moe_comm = static_cast<MoeComm>(lines.Int("moe_comm", 0, 2));
   settings.backend = lines.Text("backend");
   settings.dtype = static_cast<DType>(lines.Int("dtype", 0, static_cast<int>(DType::kBF16)));
+  settings.rebalance = {.interval = lines.Int("expert_rebalance_interval", 0, kMany),
+                        .spare_slots = lines.Int("expert_spare_slots", 0, kMany)};
   settings.limits.block_size = lines.Int("block_size", 1, 1 << 16);
   settings.limits.max_num_batched_tokens = lines.Int("max_num_batched_tokens", 1, kMany);
   settings.limits.max_model_len = lines.Int("max_model_len", 1, kMany);
   settings.limits.step_timeout = absl::Milliseconds(lines.Number("step_timeout_ms", 1, 1LL << 40));
   RETURN_IF_ERROR(lines.status());
   RETURN_IF_ERROR(ValidateLayout(settings.layout, LayoutShape(config)));
+  RETURN_IF_ERROR(CheckRebalancing(settings.rebalance, settings.layout, config));
+  if (settings.rebalance.interval == 0 && settings.rebalance.spare_slots > 0) {
+    return absl::InvalidArgumentError("the head wants spare expert slots but no moves");
+  }
   return settings;
 }
 

@@ -34,6 +34,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
 absl::StatusOr<RankLinks> RankConnector::Connect(const Topology& rank, Device* device) {
   RankLinks links;
   links.moe_comm = options_.moe_comm;
+  links.process_ranks = rank.ranks_per_node();
+  links.process_rank = rank.rank() % rank.ranks_per_node();
   // All ranks connect their groups in this order, so nobody waits in a circle.
   ASSIGN_OR_RETURN(links.tp,
                    Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), rank, device));

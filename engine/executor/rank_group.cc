@@ -51,6 +51,22 @@ struct RunningStep {
 
 }  // namespace
 
+absl::Status CheckRebalancing(const RebalanceSettings& rebalance, const LayoutRequest& layout,
+                              const ModelConfig& config) {
+  if (rebalance.interval == 0) return absl::OkStatus();
+  const int32_t ranks = layout.tensor_parallel * layout.data_parallel;
+  if (!layout.expert_parallel || ranks == 1 || !config.has_moe_layers()) {
+    return absl::InvalidArgumentError(
+        "--expert-rebalance-interval needs whole experts on several ranks: an MoE model, "
+        "--enable-expert-parallel and a tensor- or data-parallel size above 1");
+  }
+  const int32_t room = config.num_experts - config.num_experts / ranks;
+  if (rebalance.spare_slots >= 1 && rebalance.spare_slots <= room) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--expert-spare-slots is ", rebalance.spare_slots,
+                                                 "; with ", config.num_experts, " experts on ",
+                                                 ranks, " ranks it can be 1 to ", room));
+}
+
 absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
                                                 const ExecutorLimits& limits, int32_t nodes,
                                                 const ModelConfig& config) {
@@ -64,6 +80,15 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
                          .limits = limits};
   RETURN_IF_ERROR(ValidateLayout(settings.layout, LayoutShape(config)));
   ASSIGN_OR_RETURN(settings.moe_comm, ParseMoeComm(options.layout.moe_comm));
+  if (options.layout.expert_rebalance_interval > 0) {
+    const int32_t ranks = settings.layout.tensor_parallel * settings.layout.data_parallel;
+    const int32_t wanted = options.layout.expert_spare_slots;
+    settings.rebalance = {
+        .interval = options.layout.expert_rebalance_interval,
+        .spare_slots =
+            wanted > 0 ? wanted : std::min(2, config.num_experts - config.num_experts / ranks)};
+  }
+  RETURN_IF_ERROR(CheckRebalancing(settings.rebalance, settings.layout, config));
   if (limits.max_model_len <= 0) settings.limits.max_model_len = config.context_limit();
   return settings;
 }
@@ -83,7 +108,7 @@ struct RankGroup::State {
   }
   int32_t WorldRank(int32_t local_rank) const { return options.node * ranks + local_rank; }
 
-  absl::Status CreateWorker(int32_t local_rank, Checkpoint& checkpoint,
+  absl::Status CreateWorker(int32_t local_rank, const std::shared_ptr<Checkpoint>& checkpoint,
                             const LoadProgress& progress);
   void Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
   // The first reason wins; wakes Wait and everyone who waits for a rank.
@@ -103,7 +128,8 @@ struct RankGroup::State {
   absl::Status dead ABSL_GUARDED_BY(mutex);        // sticky
 };
 
-absl::Status RankGroup::State::CreateWorker(int32_t local_rank, Checkpoint& checkpoint,
+absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
+                                            const std::shared_ptr<Checkpoint>& checkpoint,
                                             const LoadProgress& progress) {
   const GroupSettings& settings = options.settings;
   ASSIGN_OR_RETURN(auto ops,
@@ -114,10 +140,12 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank, Checkpoint& chec
   const WorkerOptions worker_options{.dtype = settings.dtype,
                                      .block_size = settings.limits.block_size,
                                      .max_tokens = settings.limits.max_num_batched_tokens,
-                                     .max_positions = settings.limits.max_model_len};
-  ASSIGN_OR_RETURN(std::unique_ptr<Worker> worker,
-                   Worker::Create(config, MakeShard(config, topology), worker_options, checkpoint,
-                                  connect, std::move(ops), progress));
+                                     .max_positions = settings.limits.max_model_len,
+                                     .rebalance_interval = settings.rebalance.interval};
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Worker> worker,
+      Worker::Create(config, MakeShard(config, topology, settings.rebalance.spare_slots),
+                     worker_options, checkpoint, connect, std::move(ops), progress));
   absl::MutexLock lock(&mutex);
   if (!dead.ok()) worker->Abort(dead);
   workers[local_rank] = std::move(worker);
@@ -130,11 +158,15 @@ void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const Step
     Die(result.status());
     return;
   }
-  absl::MutexLock lock(&mutex);
-  if (step_number < first_step) return;  // given up
-  RunningStep& step = steps[step_number - first_step];
-  step.results[local_rank] = *std::move(result);
-  --step.unfinished;
+  {
+    absl::MutexLock lock(&mutex);
+    if (step_number < first_step) return;  // given up
+    RunningStep& step = steps[step_number - first_step];
+    step.results[local_rank] = *std::move(result);
+    --step.unfinished;
+  }
+  // The results are on their way: what comes now delays the next step only.
+  if (absl::Status status = workers[local_rank]->BetweenSteps(); !status.ok()) Die(status);
 }
 
 void RankGroup::State::Die(const absl::Status& reason) {
@@ -195,7 +227,7 @@ absl::Status RankGroup::Load(const LoadProgress& progress) {
   return OnEveryRank([checkpoint, progress](State& state, int32_t rank) {
     // Ranks load side by side: the first one's progress stands for all.
     absl::Status status =
-        state.CreateWorker(rank, *checkpoint, rank == 0 ? progress : LoadProgress());
+        state.CreateWorker(rank, checkpoint, rank == 0 ? progress : LoadProgress());
     // The others would wait for this one.
     if (!status.ok()) state.Die(status);
     return status;
@@ -215,7 +247,10 @@ MemoryReport RankGroup::memory() const {
 
 GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
-          .moe_comm_costs = state_->workers.front()->model().moe_comm_costs()};
+          .moe_comm_costs = state_->workers.front()->model().moe_comm_costs(),
+          .expert_rebalance_interval = state_->options.settings.rebalance.interval,
+          .spare_expert_slots = state_->options.settings.rebalance.spare_slots,
+          .spare_expert_bytes = state_->workers.front()->model().spare_expert_bytes()};
 }
 
 absl::Status RankGroup::AllocateKv(int32_t num_blocks) {

@@ -33,12 +33,22 @@ struct ExecutorLimits {
   absl::Duration step_timeout = absl::Seconds(60);
 };
 
+// Whether experts move between ranks, see LayoutOptions; resolved.
+struct RebalanceSettings {
+  int32_t interval = 0;
+  int32_t spare_slots = 0;  // none without an interval
+};
+// INVALID_ARGUMENT names the option that the layout or the model has no room for.
+absl::Status CheckRebalancing(const RebalanceSettings& rebalance, const LayoutRequest& layout,
+                              const ModelConfig& config);
+
 // How the whole world runs the model; the same on all nodes.
 struct GroupSettings {
   LayoutRequest layout;
   MoeComm moe_comm = MoeComm::kAuto;
   std::string backend = "cpu";
   DType dtype = DType::kBF16;
+  RebalanceSettings rebalance;
   ExecutorLimits limits;  // max_model_len resolved
 };
 

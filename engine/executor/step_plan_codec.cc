@@ -127,6 +127,7 @@ void ReportFields(Archive& archive, Report& report) {
   archive.Scalar(report.step_seconds);
   for (auto& seconds : report.collective_seconds) archive.Scalar(seconds);
   archive.Scalar(report.expert_rows);
+  archive.Scalar(report.moved_bytes);
 }
 
 // Collects the first thing that is wrong with one group.
@@ -274,6 +275,7 @@ absl::Status CheckReports(const std::vector<RankReport>& reports, const PlanLimi
       check.Require(is_time(seconds), "collective_seconds", "not a time");
     }
     check.Require(report.expert_rows >= 0, "expert_rows", "negative");
+    check.Require(report.moved_bytes >= 0, "moved_bytes", "negative");
   }
   check.Range("rank", ranks, 0, limits.num_ranks);
   check.Ascending("rank", ranks, true);

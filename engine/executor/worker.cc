@@ -138,16 +138,20 @@ void Unpack(const std::vector<char>& bytes, size_t offset, int64_t count, std::v
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
     const ModelConfig& config, const ModelShard& shard, const WorkerOptions& options,
-    Checkpoint& checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
+    std::shared_ptr<Checkpoint> checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
     const LoadProgress& progress) {
   std::unique_ptr<Worker> worker(new Worker(config, shard, options, std::move(ops)));
   ASSIGN_OR_RETURN(worker->links_, connect(&worker->ops_->device()));
   ASSIGN_OR_RETURN(ModelWeights weights,
-                   LoadWeights(config, shard, options.dtype, checkpoint, *worker->ops_, progress));
-  ASSIGN_OR_RETURN(worker->model_, Qwen3Model::Create(worker->config_, shard, std::move(weights),
-                                                      {.max_tokens = options.max_tokens,
-                                                       .max_positions = options.max_positions},
-                                                      worker->links_, *worker->ops_));
+                   LoadWeights(config, shard, options.dtype, *checkpoint, *worker->ops_, progress));
+  ASSIGN_OR_RETURN(worker->model_,
+                   Qwen3Model::Create(worker->config_, shard, std::move(weights),
+                                      {.max_tokens = options.max_tokens,
+                                       .max_positions = options.max_positions,
+                                       .moving = {.interval = options.rebalance_interval,
+                                                  .dtype = options.dtype,
+                                                  .checkpoint = std::move(checkpoint)}},
+                                      worker->links_, *worker->ops_));
   const size_t logits_bytes =
       size_t{Qwen3Model::kMaxLogitsRows} * config.vocab_size * sizeof(float);
   ASSIGN_OR_RETURN(worker->logits_, worker->ops_->device().Allocate(logits_bytes, "logits"));
@@ -239,6 +243,11 @@ absl::StatusOr<WorkerResult> Worker::Step(const StepPlan& plan) {
   return result;
 }
 
+absl::Status Worker::BetweenSteps() {
+  ExpertBalance* const balance = model_->balance();
+  return balance == nullptr ? absl::OkStatus() : balance->BetweenSteps();
+}
+
 CollectiveTimes Worker::TimesSinceStart() const {
   CollectiveTimes times{};
   for (const Communicator* group : {links_.tp.get(), links_.dp.get(), links_.world.get()}) {
@@ -257,6 +266,8 @@ RankReport Worker::Report(absl::Duration step_time) {
   }
   if (ExpertBalance* const balance = model_->balance()) {
     report.expert_rows = balance->own_rows() - std::exchange(expert_rows_, balance->own_rows());
+    report.moved_bytes =
+        balance->moved_bytes() - std::exchange(moved_bytes_, balance->moved_bytes());
   }
   return report;
 }

@@ -21,6 +21,8 @@ struct WorkerOptions {
   int32_t block_size = 16;     // tokens per KV block
   int32_t max_tokens = 2048;   // tokens of one step
   int32_t max_positions = 0;   // context limit
+  // Steps between decisions whether experts should move; 0: they never do.
+  int32_t rebalance_interval = 0;
 };
 
 // What one step brought on one rank.
@@ -33,15 +35,17 @@ struct WorkerResult {
 // Used by one thread.
 class Worker {
  public:
-  // Connects the rank and loads its weights.
+  // Connects the rank and loads its weights. Keeps the checkpoint open when experts may move.
   static absl::StatusOr<std::unique_ptr<Worker>> Create(
       const ModelConfig& config, const ModelShard& shard, const WorkerOptions& options,
-      Checkpoint& checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
+      std::shared_ptr<Checkpoint> checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
       const LoadProgress& progress);
 
   absl::Status AllocateKv(int32_t num_blocks);
   // Runs the rank's group's part of the plan. One upload, one wait, one download.
   absl::StatusOr<WorkerResult> Step(const StepPlan& plan);
+  // After each step, when its results are out of the way: moves experts. An error is sticky.
+  absl::Status BetweenSteps();
   MemoryReport memory() const;
   const Qwen3Model& model() const { return *model_; }
   // Fails this rank's collective operations and those of its peers in this process. Any thread.
@@ -74,6 +78,7 @@ class Worker {
   // As they were at the end of the last step.
   CollectiveTimes times_{};
   int64_t expert_rows_ = 0;
+  int64_t moved_bytes_ = 0;
 };
 
 }  // namespace tessera

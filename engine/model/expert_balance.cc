@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "kernels/core/status_macros.h"
 
@@ -19,23 +20,52 @@ float MaxOverMean(absl::Span<const int64_t> rows) {
 
 }  // namespace
 
-ExpertBalance::ExpertBalance(const ModelConfig& config, const RankLinks& links) : links_(links) {
-  int32_t next = 0;
-  for (const bool is_moe : config.layer_is_moe) moe_index_.push_back(is_moe ? next++ : -1);
+ExpertBalance::ExpertBalance(const ModelConfig& config, const RankLinks& links,
+                             const Options& options)
+    : links_(links), options_(options) {
+  for (size_t layer = 0; layer < config.layer_is_moe.size(); ++layer) {
+    moe_index_.push_back(-1);
+    if (!config.layer_is_moe[layer]) continue;
+    moe_index_.back() = static_cast<int32_t>(moe_layers_.size());
+    moe_layers_.push_back(static_cast<int32_t>(layer));
+  }
 }
 
 absl::StatusOr<std::unique_ptr<ExpertBalance>> ExpertBalance::Create(const ModelConfig& config,
+                                                                     const ModelShard& shard,
                                                                      const RankLinks& links,
-                                                                     Ops& ops) {
-  std::unique_ptr<ExpertBalance> balance(new ExpertBalance(config, links));
-  const auto layers = std::count(config.layer_is_moe.begin(), config.layer_is_moe.end(), true);
+                                                                     Ops& ops,
+                                                                     const Options& options) {
+  std::unique_ptr<ExpertBalance> balance(new ExpertBalance(config, links, options));
+  const int32_t ranks = links.world == nullptr ? 1 : links.world->size();
   ASSIGN_OR_RETURN(
       balance->statistics_,
       LoadStatistics::Create(&ops.device(),
-                             {.num_layers = static_cast<int32_t>(layers),
+                             {.num_layers = static_cast<int32_t>(balance->moe_layers_.size()),
                               .num_experts = config.num_experts,
-                              .num_ranks = links.world == nullptr ? 1 : links.world->size()}));
+                              .num_ranks = ranks}));
+  if (!shard.expert_parallel || ranks == 1) return balance;
+  RETURN_IF_ERROR(balance->CreateTables(config, shard, ops));
+  if (options.slots == nullptr) return balance;
+  ASSIGN_OR_RETURN(balance->mover_, ExpertMover::Create({.device = &ops.device(),
+                                                         .world = links.world.get(),
+                                                         .slots = options.slots,
+                                                         .turns = links.process_ranks,
+                                                         .turn = links.process_rank}));
   return balance;
+}
+
+absl::Status ExpertBalance::CreateTables(const ModelConfig& config, const ModelShard& shard,
+                                         Ops& ops) {
+  const PlacementShape shape{.num_experts = config.num_experts,
+                             .num_ranks = links_.world->size(),
+                             .slots_per_rank = shard.expert_slots};
+  for (size_t i = 0; i < moe_layers_.size(); ++i) {
+    ASSIGN_OR_RETURN(Placement even, Placement::Even(shape));
+    ASSIGN_OR_RETURN(PlacementTable table, PlacementTable::Create(&ops.device(), std::move(even)));
+    tables_.push_back(std::move(table));
+  }
+  return absl::OkStatus();
 }
 
 void ExpertBalance::RecordChoices(int32_t layer, ConstTensorView ids) {
@@ -47,13 +77,45 @@ void ExpertBalance::RecordRows(int32_t layer, ConstTensorView num_rows) {
 }
 
 void ExpertBalance::EndStep() {
-  if (++num_steps_ % kDefaultInterval == 0) statistics_->Exchange(links_.world.get());
+  if (mover_ != nullptr) mover_->EndStep();
+  if (++num_steps_ % options_.interval == 0) statistics_->Exchange(links_.world.get());
+}
+
+absl::Status ExpertBalance::BetweenSteps() {
+  if (mover_ == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(mover_->Advance());
+  if (std::exchange(exchanges_judged_, statistics_->num_exchanges()) ==
+          statistics_->num_exchanges() ||
+      mover_->moving()) {
+    return absl::OkStatus();
+  }
+  return Rebalance();
+}
+
+absl::Status ExpertBalance::Rebalance() {
+  constexpr int32_t kReserve = 1;  // the next move needs room, too
+  std::vector<std::pair<double, int32_t>> by_balance;
+  for (int32_t i = 0; i < static_cast<int32_t>(tables_.size()); ++i) {
+    by_balance.emplace_back(statistics_->BalanceOf(i, tables_[i].current()), i);
+  }
+  std::sort(by_balance.begin(), by_balance.end());
+  const RebalancePolicy policy;
+  for (const auto& [ratio, i] : by_balance) {
+    if (ratio >= policy.trigger_ratio) break;
+    const absl::Span<const double> loads = statistics_->Loads(i);
+    const Placement& current = tables_[i].current();
+    ASSIGN_OR_RETURN(Placement proposed, ProposePlacement(current, loads, kReserve));
+    if (!WorthMoving(current, proposed, loads, policy)) continue;
+    return mover_->Start(moe_layers_[i], &tables_[i], std::move(proposed));
+  }
+  return absl::OkStatus();
 }
 
 std::shared_ptr<const ExpertLoads> ExpertBalance::TakeLoads() {
   if (statistics_->num_exchanges() == exchanges_taken_) return nullptr;
   exchanges_taken_ = statistics_->num_exchanges();
   auto loads = std::make_shared<ExpertLoads>();
+  if (mover_ != nullptr) loads->moves = mover_->counts();
   for (const int32_t index : moe_index_) {
     LayerLoad& layer = loads->layers.emplace_back();
     if (index < 0) continue;

@@ -14,14 +14,15 @@ int64_t TokensPerRank(int64_t tokens, int32_t tp_size) { return (tokens + tp_siz
 absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
                                                            const ModelShard& shard,
                                                            int32_t max_tokens,
-                                                           const RankLinks& links, Ops& ops) {
+                                                           const RankLinks& links, Ops& ops,
+                                                           const ExpertBalance::Options& balance) {
   std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, links, ops));
   const bool rows_can_travel = shard.expert_parallel && links.world != nullptr;
   if (links.moe_comm == MoeComm::kAllToAll && links.world != nullptr && !rows_can_travel) {
     return absl::InvalidArgumentError(
         "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
   }
-  ASSIGN_OR_RETURN(block->balance_, ExpertBalance::Create(config, links, ops));
+  ASSIGN_OR_RETURN(block->balance_, ExpertBalance::Create(config, shard, links, ops, balance));
   if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
     RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
   }
@@ -44,10 +45,7 @@ MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, const Ran
 absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
                              .num_ranks = links_.world->size(),
-                             .slots_per_rank = shard_.num_experts};
-  ASSIGN_OR_RETURN(Placement even, Placement::Even(shape));
-  ASSIGN_OR_RETURN(PlacementTable table, PlacementTable::Create(&ops_.device(), std::move(even)));
-  placement_ = std::make_unique<PlacementTable>(std::move(table));
+                             .slots_per_rank = shard_.expert_slots};
   const DispatcherOptions options{
       .max_tokens = TokensPerRank(max_tokens, shard_.tp_size),
       .hidden = config_.hidden_size,
@@ -72,7 +70,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   int64_t rows = tokens * k;
   if (dispatcher_ != nullptr) {
     rows = std::max(rows, links_.world->size() * TokensPerRank(max_tokens, shard_.tp_size) *
-                              std::min<int64_t>(k, shard_.num_experts));
+                              std::min<int64_t>(k, shard_.expert_slots));
   }
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
@@ -80,11 +78,14 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   ASSIGN_OR_RETURN(expert_ids_, buffers_.New(DType::kI32, tokens, k, "expert ids"));
   ASSIGN_OR_RETURN(expert_weights_, buffers_.New(DType::kF32, tokens, k, "expert weights"));
   ASSIGN_OR_RETURN(offsets_,
-                   buffers_.New(DType::kI32, shard_.num_experts + 1, 1, "expert row offsets"));
+                   buffers_.New(DType::kI32, shard_.expert_slots + 1, 1, "expert row offsets"));
   ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, tokens * k, 1, "expert row lists"));
   ASSIGN_OR_RETURN(positions_, buffers_.New(DType::kI32, tokens, k, "expert row positions"));
   ASSIGN_OR_RETURN(
       gate_up_, buffers_.New(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
+  if (balance_->moves_experts()) {
+    ASSIGN_OR_RETURN(local_slots_, buffers_.New(DType::kI32, tokens, k, "expert slots"));
+  }
   ASSIGN_OR_RETURN(activated_, buffers_.New(act_, rows, shard_.moe_ffn_size, "expert activations"));
   ASSIGN_OR_RETURN(expert_out_, buffers_.New(act_, rows, hidden, "expert outputs"));
   // With all-to-all the group's parts come together here, padded to equal sizes.
@@ -160,17 +161,22 @@ void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x) {
 void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
   const int64_t tokens = x.dim(0);
   const int64_t rows = tokens * config_.num_experts_per_tok;
-  const int64_t experts = shard_.num_experts;
-  const TensorView offsets(offsets_.data(), DType::kI32, {experts + 1});
+  const TensorView offsets(offsets_.data(), DType::kI32, {int64_t{shard_.expert_slots} + 1});
   const TensorView row_token(row_token_.data(), DType::kI32, {rows});
   const TensorView positions = positions_.Rows(0, tokens);
-
-  ops_.MoePermute({.ids = expert_ids_.Rows(0, tokens),
-                   .expert_begin = shard_.expert_begin,
-                   .num_experts = shard_.num_experts,
-                   .offsets = offsets,
-                   .row_token = row_token,
-                   .positions = positions});
+  MoePermuteArgs permute{.ids = expert_ids_.Rows(0, tokens),
+                         .expert_begin = shard_.expert_begin,
+                         .num_experts = shard_.expert_slots,
+                         .offsets = offsets,
+                         .row_token = row_token,
+                         .positions = positions};
+  if (balance_->moves_experts()) {
+    const TensorView slots = local_slots_.Rows(0, tokens);
+    balance_->placement(in.layer).EnqueueLocalSlots(permute.ids, links_.world->rank(), slots);
+    permute.ids = slots;
+    permute.expert_begin = 0;
+  }
+  ops_.MoePermute(permute);
   const TensorView y =
       RunExperts(in, {.x = x, .row_index = row_token, .offsets = offsets, .max_rows = rows});
   ops_.MoeFinalize(
@@ -182,7 +188,7 @@ TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
   const TensorView activated = activated_.Rows(0, rows.max_rows);
   const TensorView out = expert_out_.Rows(0, rows.max_rows);
   // How many rows are in use is known on the device only: the last offset.
-  const ConstTensorView num_rows = rows.offsets.Rows(shard_.num_experts, 1);
+  const ConstTensorView num_rows = rows.offsets.Rows(shard_.expert_slots, 1);
   balance_->RecordRows(in.layer, num_rows);
   ops_.GroupedGemm({.x = rows.x,
                     .row_index = rows.row_index,
@@ -206,7 +212,7 @@ TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
   DispatchedRows rows = dispatcher_->Dispatch(
       mine, {.ids = expert_ids_.Rows(0, count),
              .weights = expert_weights_.Rows(0, count),
-             .placement = placement_.get(),
+             .placement = &balance_->placement(in.layer),
              .capacity = std::max<int64_t>(1, TokensPerRank(largest, shard_.tp_size))});
   const TensorView y = RunExperts(in, {.x = rows.x,
                                        .row_index = rows.row_index,

@@ -35,7 +35,8 @@ class MoeBlock {
   static absl::StatusOr<std::unique_ptr<MoeBlock>> Create(const ModelConfig& config,
                                                           const ModelShard& shard,
                                                           int32_t max_tokens,
-                                                          const RankLinks& links, Ops& ops);
+                                                          const RankLinks& links, Ops& ops,
+                                                          const ExpertBalance::Options& balance);
 
   // MoE(x), [T, H]; valid until the next call. With several groups x must be the head of a buffer
   // of max_tokens rows, and every rank calls this for every layer, also with no tokens: the others
@@ -93,13 +94,13 @@ class MoeBlock {
 
   std::unique_ptr<ExpertBalance> balance_;
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
-  std::unique_ptr<PlacementTable> placement_;
   std::vector<MoeCommCost> costs_;
 
   TensorView router_logits_;        // [all tokens, experts] f32
   TensorView expert_ids_;           // [all tokens, k] int
   TensorView expert_weights_;       // [all tokens, k] f32
-  TensorView offsets_;              // [local experts + 1] int
+  TensorView local_slots_;          // [all tokens, k] int, when experts may move
+  TensorView offsets_;              // [expert slots + 1] int
   TensorView row_token_;            // [all tokens * k] int
   TensorView positions_;            // [all tokens, k] int
   TensorView gate_up_;              // [all tokens * k, 2 I]

@@ -86,7 +86,7 @@ absl::StatusOr<float> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_al
       DispatchedRows rows =
           dispatcher_->Dispatch(owned_.Rows(0, part), {.ids = expert_ids_.Rows(0, part),
                                                        .weights = expert_weights_.Rows(0, part),
-                                                       .placement = placement_.get(),
+                                                       .placement = &balance_->any_placement(),
                                                        .capacity = part});
       const TensorView y = expert_out_.Rows(0, rows.max_rows);
       dispatcher_->Combine(std::move(rows.handle), y, owned_.Rows(0, part));

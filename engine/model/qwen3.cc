@@ -15,7 +15,19 @@ absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig
   std::unique_ptr<Qwen3Model> model(new Qwen3Model(config, shard, std::move(weights), links, ops));
   RETURN_IF_ERROR(model->AllocateBuffers(limits));
   if (config.has_moe_layers()) {
-    ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(config, shard, limits.max_tokens, links, ops));
+    ExpertBalance::Options balance;
+    if (limits.moving.interval > 0) {
+      model->expert_slots_ = std::make_unique<CheckpointExpertSlots>(
+          CheckpointExpertSlots::Context{.config = model->config_,
+                                         .shard = model->shard_,
+                                         .dtype = limits.moving.dtype,
+                                         .checkpoint = limits.moving.checkpoint,
+                                         .weights = model->weights_,
+                                         .ops = ops});
+      balance = {.interval = limits.moving.interval, .slots = model->expert_slots_.get()};
+    }
+    ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(model->config_, shard, limits.max_tokens, links,
+                                                   ops, balance));
   }
   return model;
 }
@@ -29,6 +41,17 @@ Qwen3Model::Qwen3Model(const ModelConfig& config, const ModelShard& shard, Model
       ops_(ops),
       act_(ops.ActivationDType(DType::kF32)),
       buffers_(ops.device()) {}
+
+int64_t Qwen3Model::spare_expert_bytes() const {
+  const int64_t spare = shard_.expert_slots - shard_.num_experts;
+  int64_t bytes = 0;
+  for (const LayerWeights& layer : weights_.layers) {
+    if (spare == 0 || layer.moe.gate_up.empty()) continue;
+    bytes +=
+        spare * static_cast<int64_t>(layer.moe.gate_up[0]->bytes() + layer.moe.down[0]->bytes());
+  }
+  return bytes;
+}
 
 absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   const int64_t tokens = limits.max_tokens;

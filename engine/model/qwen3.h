@@ -29,9 +29,17 @@ struct ForwardBatch {
   std::vector<int32_t> group_tokens;
 };
 
+// Whether and how experts move between ranks while the model serves.
+struct ExpertMoving {
+  int32_t interval = 0;                    // steps between exchanges of loads; 0: they stay
+  DType dtype = DType::kBF16;              // of weights
+  std::shared_ptr<Checkpoint> checkpoint;  // to read moving experts from
+};
+
 struct ModelLimits {
   int32_t max_tokens = 0;     // tokens of one step
   int32_t max_positions = 0;  // rows of the RoPE table
+  ExpertMoving moving;
 };
 
 // Owns weights and activation buffers. One thread.
@@ -52,7 +60,10 @@ class Qwen3Model {
   static constexpr int32_t kMaxLogitsRows = 64;
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
-  int64_t weight_bytes() const { return weights_.bytes; }
+  // Of all expert slots, filled or not.
+  int64_t weight_bytes() const { return weights_.bytes + spare_expert_bytes(); }
+  // What the spare expert slots of all layers take once experts have moved into them.
+  int64_t spare_expert_bytes() const;
   // nullptr for a dense model.
   ExpertBalance* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
   // See MoeBlock::costs.
@@ -77,6 +88,7 @@ class Qwen3Model {
   const RankLinks& links_;
   Ops& ops_;
   const DType act_;
+  std::unique_ptr<ExpertSlots> expert_slots_;  // when experts move
   std::unique_ptr<MoeBlock> moe_;
   BufferSet buffers_;
 

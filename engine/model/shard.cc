@@ -17,7 +17,7 @@ ModelShape LayoutShape(const ModelConfig& config) {
           .vocab = config.vocab_size};
 }
 
-ModelShard MakeShard(const ModelConfig& config, const Topology& topology) {
+ModelShard MakeShard(const ModelConfig& config, const Topology& topology, int32_t spare_slots) {
   const ModelShape shape = LayoutShape(config);
   const auto narrow = [](int64_t value) { return static_cast<int32_t>(value); };
   ModelShard shard;
@@ -39,6 +39,7 @@ ModelShard MakeShard(const ModelConfig& config, const Topology& topology) {
   shard.moe_ffn_size = narrow(topology.MoeIntermediate(shape).count);
   shard.expert_begin = narrow(topology.Experts(shape).begin);
   shard.num_experts = narrow(topology.Experts(shape).count);
+  shard.expert_slots = shard.num_experts + spare_slots;
   return shard;
 }
 

@@ -29,6 +29,7 @@ struct ModelShard {
   int32_t moe_ffn_size = 0;
   int32_t expert_begin = 0;
   int32_t num_experts = 0;
+  int32_t expert_slots = 0;  // places for experts: num_experts and those kept free for moves
   // Rows of embedding and lm_head. All ranks have vocab_rows; the last one's tail may be padding.
   int32_t vocab_begin = 0;
   int32_t vocab_rows = 0;
@@ -37,8 +38,9 @@ struct ModelShard {
 // The sizes that layouts depend on.
 ModelShape LayoutShape(const ModelConfig& config);
 
-// The layout must have passed ValidateLayout(layout, LayoutShape(config)).
-ModelShard MakeShard(const ModelConfig& config, const Topology& topology);
+// The layout must have passed ValidateLayout(layout, LayoutShape(config)). `spare_slots`: places
+// for experts beyond the rank's share.
+ModelShard MakeShard(const ModelConfig& config, const Topology& topology, int32_t spare_slots = 0);
 
 }  // namespace tessera
 

@@ -31,16 +31,84 @@ float ToFloat(const std::byte* data, DType dtype, int64_t index) {
   return dtype == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
 }
 
-class Loader {
+// A mapped part of a stored matrix.
+struct Part {
+  HostMatrix matrix;
+  StoredTensor tensor;
+};
+
+// Finds this rank's slices in the checkpoint. Touches no page.
+class SliceReader {
+ public:
+  SliceReader(const ModelConfig& config, const ModelShard& shard, Checkpoint& checkpoint)
+      : config_(config), shard_(shard), checkpoint_(checkpoint) {}
+
+  struct ExpertMatrices {
+    Part gate;
+    Part up;
+    Part down;
+  };
+
+  absl::StatusOr<ExpertMatrices> Expert(const std::string& prefix, int64_t index) {
+    const int64_t begin = shard_.moe_ffn_begin;
+    const int64_t count = shard_.moe_ffn_size;
+    const int64_t hidden = config_.hidden_size;
+    const Rectangle rows{begin, count, 0, hidden};
+    const Rectangle columns{0, hidden, begin, count};
+    ExpertMatrices expert;
+    if (checkpoint_.Contains(prefix + "experts.gate_up_proj")) {
+      // [experts, 2 * width, hidden], gate rows before up rows, and [experts, hidden, width].
+      const int64_t width = config_.moe_intermediate_size;
+      const int64_t gate = index * 2 * width + begin;
+      const std::string gate_up = prefix + "experts.gate_up_proj";
+      ASSIGN_OR_RETURN(expert.gate, Matrix(gate_up, {gate, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.up, Matrix(gate_up, {gate + width, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.down, Matrix(prefix + "experts.down_proj",
+                                           {index * hidden, hidden, begin, count}));
+      return expert;
+    }
+    const std::string name = absl::StrCat(prefix, "experts.", index, ".");
+    ASSIGN_OR_RETURN(expert.gate, Matrix(name + "gate_proj.weight", rows));
+    ASSIGN_OR_RETURN(expert.up, Matrix(name + "up_proj.weight", rows));
+    ASSIGN_OR_RETURN(expert.down, Matrix(name + "down_proj.weight", columns));
+    return expert;
+  }
+
+ protected:
+  absl::StatusOr<StoredTensor> Find(const std::string& name) {
+    const StoredTensor tensor = checkpoint_.Find(name);
+    if (tensor.file == nullptr) {
+      return absl::NotFoundError(absl::StrCat(checkpoint_.index_path(), ": no tensor ", name));
+    }
+    return tensor;
+  }
+
+  // Only the pages of the rectangle are touched.
+  absl::StatusOr<Part> Matrix(const std::string& name, const Rectangle& part) {
+    ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
+    ASSIGN_OR_RETURN(const MappedRows mapped,
+                     tensor.MapSlice({part.row_begin, part.rows, part.column_begin, part.columns}));
+    const DType dtype = *tensor.entry->dtype;
+    const HostMatrix matrix{.data = mapped.data,
+                            .dtype = dtype,
+                            .rows = part.rows,
+                            .cols = part.columns,
+                            .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
+    return Part{matrix, tensor};
+  }
+
+  const ModelConfig& config_;
+  const ModelShard& shard_;
+  Checkpoint& checkpoint_;
+};
+
+std::string MlpPrefix(int32_t layer) { return absl::StrCat("model.layers.", layer, ".mlp."); }
+
+class Loader : private SliceReader {
  public:
   Loader(const ModelConfig& config, const ModelShard& shard, DType dtype, Checkpoint& checkpoint,
          Ops& ops, const LoadProgress& progress)
-      : config_(config),
-        shard_(shard),
-        dtype_(dtype),
-        checkpoint_(checkpoint),
-        ops_(ops),
-        progress_(progress) {}
+      : SliceReader(config, shard, checkpoint), dtype_(dtype), ops_(ops), progress_(progress) {}
 
   absl::StatusOr<ModelWeights> Load() {
     ModelWeights weights;
@@ -67,34 +135,6 @@ class Loader {
     int64_t begin = 0;
     int64_t count = -1;  // -1: to the end
   };
-
-  // A mapped part of a stored matrix.
-  struct Part {
-    HostMatrix matrix;
-    StoredTensor tensor;
-  };
-
-  absl::StatusOr<StoredTensor> Find(const std::string& name) {
-    const StoredTensor tensor = checkpoint_.Find(name);
-    if (tensor.file == nullptr) {
-      return absl::NotFoundError(absl::StrCat(checkpoint_.index_path(), ": no tensor ", name));
-    }
-    return tensor;
-  }
-
-  // Only the pages of the rectangle are touched.
-  absl::StatusOr<Part> Matrix(const std::string& name, const Rectangle& part) {
-    ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
-    ASSIGN_OR_RETURN(const MappedRows mapped,
-                     tensor.MapSlice({part.row_begin, part.rows, part.column_begin, part.columns}));
-    const DType dtype = *tensor.entry->dtype;
-    const HostMatrix matrix{.data = mapped.data,
-                            .dtype = dtype,
-                            .rows = part.rows,
-                            .cols = part.columns,
-                            .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
-    return Part{matrix, tensor};
-  }
 
   // Packs the parts one below the other and drops their file pages.
   absl::StatusOr<std::unique_ptr<Weight>> Prepare(const std::vector<Part>& parts,
@@ -149,9 +189,9 @@ class Loader {
                      WholeVector(prefix + "post_attention_layernorm.weight"));
     RETURN_IF_ERROR(LoadAttention(prefix + "self_attn.", layer));
     if (config_.layer_is_moe[index]) {
-      RETURN_IF_ERROR(LoadMoe(prefix + "mlp.", layer.moe));
+      RETURN_IF_ERROR(LoadMoe(MlpPrefix(index), layer.moe));
     } else {
-      RETURN_IF_ERROR(LoadDenseMlp(prefix + "mlp.", layer.mlp));
+      RETURN_IF_ERROR(LoadDenseMlp(MlpPrefix(index), layer.mlp));
     }
     return layer;
   }
@@ -195,57 +235,23 @@ class Loader {
     return absl::OkStatus();
   }
 
-  struct ExpertMatrices {
-    Part gate;
-    Part up;
-    Part down;
-  };
-
-  absl::StatusOr<ExpertMatrices> Expert(const std::string& prefix, int64_t index) {
-    const int64_t begin = shard_.moe_ffn_begin;
-    const int64_t count = shard_.moe_ffn_size;
-    const int64_t hidden = config_.hidden_size;
-    const Rectangle rows{begin, count, 0, hidden};
-    const Rectangle columns{0, hidden, begin, count};
-    ExpertMatrices expert;
-    if (checkpoint_.Contains(prefix + "experts.gate_up_proj")) {
-      // [experts, 2 * width, hidden], gate rows before up rows, and [experts, hidden, width].
-      const int64_t width = config_.moe_intermediate_size;
-      const int64_t gate = index * 2 * width + begin;
-      const std::string gate_up = prefix + "experts.gate_up_proj";
-      ASSIGN_OR_RETURN(expert.gate, Matrix(gate_up, {gate, count, 0, hidden}));
-      ASSIGN_OR_RETURN(expert.up, Matrix(gate_up, {gate + width, count, 0, hidden}));
-      ASSIGN_OR_RETURN(expert.down, Matrix(prefix + "experts.down_proj",
-                                           {index * hidden, hidden, begin, count}));
-      return expert;
-    }
-    const std::string name = absl::StrCat(prefix, "experts.", index, ".");
-    ASSIGN_OR_RETURN(expert.gate, Matrix(name + "gate_proj.weight", rows));
-    ASSIGN_OR_RETURN(expert.up, Matrix(name + "up_proj.weight", rows));
-    ASSIGN_OR_RETURN(expert.down, Matrix(name + "down_proj.weight", columns));
-    return expert;
-  }
-
   absl::Status LoadMoe(const std::string& prefix, MoeWeights& moe) {
     ASSIGN_OR_RETURN(const Part router, Matrix(prefix + "gate.weight",
                                                {0, config_.num_experts, 0, config_.hidden_size}));
     ASSIGN_OR_RETURN(moe.router, Prepare({router}));
+    moe.gate_up.resize(shard_.expert_slots);
+    moe.down.resize(shard_.expert_slots);
     for (int32_t i = 0; i < shard_.num_experts; ++i) {
       ASSIGN_OR_RETURN(const ExpertMatrices expert, Expert(prefix, shard_.expert_begin + i));
       ASSIGN_OR_RETURN(auto gate_up, Prepare({expert.gate, expert.up}));
       ASSIGN_OR_RETURN(auto down, Prepare({expert.down}));
-      moe.gate_up_list.push_back(gate_up.get());
-      moe.down_list.push_back(down.get());
-      moe.gate_up.push_back(std::move(gate_up));
-      moe.down.push_back(std::move(down));
+      moe.Set(ExpertPart::kGateUp, i, std::move(gate_up));
+      moe.Set(ExpertPart::kDown, i, std::move(down));
     }
     return absl::OkStatus();
   }
 
-  const ModelConfig& config_;
-  const ModelShard& shard_;
   const DType dtype_;
-  Checkpoint& checkpoint_;
   Ops& ops_;
   const LoadProgress& progress_;
   int64_t bytes_ = 0;
@@ -257,6 +263,36 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelS
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress) {
   return Loader(config, shard, dtype, checkpoint, ops, progress).Load();
+}
+
+void MoeWeights::Set(ExpertPart part, int32_t slot, std::unique_ptr<Weight> weight) {
+  const bool is_down = part == ExpertPart::kDown;
+  std::vector<std::unique_ptr<Weight>>& slots = is_down ? down : gate_up;
+  std::vector<const Weight*>& list = is_down ? down_list : gate_up_list;
+  slots[slot] = std::move(weight);
+  list.assign(slots.size(), slots[slot].get());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i] != nullptr) list[i] = slots[i].get();
+  }
+}
+
+absl::StatusOr<StoredExpertPart> FindExpertPart(const ModelConfig& config, const ModelShard& shard,
+                                                Checkpoint& checkpoint,
+                                                const ExpertPartName& name) {
+  SliceReader reader(config, shard, checkpoint);
+  ASSIGN_OR_RETURN(const auto expert, reader.Expert(MlpPrefix(name.layer), name.expert));
+  StoredExpertPart stored;
+  const auto add = [&stored](const Part& part) {
+    stored.matrices.push_back(part.matrix);
+    stored.tensors.push_back(part.tensor);
+  };
+  if (name.part == ExpertPart::kDown) {
+    add(expert.down);
+  } else {
+    add(expert.gate);
+    add(expert.up);
+  }
+  return stored;
 }
 
 }  // namespace tessera

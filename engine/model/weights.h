@@ -25,13 +25,21 @@ struct DenseMlpWeights {
   std::unique_ptr<Weight> down;     // [H, F]
 };
 
+// What an expert consists of.
+enum class ExpertPart : uint8_t { kGateUp, kDown };
+
+// Slots beyond the experts that were loaded are empty until an expert moves in.
 struct MoeWeights {
   std::unique_ptr<Weight> router;                // [all experts, H]
-  std::vector<std::unique_ptr<Weight>> gate_up;  // per local expert, [2 I, H]
-  std::vector<std::unique_ptr<Weight>> down;     // per local expert, [H, I]
-  // The same as raw pointers, in the form GroupedGemm takes.
+  std::vector<std::unique_ptr<Weight>> gate_up;  // per slot, [2 I, H]
+  std::vector<std::unique_ptr<Weight>> down;     // per slot, [H, I]
+  // The same as raw pointers, in the form GroupedGemm takes: an empty slot, which no row ever
+  // reaches, shows some other slot's weight.
   std::vector<const Weight*> gate_up_list;
   std::vector<const Weight*> down_list;
+
+  // Replaces a slot's weight. No work that uses it may be enqueued.
+  void Set(ExpertPart part, int32_t slot, std::unique_ptr<Weight> weight);
 };
 
 struct LayerWeights {
@@ -67,6 +75,20 @@ using LoadProgress = std::function<void(double)>;
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress);
+
+// Where one part of one expert lies in the checkpoint; the matrices are valid while it is open.
+struct StoredExpertPart {
+  std::vector<HostMatrix> matrices;  // this rank's slices, to be stacked
+  std::vector<StoredTensor> tensors;
+};
+struct ExpertPartName {
+  int32_t layer = 0;
+  int32_t expert = 0;
+  ExpertPart part = ExpertPart::kGateUp;
+};
+// Touches no page. Any thread.
+absl::StatusOr<StoredExpertPart> FindExpertPart(const ModelConfig& config, const ModelShard& shard,
+                                                Checkpoint& checkpoint, const ExpertPartName& name);
 
 }  // namespace tessera
 

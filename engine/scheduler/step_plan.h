@@ -73,6 +73,7 @@ struct RankReport {
   // The part of it in collective operations, waiting for other ranks included, by CollectiveOp.
   std::array<float, kNumCollectiveOps> collective_seconds{};
   int64_t expert_rows = 0;  // (token, expert) pairs that the rank's experts computed
+  int64_t moved_bytes = 0;  // of experts that moved here since the step before
 };
 
 // The router's choices since the start, over all ranks, and how evenly they burden the ranks.
@@ -80,8 +81,16 @@ struct LayerLoad {
   std::vector<int64_t> choices;  // per expert; empty for a dense layer
   float max_over_mean = 0;       // rows of the busiest rank over the mean, in the last interval
 };
+// What became of moves of experts, counted by layer.
+struct ExpertMoves {
+  int64_t completed = 0;
+  int64_t failed = 0;
+  int64_t timed_out = 0;
+  int64_t flips = 0;  // switches to another placement
+};
 struct ExpertLoads {
   std::vector<LayerLoad> layers;  // of the model
+  ExpertMoves moves;              // since the start
 };
 
 struct StepResult {

@@ -32,6 +32,12 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
               "Spread whole experts over the ranks instead of slicing them.");
   table->Choice("moe-comm", &model.layout.moe_comm, {"auto", "allreduce", "alltoall"},
                 "How experts exchange tokens.");
+  table->Integer("expert-rebalance-interval", &model.layout.expert_rebalance_interval, {0, kMax},
+                 "Steps between decisions whether experts should move to less busy ranks; 0: they "
+                 "stay.");
+  table->Integer("expert-spare-slots", &model.layout.expert_spare_slots, {0, 1 << 16},
+                 "Room for further experts on every rank, per layer, when experts move: one for "
+                 "moves, the others for copies of busy experts; 0: two.");
   table->Section("Scheduling");
   table->Integer("max-num-seqs", &scheduler.max_num_seqs, {1, 1 << 16},
                  "Sequences in a batch, per group.");

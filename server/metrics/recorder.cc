@@ -111,6 +111,7 @@ struct RankCounters {
   prometheus::Counter* compute = nullptr;
   prometheus::Counter* wait = nullptr;
   prometheus::Counter* expert_tokens = nullptr;
+  prometheus::Counter* moved_bytes = nullptr;
 };
 
 // The worst layer of every eighth of the depth; an eighth without MoE layers has no sample.
@@ -207,6 +208,8 @@ struct MetricsRecorder::State {
       CounterFamily(registry, Metric::kRankWaitSeconds);
   prometheus::Family<prometheus::Counter>& expert_tokens =
       CounterFamily(registry, Metric::kExpertTokens);
+  prometheus::Family<prometheus::Counter>& moved_bytes =
+      CounterFamily(registry, Metric::kExpertMovedBytes);
   std::array<prometheus::Histogram*, kNumCollectiveOps> collectives{};
 
   void ObserveRank(const RankReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
@@ -214,8 +217,8 @@ struct MetricsRecorder::State {
   void AddRanks(int32_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     while (static_cast<int32_t>(ranks.size()) < count) {
       const Labels labels = {{"rank", absl::StrCat(ranks.size())}};
-      ranks.push_back(
-          {&rank_compute.Add(labels), &rank_wait.Add(labels), &expert_tokens.Add(labels)});
+      ranks.push_back({&rank_compute.Add(labels), &rank_wait.Add(labels),
+                       &expert_tokens.Add(labels), &moved_bytes.Add(labels)});
     }
   }
 
@@ -229,6 +232,12 @@ struct MetricsRecorder::State {
     }
     if (expert_loads != nullptr) {
       families->push_back(Snapshot(Metric::kExpertLoadRatio, LoadRatios(*expert_loads)));
+      const ExpertMoves& moves = expert_loads->moves;
+      families->push_back(
+          Snapshot(Metric::kExpertMoves, {{{{"result", "completed"}}, 1.0 * moves.completed},
+                                          {{{"result", "failed"}}, 1.0 * moves.failed},
+                                          {{{"result", "timed_out"}}, 1.0 * moves.timed_out}}));
+      families->push_back(Snapshot(Metric::kExpertPlacementVersion, 1.0 * moves.flips));
     }
     if (sources.active_requests) {
       families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
@@ -253,6 +262,7 @@ void MetricsRecorder::State::ObserveRank(const RankReport& report) {
   counters.compute->Increment(std::max(0.0, report.step_seconds - wait));
   counters.wait->Increment(wait);
   counters.expert_tokens->Increment(static_cast<double>(report.expert_rows));
+  counters.moved_bytes->Increment(static_cast<double>(report.moved_bytes));
 }
 
 MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {

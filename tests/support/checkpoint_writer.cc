@@ -52,12 +52,12 @@ uint16_t FloatToF16Exact(float value) {
 // The bit patterns of the 256 values a tensor is drawn from.
 class ValueTable {
  public:
-  ValueTable(bool is_norm, DType dtype) : element_bytes_(SizeOf(dtype)) {
+  ValueTable(bool is_norm, DType dtype, float scale = 1) : element_bytes_(SizeOf(dtype)) {
     for (int byte = 0; byte < 256; ++byte) {
       const int level = std::max(byte - 128, -127);
       // Multiples of 1/64 around 1 and of 1/4096 around 0 are exact in all three types.
       const float value = is_norm ? 1.0F + static_cast<float>(level / 16) / 64.0F
-                                  : static_cast<float>(level) / 4096.0F;
+                                  : scale * static_cast<float>(level) / 4096.0F;
       bits_[static_cast<size_t>(byte)] = dtype == DType::kF32    ? std::bit_cast<uint32_t>(value)
                                          : dtype == DType::kBF16 ? FloatToBF16(value)
                                                                  : FloatToF16Exact(value);
@@ -98,6 +98,10 @@ int64_t ElementsOf(const ExpectedTensor& tensor) {
 
 bool IsNorm(const ExpectedTensor& tensor) {
   return tensor.name.find("norm.weight") != std::string::npos;
+}
+
+bool IsRouter(const ExpectedTensor& tensor) {
+  return tensor.name.find(".mlp.gate.weight") != std::string::npos;
 }
 
 class OutputFile {
@@ -149,10 +153,18 @@ std::string HeaderOf(const Tensors& tensors, DType dtype) {
 absl::Status WriteTensor(const ExpectedTensor& tensor, const CheckpointWriterOptions& options,
                          std::vector<char>& buffer, OutputFile& file) {
   const ValueTable values(IsNorm(tensor), options.dtype);
+  constexpr float kFavour = 8;
+  const ValueTable favoured(false, options.dtype, kFavour);
+  const auto num_favoured =
+      IsRouter(tensor) ? static_cast<uint64_t>(options.favoured_experts * tensor.shape[1]) : 0;
   const uint64_t key = HashName(tensor.name, options.seed);
   const auto total = static_cast<uint64_t>(ElementsOf(tensor));
-  for (uint64_t first = 0; first < total; first += kBufferElements) {
-    values.Fill(key, first, std::min<uint64_t>(kBufferElements, total - first), buffer);
+  for (uint64_t first = 0; first < total;) {
+    const bool favour = first < num_favoured;
+    const uint64_t end = favour ? num_favoured : total;
+    const uint64_t count = std::min<uint64_t>(kBufferElements, end - first);
+    (favour ? favoured : values).Fill(key, first, count, buffer);
+    first += count;
     RETURN_IF_ERROR(file.Write(std::string_view(buffer.data(), buffer.size())));
   }
   return absl::OkStatus();
@@ -272,6 +284,10 @@ absl::Status WriteRandomCheckpoint(std::string_view config_json, const std::stri
       static_cast<size_t>(options.num_shards) > tensors.size()) {
     return absl::InvalidArgumentError(Message("number of shards must be from 1 to ",
                                               std::min<size_t>(kMaxShards, tensors.size())));
+  }
+  if (options.favoured_experts < 0 || options.favoured_experts > config.num_experts ||
+      config.hidden_size % 8 != 0) {
+    return absl::InvalidArgumentError("only experts that exist can be favoured");
   }
   std::error_code error;
   std::filesystem::create_directories(directory, error);

@@ -15,7 +15,10 @@ struct CheckpointWriterOptions {
   DType dtype = DType::kBF16;  // kBF16, kF16 or kF32; the values are the same in all three
   int32_t num_shards = 1;      // more than one: model-0000i-of-0000n files and an index
   uint64_t seed = 0;
-  bool fused_experts = false;       // all experts of a layer in two tensors
+  bool fused_experts = false;  // all experts of a layer in two tensors
+  // Routers favour the first so many experts: their rows are eight times as large, so that each is
+  // among the first choices of about half the tokens.
+  int32_t favoured_experts = 0;
   std::string tokenizer_directory;  // its tokenizer and generation files are copied; "" = none
 };
 

@@ -132,5 +132,19 @@ TEST(CheckpointWriterTest, RefusesWhatItCannotWrite) {
       WriteRandomCheckpoint(config, FreshFolder("bad"), {.tokenizer_directory = "/proc"}).ok());
 }
 
+TEST(CheckpointWriterTest, FavouredExpertsHaveLargeRouterRows) {
+  const std::string config = ReferenceConfig("moe");
+  const auto plain = WriteAndOpen(config, FreshFolder("plain"), {.dtype = DType::kF32});
+  const auto skewed =
+      WriteAndOpen(config, FreshFolder("skewed"), {.dtype = DType::kBF16, .favoured_experts = 2});
+  const std::string router = "model.layers.1.mlp.gate.weight";
+  const std::vector<float> before = Values(*plain, router);
+  const std::vector<float> after = Values(*skewed, router);
+  const int64_t favoured = 2 * plain->Find(router).entry->shape[1];
+  for (size_t i = 0; i < before.size(); ++i) {
+    ASSERT_EQ(after[i], before[i] * (static_cast<int64_t>(i) < favoured ? 8 : 1)) << i;
+  }
+}
+
 }  // namespace
 }  // namespace tessera

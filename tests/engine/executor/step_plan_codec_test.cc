@@ -288,6 +288,7 @@ TEST(StepPlanCodec, RefusesReportsThatNoRankWouldWrite) {
       {"step_seconds: not a time", {{.step_seconds = std::nanf("")}}},
       {"collective_seconds: not a time", {{.collective_seconds = {0, 0, HUGE_VALF}}}},
       {"expert_rows: negative", {{.expert_rows = -1}}},
+      {"moved_bytes: negative", {{.moved_bytes = -1}}},
   };
   for (const auto& [expected, reports] : cases) {
     const auto decoded = DecodeNodeStepResult(EncodeNodeStepResult({.ranks = reports}), kLimits);

@@ -54,9 +54,10 @@ std::string FullPage() {
 <<<<<<< HEAD
   auto loads = std::make_shared<ExpertLoads>();
   for (float ratio : {0.0F, 1.5F, 1.25F, 0.0F}) loads->layers.push_back({{}, ratio});
+  loads->moves = {.completed = 3, .failed = 0, .timed_out = 1, .flips = 5};
   StepEvent step{absl::Milliseconds(2), 5, 6};
   step.ranks = {{.rank = 0, .step_seconds = 1, .expert_rows = 30},
-                {.rank = 1, .step_seconds = 1, .expert_rows = 40}};
+                {.rank = 1, .step_seconds = 1, .expert_rows = 40, .moved_bytes = 7}};
   step.ranks[1].collective_seconds = {0.5F, 0, 0, 0.25F, 0, 0};
   step.expert_loads = loads;
   metrics.ObserveStep(step);
@@ -84,6 +85,9 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"1\"} 0.25\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_wait_seconds_total{rank=\"1\"} 0.75\n"));
   EXPECT_THAT(page, HasSubstr("tessera_expert_tokens_total{rank=\"1\"} 40\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_expert_moved_bytes_total{rank=\"1\"} 7\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_expert_moves_total{result=\"timed_out\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_expert_placement_version 5\n"));
   EXPECT_THAT(page, HasSubstr("tessera_collective_seconds_count{op=\"all_reduce\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_collective_seconds_count{op=\"all_gather\"} 0\n"));
   // Four layers fall into every other eighth; the first and last are dense.

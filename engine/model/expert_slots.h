@@ -1,0 +1,60 @@
+// The places for experts' weights on one rank, and where the weights come from.
+#ifndef TESSERA_ENGINE_MODEL_EXPERT_SLOTS_H_
+#define TESSERA_ENGINE_MODEL_EXPERT_SLOTS_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/model/model_config.h"
+#include "engine/model/shard.h"
+#include "engine/model/weights.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+class ExpertSlots {
+ public:
+  virtual ~ExpertSlots() = default;
+
+  // `layer`: of the model. Brings the expert's bytes near, so that loading them is quick. Blocks;
+  // any thread.
+  virtual absl::Status Fetch(int32_t layer, int32_t expert) = 0;
+
+  struct PartPlace {
+    int32_t layer = 0;
+    int32_t expert = 0;
+    int32_t local_slot = 0;
+    ExpertPart part = ExpertPart::kGateUp;
+  };
+  // Puts one part of the expert into a slot that no step uses. Bytes it takes. Rank's thread,
+  // between steps.
+  virtual absl::StatusOr<int64_t> Load(const PartPlace& place) = 0;
+};
+
+// Reads every expert from the checkpoint, which every rank has: a move needs no network.
+class CheckpointExpertSlots final : public ExpertSlots {
+ public:
+  struct Context {
+    const ModelConfig& config;
+    const ModelShard& shard;
+    DType dtype = DType::kBF16;
+    std::shared_ptr<Checkpoint> checkpoint;
+    ModelWeights& weights;  // whose slots are filled
+    Ops& ops;
+  };
+  // What the context refers to must outlive it.
+  explicit CheckpointExpertSlots(Context context) : context_(std::move(context)) {}
+
+  absl::Status Fetch(int32_t layer, int32_t expert) override;
+  absl::StatusOr<int64_t> Load(const PartPlace& place) override;
+
+ private:
+  const Context context_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_MODEL_EXPERT_SLOTS_H_
