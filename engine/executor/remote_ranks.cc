@@ -1,5 +1,6 @@
 #include "engine/executor/remote_ranks.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -9,6 +10,10 @@
 
 namespace tessera {
 namespace {
+
+// Ranks connect while they load, and not all at the same time: a watchdog for steps is too strict,
+// and the control plane notices who is gone.
+constexpr absl::Duration kConnectTimeout = absl::Minutes(2);
 
 // The network end of this process, made when the first rank needs it.
 class SharedEndpoint {
@@ -37,7 +42,7 @@ ConnectRemote ConnectOverNetwork(NetworkOptions options) {
                          {.name = group.name,
                           .rank = group.rank,
                           .size = group.size,
-                          .connect_timeout = options.timeout,
+                          .connect_timeout = std::max(options.timeout, kConnectTimeout),
                           .timeout = options.timeout},
                          device);
   };

@@ -22,6 +22,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/gloo/loop_tasks.h"
 
 namespace tessera {
 namespace {
@@ -139,8 +140,9 @@ std::vector<sockaddr_storage> LoopbackEnds(gloo::Context& context) {
 
 }  // namespace
 
-GlooEndpoint::GlooEndpoint(std::shared_ptr<gloo::transport::Device> device)
-    : device_(std::move(device)) {}
+GlooEndpoint::GlooEndpoint(std::shared_ptr<gloo::transport::Device> device,
+                           std::unique_ptr<LoopTasks> tasks)
+    : device_(std::move(device)), tasks_(std::move(tasks)) {}
 GlooEndpoint::~GlooEndpoint() = default;
 
 absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
@@ -159,7 +161,10 @@ absl::StatusOr<std::shared_ptr<GlooEndpoint>> CreateGlooEndpoint(
     gloo::transport::tcp::attr attr;
     attr.iface = options.interface;
     attr.hostname = options.address;
-    return std::make_shared<GlooEndpoint>(gloo::transport::tcp::CreateDevice(attr));
+    auto device = gloo::transport::tcp::CreateDevice(attr);
+    ASSIGN_OR_RETURN(auto tasks,
+                     LoopTasks::Create(dynamic_cast<gloo::transport::tcp::Device*>(device.get())));
+    return std::make_shared<GlooEndpoint>(std::move(device), std::move(tasks));
   } catch (const std::exception& error) {
     return absl::UnavailableError(absl::StrCat("cannot communicate over ", options.interface,
                                                options.address, ": ", error.what()));
@@ -224,22 +229,47 @@ absl::Status MessageExchange::Post(const Message& message, bool send) {
   TESSERA_CHECK(message.tag < kTagsPerRound);
   const uint64_t slot = round_ * kTagsPerRound + message.tag;
   try {
-    gloo::transport::UnboundBuffer* buffer = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!reason_.ok()) return reason_;
-      pending_.push_back(
-          {message.peer, send, context_->createUnboundBuffer(message.data, message.bytes)});
-      buffer = pending_.back().buffer.get();
-    }
-    if (send) {
-      buffer->send(message.peer, slot);
-    } else {
-      buffer->recv(message.peer, slot);
-    }
+    const std::lock_guard lock(mutex_);
+    if (!reason_.ok()) return reason_;
+    pending_.push_back(
+        {message.peer, send, context_->createUnboundBuffer(message.data, message.bytes)});
+    operations_.push_back({pending_.back().buffer.get(), message.peer, send, slot});
     return absl::OkStatus();
   } catch (const std::exception& error) {
     return PeerFailed(message.peer, error.what());
+  }
+}
+
+absl::Status MessageExchange::Start() {
+  if (operations_.empty()) return status();
+  const uint32_t before = started_->load(std::memory_order_relaxed);
+  endpoint_->tasks().Run([this, started = started_] {
+    StartOnLoop();
+    started->fetch_add(1, std::memory_order_release);
+    started->notify_one();
+  });
+  started_->wait(before, std::memory_order_acquire);
+  operations_.clear();
+  if (!start_error_.empty()) return PeerFailed(start_error_peer_, start_error_.c_str());
+  return status();
+}
+
+// Must not wait for anybody: Fail() closes connections while it waits for the I/O thread.
+void MessageExchange::StartOnLoop() {
+  const std::lock_guard lock(start_mutex_);
+  for (const Operation& operation : operations_) {
+    if (closed_) return;
+    try {
+      if (operation.send) {
+        operation.buffer->send(operation.peer, operation.slot);
+      } else {
+        operation.buffer->recv(operation.peer, operation.slot);
+      }
+    } catch (const std::exception& error) {
+      start_error_ = error.what();
+      start_error_peer_ = operation.peer;
+      return;
+    }
   }
 }
 
@@ -257,6 +287,7 @@ absl::Status MessageExchange::Wait(const Pending& pending) {
 }
 
 absl::Status MessageExchange::FinishReceives() {
+  RETURN_IF_ERROR(Start());
   for (const Pending& pending : pending_) {
     if (!pending.send) RETURN_IF_ERROR(Wait(pending));
   }
@@ -266,6 +297,7 @@ absl::Status MessageExchange::FinishReceives() {
 }
 
 absl::Status MessageExchange::Finish() {
+  RETURN_IF_ERROR(Start());
   for (const Pending& pending : pending_) RETURN_IF_ERROR(Wait(pending));
   const std::lock_guard lock(mutex_);
   pending_.clear();
@@ -285,6 +317,10 @@ absl::Status MessageExchange::Fail(const absl::Status& reason) {
   const std::lock_guard lock(mutex_);
   if (!reason_.ok()) return reason_;
   reason_ = reason;
+  {
+    const std::lock_guard starting(start_mutex_);
+    closed_ = true;
+  }
   try {
     if (context_ != nullptr) context_->closeConnections();
     for (const Pending& pending : pending_) {

@@ -3,6 +3,7 @@
 #ifndef TESSERA_PARALLEL_GLOO_MESSAGE_EXCHANGE_H_
 #define TESSERA_PARALLEL_GLOO_MESSAGE_EXCHANGE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -22,14 +23,18 @@ class UnboundBuffer;
 
 namespace tessera {
 
+class LoopTasks;
+
 class GlooEndpoint {
  public:
-  explicit GlooEndpoint(std::shared_ptr<gloo::transport::Device> device);
+  GlooEndpoint(std::shared_ptr<gloo::transport::Device> device, std::unique_ptr<LoopTasks> tasks);
   ~GlooEndpoint();
   std::shared_ptr<gloo::transport::Device>& device() { return device_; }
+  LoopTasks& tasks() { return *tasks_; }
 
  private:
   std::shared_ptr<gloo::transport::Device> device_;
+  std::unique_ptr<LoopTasks> tasks_;
 };
 
 // Bytes to or from a peer. Messages of one round between the same two ranks have distinct tags;
@@ -69,10 +74,20 @@ class MessageExchange {
     bool send = false;
     std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
   };
+  // What the I/O thread has to start.
+  struct Operation {
+    gloo::transport::UnboundBuffer* buffer = nullptr;
+    int peer = 0;
+    bool send = false;
+    uint64_t slot = 0;
+  };
 
   void BeginRound(absl::Duration timeout);
   absl::Status Greet(absl::Duration timeout);
   absl::Status Post(const Message& message, bool send);
+  // Starts everything posted since the last time; returns when that is done.
+  absl::Status Start();
+  void StartOnLoop();
   absl::Status Wait(const Pending& pending);
   absl::Status PeerFailed(int peer, const char* what);
 
@@ -82,6 +97,16 @@ class MessageExchange {
   uint64_t round_ = 0;
   absl::Duration timeout_;  // of the current round
   absl::Time deadline_;
+
+  // Handed to the I/O thread by Start, and back by counting up *started_.
+  std::vector<Operation> operations_;
+  std::string start_error_;
+  int start_error_peer_ = 0;
+  // Shared with the I/O thread, which still wakes the waiting thread when that goes on already.
+  const std::shared_ptr<std::atomic<uint32_t>> started_ =
+      std::make_shared<std::atomic<uint32_t>>(0);
+  std::mutex start_mutex_;  // after mutex_; held while operations start
+  bool closed_ = false;     // guarded by start_mutex_
 
   mutable std::mutex mutex_;
   absl::Status reason_;           // guarded by mutex_
