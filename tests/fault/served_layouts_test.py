@@ -105,8 +105,9 @@ def scarce_kv(config, layout):
 
 def check_layout(folder, model, config, layout, expected):
     since = time.monotonic()
+    # The first step waits until all streams are there: they compete, however fast the machine is.
     flags = [*FIXED, *layout.flags(), "--max-num-seqs", 6, "--kv-cache-memory",
-             scarce_kv(config, layout)]
+             scarce_kv(config, layout), "--batch-wait-ms", 300]
     with Cluster(folder, flags, layout.nodes, model) as cluster:
         workers = cluster.start_workers()
         with Server(*cluster.flags, model=model) as server:
