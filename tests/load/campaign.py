@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 
+import doors as doors_of  # noqa: E402
 import grpc  # noqa: E402
 from books import Books, long_request, pb  # noqa: E402
-from harness import NANO, Server, chat_request, pb_grpc  # noqa: E402
+from harness import NANO, Server, chat_request, load_jsonl, pb_grpc  # noqa: E402
 
 CHANNELS = 10
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]  # channels do not share one connection
@@ -201,7 +203,34 @@ async def connections(server, books, count, rng):
     return problems
 
 
-CAMPAIGNS = {  # function, default size, flags of the server, whether codes must be equal
+async def doors(server, books, count, rng):
+    """Mixed requests answer the same through every door, alone and 64 at a time."""
+    loop = asyncio.get_running_loop()
+    golden = load_jsonl(NANO / "golden.jsonl")
+    cases = [doors_of.draw(rng, golden) for _ in range(count)]
+    alone, problems = [], []
+    for request, flags in cases:
+        answer = doors_of.streamed(server.stub, request)
+        alone.append(answer)
+        if doors_of.whole(server.stub, request) != answer:
+            problems.append(f"Generate differs from StreamGenerate: {request}")
+        short = {i: (a["text"], a["reasoning"], a["ids"]) for i, a in answer.items()}
+        for target in (("client", server.address), ("generate", NANO, "--dtype", "float32")):
+            if doors_of.by_command(target, flags) != short:
+                problems.append(f"tessera {target[0]} differs: {flags}")
+    with ThreadPoolExecutor(64) as pool:
+        together = await asyncio.gather(*(
+            loop.run_in_executor(pool, [doors_of.streamed, doors_of.whole][i % 2], server.stub,
+                                 request) for i, (request, _) in enumerate(cases)))
+    for (request, _), one, many in zip(cases, alone, together):
+        if one != many:
+            problems.append(f"in company differs: {request}")
+    return problems
+
+
+CAMPAIGNS = {
+    # function, default size, flags of the server, whether codes must be equal
+    "doors": (doors, 128, [], True),
     "streams": (streams, 1000, ["--max-num-seqs", "128"], True),
     "cancels": (random_cancels, 5000, ["--max-concurrent-requests", "4096"], False),
     "deadlines": (deadlines, 1000, [], False),

@@ -51,19 +51,15 @@ std::string FullPage() {
   metrics.CountFinish(FinishReason::kStop);
   metrics.ObserveFirstToken(absl::Milliseconds(3));
   metrics.ObserveInterToken(absl::Milliseconds(30));
-<<<<<<< HEAD
   auto loads = std::make_shared<ExpertLoads>();
   for (float ratio : {0.0F, 1.5F, 1.25F, 0.0F}) loads->layers.push_back({{}, ratio});
   loads->moves = {.completed = 3, .failed = 0, .timed_out = 1, .flips = 5};
-  StepEvent step{absl::Milliseconds(2), 5, 6};
+  StepEvent step{.duration = absl::Milliseconds(2), .prefill_tokens = 5, .decode_tokens = 6};
   step.ranks = {{.rank = 0, .step_seconds = 1, .expert_rows = 30},
                 {.rank = 1, .step_seconds = 1, .expert_rows = 40, .moved_bytes = 7}};
   step.ranks[1].collective_seconds = {0.5F, 0, 0, 0.25F, 0, 0};
   step.expert_loads = loads;
   metrics.ObserveStep(step);
-=======
-  metrics.ObserveStep({.duration = absl::Milliseconds(2), .prefill_tokens = 5, .decode_tokens = 6});
->>>>>>> e69fa06 (Log the client's W3C trace, show every rejection reason from the start, and test the operator's promises end to end)
   const absl::Time start = absl::Now();
   FinishInfo info{.usage = {.prompt_tokens = 1, .completion_tokens = 3}};
   info.timing = {start, start, start + absl::Seconds(1), start + absl::Seconds(2), 0};
