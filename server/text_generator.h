@@ -39,6 +39,9 @@ struct RemoteOptions {
 // UNAVAILABLE when nobody answers there.
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options);
 
+// What the server at HOST:PORT serves.
+absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address);
+
 // Joins a message of a stream to what came before.
 void MergeOutput(const v1::GenerateResponse& delta, v1::GenerateResponse* total);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/commands/cluster_flags.h"
@@ -28,13 +29,31 @@ struct Report {
 
 // Decoding reads every active weight once per token and sequence batch: the memory's bandwidth
 // bounds the steps per second.
-double DecodeLimit(const ModelRuntime& runtime, int32_t concurrency) {
+struct DecodeModel {
+  int64_t num_active_parameters;
+  DType dtype;
+  int32_t num_threads;  // 0: all CPUs
+};
+
+double DecodeLimit(const DecodeModel& model, int32_t concurrency) {
   const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  const int32_t threads = runtime.options().model.num_threads;
-  const double bandwidth = MeasureReadBandwidth(threads > 0 ? std::min(threads, cpus) : cpus);
-  const double bytes = static_cast<double>(runtime.model().num_active_parameters) *
-                       static_cast<double>(SizeOf(runtime.options().model.dtype));
+  const double bandwidth =
+      MeasureReadBandwidth(model.num_threads > 0 ? std::min(model.num_threads, cpus) : cpus);
+  const double bytes =
+      static_cast<double>(model.num_active_parameters) * static_cast<double>(SizeOf(model.dtype));
   return bandwidth / bytes * concurrency;
+}
+
+// The memory of this machine bounds a server only if it runs here.
+double ServerLimit(const std::string& address, int32_t concurrency) {
+  const bool is_here = absl::StartsWith(address, "127.") || absl::StartsWith(address, "[::1]") ||
+                       absl::StartsWith(address, "localhost");
+  const auto info = AskModelInfo(address);
+  if (!is_here || !info.ok()) return 0;
+  return DecodeLimit({.num_active_parameters = info->num_active_parameters(),
+                      .dtype = info->dtype() == "float32" ? DType::kF32 : DType::kBF16,
+                      .num_threads = 0},
+                     concurrency);
 }
 
 std::string PercentilesText(const char* name, const std::vector<double>& seconds) {
@@ -121,7 +140,10 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   const auto runtime = LoadRuntime(flags.runtime);
   if (!runtime.ok()) return Fail("bench", runtime.status());
   Report report{.mode = mode, .workload = workload};
-  report.limit = DecodeLimit(**runtime, workload.concurrency);
+  report.limit = DecodeLimit({.num_active_parameters = (*runtime)->model().num_active_parameters,
+                              .dtype = (*runtime)->options().model.dtype,
+                              .num_threads = (*runtime)->options().model.num_threads},
+                             workload.concurrency);
   const auto generator = MakeLocalGenerator(runtime->get());
   RunWorkload(generator.get(), {.num_requests = 1,
                                 .concurrency = 1,
@@ -138,6 +160,7 @@ int BenchServer(const std::string& address, BenchFlags flags) {
   const auto generator = MakeRemoteGenerator({.address = address});
   if (!generator.ok()) return Fail("bench", generator.status());
   Report report{.mode = "serve", .workload = workload};
+  report.limit = ServerLimit(address, workload.concurrency);
   report.result = RunWorkload(generator->get(), workload);
   return Finish(flags, report);
 }

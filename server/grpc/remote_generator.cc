@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
 #include "server/text_generator.h"
 #include "tessera/v1/inference.grpc.pb.h"
 
@@ -75,19 +76,28 @@ class RemoteGenerator final : public TextGenerator {
   const absl::Duration timeout_;
 };
 
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (Connect(channel.get())) return channel;
+  return absl::UnavailableError(absl::StrCat(
+      "no server answers at ", address, "; start one with \"tessera serve\" or check the address"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  auto channel =
-      grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
-  if (!Connect(channel.get())) {
-    return absl::UnavailableError(
-        absl::StrCat("no server answers at ", options.address,
-                     "; start one with \"tessera serve\" or check the address"));
-  }
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenChannel(options.address));
   return std::make_unique<RemoteGenerator>(std::move(channel), options.timeout);
+}
+
+absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel(address));
+  grpc::ClientContext context;
+  v1::GetModelInfoResponse response;
+  RETURN_IF_ERROR(FromGrpc(v1::Inference::NewStub(channel)->GetModelInfo(&context, {}, &response)));
+  return response;
 }
 
 }  // namespace tessera
