@@ -1,4 +1,5 @@
 // tessera serve: load, listen, drain.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -105,6 +106,14 @@ class ServerState {
   absl::Status death_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
 };
+
+// Every connection is an open file, and gRPC stops listening for good once there is none left.
+void RaiseFileLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) LogWarning("cannot raise the limit of open files");
+}
 
 // Appears whole: written beside and renamed.
 absl::Status WriteWhole(const char* option, const std::string& path, const std::string& text) {
@@ -264,6 +273,7 @@ int RunServe(const Arguments& arguments) {
     return FailUsage("serve", status);
   }
   InitLogging(flags.log_level);
+  RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);

@@ -140,6 +140,7 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
   constexpr int kMinPingIntervalMs = 10'000;
+  constexpr int kHandshakeTimeoutMs = 10'000;  // silent connections go
   constexpr int kMaxMetadataBytes = 8 << 10;
   builder->SetMaxReceiveMessageSize(static_cast<int>(context.limits.max_message_bytes));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
@@ -147,6 +148,7 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               kMinPingIntervalMs);
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   // Above the application's cap, so that the cap answers with a status instead of a queue.
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,

@@ -1,5 +1,6 @@
 """What clients get wrong, and worse: each gets a clear error, and nobody else notices."""
 import math
+import resource
 import socket
 import threading
 import unittest
@@ -123,6 +124,24 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(self.server.stub.Generate(self.canary).choices[0].token_ids, self.expected)
         for s in sockets:
             s.close()
+
+    def test_more_connections_than_the_soft_limit_of_files(self):
+        """Silent connections must not keep others, nor the health page, out."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            with Server() as server:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                sockets = [socket.create_connection(("127.0.0.1", server.port))
+                           for _ in range(300)]
+                stub = server.stub  # connects now
+                self.assertEqual(stub.Generate(self.canary, timeout=5).choices[0].token_ids,
+                                 self.expected)
+                self.assertEqual(server.get("/healthz")[0], 200)
+                for s in sockets:
+                    s.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def test_deadline(self):
         request = chat_request("Hi")
