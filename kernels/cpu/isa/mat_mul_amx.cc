@@ -111,7 +111,8 @@ struct alignas(64) Sums {
   }
 };
 
-// kPanels panels by one row of tiles.
+// kPanels panels by one row of tiles. One panel at a time is how jobs of few rows go, where weights
+// set the pace: they are read front to back, each line fetched a little ahead of its use.
 template <int kPanels>
 struct OneRow {
   static void Clear() {
@@ -128,8 +129,6 @@ struct OneRow {
   }
   static void Step(const char* x, int64_t /*x_stride*/, const char* w, int64_t w_stride,
                    Ahead& /*ahead*/) {
-    // One panel alone is a job of few rows, where weights set the pace: they are read front to
-    // back, each line fetched a little ahead of its use.
     if constexpr (kPanels == 1) FetchTile(w + kFewRowsAhead);
     _tile_loadd(4, x, kRowBytes);
     _tile_loadd(6, w, kRowBytes);
@@ -165,7 +164,11 @@ struct TwoRows {
     if constexpr (kPanels > 1) _tile_stored(3, below + kPanel, bytes);
   }
   static void Step(const char* x, int64_t x_stride, const char* w, int64_t w_stride, Ahead& ahead) {
-    ahead.Fetch();
+    if constexpr (kPanels == 1) {
+      FetchTile(w + kFewRowsAhead);
+    } else {
+      ahead.Fetch();
+    }
     _tile_loadd(4, x, kRowBytes);
     _tile_loadd(6, w, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
@@ -245,7 +248,7 @@ void SweepRows(const RoundedMatMul& job, int64_t column, int64_t count, const Pa
 void MultiplyRounded(const RoundedMatMul& job) {
   Configure(Least(kTileHeight, job.rows));
   const int64_t row_pairs = (job.rows + 2 * kTileHeight - 1) / (2 * kTileHeight);
-  const int64_t most = job.rows > kTileHeight ? kMostPanels : 1;
+  const int64_t most = job.rows > kFewRows ? kMostPanels : 1;
   Panels panels;
   for (int64_t column = 0; column < job.columns; column += most * kPanel) {
     const int64_t count = Least(most, (job.columns - column + kPanel - 1) / kPanel);
