@@ -95,6 +95,7 @@ struct TokenLogprobs {
   std::vector<TokenAlternative> top;  // descending
 };
 
+// New output of one tool call; fragments are joined by index.
 struct ToolCallDelta {
   int32_t index = 0;
   std::string id;    // with the first delta of a call only

@@ -22,21 +22,13 @@ constexpr std::string_view kFunctionEnd = "</function>";
 constexpr std::string_view kParameter = "<parameter=";
 constexpr std::string_view kParameterEnd = "</parameter>";
 constexpr std::string_view kWhiteSpace = " \t\n\r";
+// Where a value may end.
+constexpr std::string_view kValueEnds[] = {kParameterEnd, kParameter};
 
 std::string_view Trim(std::string_view text) {
   const size_t begin = std::min(text.find_first_not_of(kWhiteSpace), text.size());
   text.remove_prefix(begin);
   return text.substr(0, text.find_last_not_of(kWhiteSpace) + 1);
-}
-
-// "=name>" after a tag's start: the name; moves `text` behind it.
-std::optional<std::string> TakeName(std::string_view* text) {
-  const size_t end = text->find('>');
-  if (end == std::string_view::npos) return std::nullopt;
-  const std::string_view name = Trim(text->substr(0, end));
-  text->remove_prefix(end + 1);
-  if (name.empty() || name.find_first_of("\n<") != std::string_view::npos) return std::nullopt;
-  return std::string(name);
 }
 
 // The types that a parameter's schema allows; empty if it does not say.
@@ -79,72 +71,193 @@ Value ConvertArgument(const std::string& text, const std::set<std::string>& type
   return Value::String(text, jinja::Provenance::kUntrusted);
 }
 
-class CoderXmlSyntax : public ToolCallSyntax {
+enum class Match { kNo, kPartial, kYes };
+
+Match MatchTag(std::string_view text, std::string_view tag) {
+  if (text.substr(0, tag.size()) == tag) return Match::kYes;
+  return text == tag.substr(0, text.size()) ? Match::kPartial : Match::kNo;
+}
+
+// </function>, white space and </tool_call>: ends a value whose own end was forgotten. The last tag
+// may be missing at the end of the output.
+Match MatchBlockEnd(std::string_view text, bool at_end) {
+  const Match function = MatchTag(text, kFunctionEnd);
+  if (function != Match::kYes) return function;
+  text.remove_prefix(kFunctionEnd.size());
+  text.remove_prefix(std::min(text.find_first_not_of(kWhiteSpace), text.size()));
+  if (text.empty() && at_end) return Match::kYes;
+  return MatchTag(text, kClose);
+}
+
+class CoderXmlBlock : public ToolCallBlock {
  public:
-  explicit CoderXmlSyntax(Value tools) : tools_(std::move(tools)) {}
+  explicit CoderXmlBlock(const Value& tools) : tools_(tools) {}
 
-  // A closing tag counts behind </function>, because values are raw text that may hold one.
-  std::optional<BlockEnd> FindEnd(std::string_view text) const override {
-    const bool is_function = Trim(text).substr(0, kFunction.size()) == kFunction;
-    for (size_t at = text.find(kClose); at != std::string_view::npos;
-         at = text.find(kClose, at + 1)) {
-      const std::string_view block = Trim(text.substr(0, at));
-      if (!is_function || block.ends_with(kFunctionEnd)) return BlockEnd{at, kClose.size()};
+  // The call is known with its first whole parameter, or with </function>.
+  Progress Advance(std::string_view text, bool at_end) override {
+    Progress progress;
+    while (step_ != Step::kDone && Walk(text, at_end, &progress)) {
     }
-    return std::nullopt;
-  }
-
-  std::optional<Call> Parse(std::string_view block) const override {
-    block = Trim(block);
-    if (block.substr(0, kFunction.size()) != kFunction) return std::nullopt;
-    block.remove_prefix(kFunction.size());
-    const std::optional<std::string> name = TakeName(&block);
-    if (!name || !block.ends_with(kFunctionEnd)) return std::nullopt;
-    block.remove_suffix(kFunctionEnd.size());
-    const Value properties = FindProperties(*name);
-    Dict arguments;
-    for (block = Trim(block); !block.empty(); block = Trim(block)) {
-      if (block.substr(0, kParameter.size()) != kParameter) return std::nullopt;
-      block.remove_prefix(kParameter.size());
-      const std::optional<std::string> key = TakeName(&block);
-      if (!key) return std::nullopt;
-      const std::string value = TakeValue(&block);
-      arguments.Set(*key, ConvertArgument(value, AllowedTypes(properties.Get(*key))));
-    }
-    const absl::StatusOr<std::string> json =
-        jinja::ToJsonString(Value::MakeDict(std::move(arguments)));
-    // The values are raw text: what is no UTF-8, or nests too deeply, makes no JSON.
-    if (!json.ok() || !jinja::ParseJson(*json).ok()) return std::nullopt;
-    return Call{*name, *json};
+    if (step_ == Step::kDone) progress.state = State::kEnded;
+    progress.whole = whole_;
+    progress.end = at_;
+    return progress;
   }
 
  private:
-  // Up to </parameter> (or the next parameter, if the tag was forgotten), without the newlines that
-  // the format puts around a value.
-  static std::string TakeValue(std::string_view* text) {
-    const size_t close = std::min(text->find(kParameterEnd), text->size());
-    const size_t next = text->find(kParameter);
-    const size_t end = std::min(close, next == std::string_view::npos ? close : next);
-    std::string_view value = text->substr(0, end);
-    text->remove_prefix(end == close ? std::min(end + kParameterEnd.size(), text->size()) : end);
-    if (value.starts_with('\n')) value.remove_prefix(1);
-    if (value.ends_with('\n')) value.remove_suffix(1);
-    return std::string(value);
+  enum class Step { kStart, kFunctionName, kBetween, kParameterName, kValue, kDone };
+
+  // Each returns false when it needs more text. What is no call ends the block at once.
+  bool Walk(std::string_view text, bool at_end, Progress* progress) {
+    switch (step_) {
+      case Step::kStart:
+        return WalkFunction(text);
+      case Step::kFunctionName:
+        return WalkName(text, &name_);
+      case Step::kBetween:
+        return WalkBetween(text, progress);
+      case Step::kParameterName:
+        return WalkName(text, &key_);
+      case Step::kValue:
+        return WalkValue(text, at_end, progress);
+      case Step::kDone:
+        break;
+    }
+    return false;
   }
 
-  Value FindProperties(std::string_view name) const {
+  bool EndAt(size_t at) {
+    at_ = at;
+    step_ = Step::kDone;
+    return true;
+  }
+
+  void SkipSpace(std::string_view text) {
+    at_ = std::min(text.find_first_not_of(kWhiteSpace, at_), text.size());
+  }
+
+  bool WalkFunction(std::string_view text) {
+    SkipSpace(text);
+    const Match match = MatchTag(text.substr(at_), kFunction);
+    if (match == Match::kNo) return EndAt(at_);
+    if (match == Match::kPartial) return false;
+    at_ += kFunction.size();
+    step_ = Step::kFunctionName;
+    return true;
+  }
+
+  // "name>" behind a tag's start.
+  bool WalkName(std::string_view text, std::string* name) {
+    const std::string_view rest = text.substr(at_);
+    const size_t end = rest.find_first_of("<>");
+    if (end == std::string_view::npos) return false;
+    *name = Trim(rest.substr(0, end));
+    const bool sound = rest[end] == '>' && !name->empty() && name->find('\n') == std::string::npos;
+    if (!sound) return EndAt(step_ == Step::kParameterName ? parameter_begin_ : at_);
+    at_ += end + 1;
+    if (step_ == Step::kFunctionName) properties_ = FindProperties();
+    step_ = step_ == Step::kFunctionName ? Step::kBetween : Step::kValue;
+    scanned_ = at_;
+    return true;
+  }
+
+  bool WalkBetween(std::string_view text, Progress* progress) {
+    SkipSpace(text);
+    const std::string_view rest = text.substr(at_);
+    const Match parameter = MatchTag(rest, kParameter);
+    const Match end = MatchTag(rest, kFunctionEnd);
+    if (parameter == Match::kYes) {
+      parameter_begin_ = at_;
+      at_ += kParameter.size();
+      step_ = Step::kParameterName;
+      return true;
+    }
+    if (end == Match::kYes) {
+      progress->arguments += Begin(progress) ? "{}" : "}";
+      whole_ = true;
+      return EndAt(at_ + kFunctionEnd.size());
+    }
+    return parameter == Match::kNo && end == Match::kNo ? EndAt(at_) : false;
+  }
+
+  // Values are raw text: only what ends one counts.
+  bool WalkValue(std::string_view text, bool at_end, Progress* progress) {
+    for (; scanned_ < text.size(); ++scanned_) {
+      if (text[scanned_] != '<') continue;
+      const std::string_view rest = text.substr(scanned_);
+      Match match = MatchBlockEnd(rest, at_end);
+      for (const std::string_view tag : kValueEnds) {
+        if (match != Match::kYes) match = std::max(match, MatchTag(rest, tag));
+      }
+      if (match == Match::kPartial && !at_end) return false;
+      if (match != Match::kYes) continue;
+      const bool closed = MatchTag(rest, kParameterEnd) == Match::kYes;
+      return EndValue(text.substr(at_, scanned_ - at_),
+                      scanned_ + (closed ? kParameterEnd.size() : 0), progress);
+    }
+    return false;
+  }
+
+  bool EndValue(std::string_view value, size_t end, Progress* progress) {
+    // The newlines that the format puts around a value.
+    if (value.starts_with('\n')) value.remove_prefix(1);
+    if (value.ends_with('\n')) value.remove_suffix(1);
+    Dict member;
+    member.Set(key_, ConvertArgument(std::string(value), AllowedTypes(properties_.Get(key_))));
+    const absl::StatusOr<std::string> json =
+        jinja::ToJsonString(Value::MakeDict(std::move(member)));
+    // Raw text: what is no UTF-8, or nests too deeply, makes no JSON.
+    if (!json.ok() || !jinja::ParseJson(*json).ok()) return EndAt(parameter_begin_);
+    // {"key": value} without its braces.
+    progress->arguments += Begin(progress) ? "{" : ", ";
+    progress->arguments += json->substr(1, json->size() - 2);
+    at_ = end;
+    step_ = Step::kBetween;
+    return true;
+  }
+
+  // Whether nothing was reported before.
+  bool Begin(Progress* progress) {
+    if (begun_) return false;
+    begun_ = true;
+    progress->name = name_;
+    return true;
+  }
+
+  Value FindProperties() const {
     if (!tools_.is_list()) return Value();
     for (const Value& tool : tools_.list().items) {
       const Value nested = tool.Get("function");
       const Value function = nested.is_dict() ? nested : tool;
       const Value declared = function.Get("name");
-      if (declared.is_string() && declared.str() == name) {
+      if (declared.is_string() && declared.str() == name_) {
         return function.Get("parameters").Get("properties");
       }
     }
     return Value();
   }
 
+  const Value& tools_;
+  Step step_ = Step::kStart;
+  size_t at_ = 0;
+  size_t parameter_begin_ = 0;
+  size_t scanned_ = 0;  // of a value
+  std::string name_;
+  std::string key_;
+  Value properties_;
+  bool begun_ = false;
+  bool whole_ = false;
+};
+
+class CoderXmlSyntax : public ToolCallSyntax {
+ public:
+  explicit CoderXmlSyntax(Value tools) : tools_(std::move(tools)) {}
+
+  std::unique_ptr<ToolCallBlock> NewBlock() const override {
+    return std::make_unique<CoderXmlBlock>(tools_);
+  }
+
+ private:
   const Value tools_;
 };
 

@@ -23,8 +23,6 @@ ToolCallParser::ToolCallParser(Options options)
 ToolCallOutput ToolCallParser::Push(std::string_view content) {
   ToolCallOutput output;
   pending_ += content;
-  // Every tag ends with '>': no need to look through a growing block for anything else.
-  if (in_block_ && content.find('>') == std::string_view::npos) return output;
   Consume(/*at_end=*/false, &output);
   return output;
 }
@@ -38,17 +36,30 @@ ToolCallOutput ToolCallParser::Finish() {
 }
 
 void ToolCallParser::Consume(bool at_end, ToolCallOutput* output) {
-  while (in_block_ ? ConsumeBlock(at_end, output) : ConsumeText(at_end, output)) {
+  bool more = true;
+  while (more) {
+    switch (place_) {
+      case Place::kText:
+        more = ConsumeText(at_end, output);
+        break;
+      case Place::kBlock:
+        more = ConsumeBlock(at_end, output);
+        break;
+      case Place::kBehindBlock:
+        more = ConsumeClosingTag(at_end);
+        break;
+    }
   }
 }
 
-// Both return whether the other one has something to do now.
 bool ToolCallParser::ConsumeText(bool at_end, ToolCallOutput* output) {
   const size_t open = pending_.find(kOpen);
   if (open != std::string::npos) {
     EmitText(std::string_view(pending_).substr(0, open), output);
     pending_.erase(0, open + kOpen.size());
-    in_block_ = true;
+    place_ = Place::kBlock;
+    block_ = syntax_->NewBlock();
+    block_is_call_ = false;
     return true;
   }
   const size_t held = at_end ? 0 : PartialMatchLength(pending_, kOpen);
@@ -58,25 +69,34 @@ bool ToolCallParser::ConsumeText(bool at_end, ToolCallOutput* output) {
 }
 
 bool ToolCallParser::ConsumeBlock(bool at_end, ToolCallOutput* output) {
-  std::optional<ToolCallSyntax::BlockEnd> end = syntax_->FindEnd(pending_);
-  if (!end && !at_end) return false;
-  if (!end && EmitCall(pending_, output)) {
-    pending_.clear();
-    in_block_ = false;
+  ToolCallBlock::Progress progress = block_->Advance(pending_, at_end);
+  const bool ended = progress.state == ToolCallBlock::State::kEnded;
+  const bool whole = progress.whole;
+  const size_t end = progress.end;
+  if (progress.name || block_is_call_) EmitCall(std::move(progress), output);
+  if (!ended && !at_end) return false;
+  block_.reset();
+  if (!block_is_call_) {
+    // Its text may hold other blocks.
+    EmitText(kOpen, output);
+    place_ = Place::kText;
+    return true;
+  }
+  if (!whole) ++num_broken_calls_;
+  pending_.erase(0, ended ? end : pending_.size());
+  place_ = Place::kBehindBlock;
+  return true;
+}
+
+bool ToolCallParser::ConsumeClosingTag(bool at_end) {
+  const size_t begin = std::min(pending_.find_first_not_of(kWhiteSpace), pending_.size());
+  const std::string_view tag = std::string_view(pending_).substr(begin, kClose.size());
+  if (tag == kClose) {
+    pending_.erase(0, begin + kClose.size());
+  } else if (!at_end && tag == kClose.substr(0, tag.size())) {
     return false;
   }
-  if (!end) {
-    // No well-formed block: what looks like its end is one, so that later blocks survive.
-    const size_t close = pending_.find(kClose);
-    end = close == std::string::npos ? ToolCallSyntax::BlockEnd{pending_.size(), 0}
-                                     : ToolCallSyntax::BlockEnd{close, kClose.size()};
-  }
-  in_block_ = false;
-  if (!EmitCall(std::string_view(pending_).substr(0, end->size), output)) {
-    EmitText(kOpen, output);
-    EmitText(std::string_view(pending_).substr(0, end->size + end->tag), output);
-  }
-  pending_.erase(0, end->size + end->tag);
+  place_ = Place::kText;
   return true;
 }
 
@@ -91,15 +111,19 @@ void ToolCallParser::EmitText(std::string_view text, ToolCallOutput* output) {
   held_space_ += text.substr(body);
 }
 
-bool ToolCallParser::EmitCall(std::string_view block, ToolCallOutput* output) {
-  std::optional<ToolCallSyntax::Call> call = syntax_->Parse(block);
-  if (!call) return false;
-  held_space_.clear();
-  behind_call_ = true;
-  std::string id = options_.make_id ? options_.make_id() : jinja::Concat("call_", num_calls_);
-  output->calls.push_back(
-      {num_calls_++, std::move(id), std::move(call->name), std::move(call->arguments)});
-  return true;
+void ToolCallParser::EmitCall(ToolCallBlock::Progress progress, ToolCallOutput* output) {
+  if (progress.name) {
+    held_space_.clear();
+    behind_call_ = true;
+    block_is_call_ = true;
+    std::string id = options_.make_id ? options_.make_id() : jinja::Concat("call_", num_calls_);
+    output->calls.push_back({num_calls_++, std::move(id), *std::move(progress.name), ""});
+  } else if (progress.arguments.empty()) {
+    return;
+  } else if (output->calls.empty()) {
+    output->calls.push_back({.index = num_calls_ - 1});
+  }
+  output->calls.back().arguments_fragment += progress.arguments;
 }
 
 }  // namespace tessera

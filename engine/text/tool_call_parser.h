@@ -1,9 +1,16 @@
 // Tool calls in generated content, while it streams.
 //
 // Feed it the content only (what ReasoningParser returns as content), so that calls inside of the
-// reasoning are ignored. A call is reported when its block is complete; a block that is no valid
-// call stays text. White space around blocks is dropped, all other text passes through. The
+// reasoning are ignored. White space around calls is dropped, all other text passes through. The
 // concatenated output does not depend on how the text is cut; non-streaming is one Push and Finish.
+//
+// A block is reported as soon as it is known to be a call: in the Hermes format when its name is
+// there and its arguments have begun, in the Coder format with its first whole parameter. The rest
+// of the arguments follows in fragments, as the model types them (Coder: parameter by parameter).
+// A block that never gets there stays text. One that breaks off after that, because it is malformed
+// or the output ends, keeps what was reported: its arguments are then no whole JSON object, which
+// is how a client knows, and what follows the break is content again. What a Hermes block holds
+// behind its arguments is ignored.
 #ifndef TESSERA_ENGINE_TEXT_TOOL_CALL_PARSER_H_
 #define TESSERA_ENGINE_TEXT_TOOL_CALL_PARSER_H_
 
@@ -19,30 +26,37 @@
 
 namespace tessera {
 
-// Arguments of a complete call are one JSON object, written as Python's
-// json.dumps(ensure_ascii=False) does.
 struct ToolCallOutput {
   std::string content;
+  // At most one entry per call; the first one of a call has its id and name. The arguments of a
+  // whole call are one JSON object: as typed by the model (Hermes), or as Python's
+  // json.dumps(ensure_ascii=False) writes it (Coder). Fragments are whole UTF-8 characters.
   std::vector<ToolCallDelta> calls;
 };
 
-// What stands between <tool_call> and </tool_call>.
-class ToolCallSyntax {
+// What stands behind one <tool_call>, while it arrives.
+class ToolCallBlock {
  public:
-  struct Call {
-    std::string name;
-    std::string arguments;
-  };
-  // Where a block ends: its text is [0, size), and [size, size + tag) is dropped.
-  struct BlockEnd {
-    size_t size;
-    size_t tag;
+  enum class State { kOpen, kEnded };
+  struct Progress {
+    std::optional<std::string> name;  // once: this is a call
+    std::string arguments;            // what is new of them; only of a call
+    State state = State::kOpen;
+    bool whole = false;  // the arguments are there and well-formed
+    size_t end = 0;      // when ended: where the block's text ends
   };
 
+  virtual ~ToolCallBlock() = default;
+  // `text`: all of it so far; it only grows. `at_end`: there will be no more. Not to be called once
+  // it has ended.
+  virtual Progress Advance(std::string_view text, bool at_end) = 0;
+};
+
+class ToolCallSyntax {
+ public:
   virtual ~ToolCallSyntax() = default;
-  // The end of the block at the start of `text`, if it is there already.
-  virtual std::optional<BlockEnd> FindEnd(std::string_view text) const = 0;
-  virtual std::optional<Call> Parse(std::string_view block) const = 0;
+  // Must not outlive the syntax.
+  virtual std::unique_ptr<ToolCallBlock> NewBlock() const = 0;
 };
 
 class ToolCallParser {
@@ -57,26 +71,34 @@ class ToolCallParser {
   explicit ToolCallParser(Options options);
 
   ToolCallOutput Push(std::string_view content);
-  // What was held back. Call once, at the end; a block without end tag counts if it is a whole
-  // call.
+  // What was held back. Call once, at the end; the closing tag of the last block may be missing.
   ToolCallOutput Finish();
 
+  // Calls reported so far, and how many of these broke off.
   int num_calls() const { return num_calls_; }
+  int num_broken_calls() const { return num_broken_calls_; }
 
  private:
-  void Consume(bool at_end, ToolCallOutput* output);
+  // Each consumes what it can of pending_ and returns whether another one has something to do.
   bool ConsumeText(bool at_end, ToolCallOutput* output);
   bool ConsumeBlock(bool at_end, ToolCallOutput* output);
+  bool ConsumeClosingTag(bool at_end);
+  void Consume(bool at_end, ToolCallOutput* output);
   void EmitText(std::string_view text, ToolCallOutput* output);
-  bool EmitCall(std::string_view block, ToolCallOutput* output);
+  void EmitCall(ToolCallBlock::Progress progress, ToolCallOutput* output);
+
+  enum class Place { kText, kBlock, kBehindBlock };
 
   const Options options_;
   const std::unique_ptr<const ToolCallSyntax> syntax_;
   std::string pending_;
   std::string held_space_;  // white space that is dropped if a call follows
-  bool in_block_ = false;
+  Place place_ = Place::kText;
+  std::unique_ptr<ToolCallBlock> block_;  // in kBlock
+  bool block_is_call_ = false;
   bool behind_call_ = false;  // nothing but white space since the last call
   int num_calls_ = 0;
+  int num_broken_calls_ = 0;
 };
 
 // The syntaxes; `tools` is copied.

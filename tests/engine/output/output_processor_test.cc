@@ -17,7 +17,8 @@ using testing::ElementsAre;
 struct Shown {
   std::string text;
   std::string reasoning;
-  std::vector<ToolCallDelta> tool_calls;
+  std::vector<ToolCallDelta> tool_calls;  // joined
+  size_t tool_call_deltas = 0;
   ChoiceFinish finish;
   size_t tokens = 0;  // consumed
 };
@@ -38,12 +39,22 @@ class OutputProcessorTest : public testing::Test {
       ++shown.tokens;
       shown.text += delta->text;
       shown.reasoning += delta->reasoning;
-      for (const ToolCallDelta& call : delta->tool_calls) shown.tool_calls.push_back(call);
+      for (const ToolCallDelta& call : delta->tool_calls) Join(call, &shown);
       if (delta->finish.has_value()) shown.finish = *delta->finish;
     }
     EXPECT_TRUE(processor.finished());
     EXPECT_EQ(processor.usage().completion_tokens, static_cast<int32_t>(shown.tokens));
     return shown;
+  }
+
+  static void Join(const ToolCallDelta& call, Shown* shown) {
+    ++shown->tool_call_deltas;
+    if (call.index == static_cast<int32_t>(shown->tool_calls.size())) {
+      shown->tool_calls.push_back(call);
+      return;
+    }
+    EXPECT_EQ(call.id + call.name, "") << "only the first delta names a call";
+    shown->tool_calls.at(call.index).arguments_fragment += call.arguments_fragment;
   }
 
   GenerateRequest MakeRequest() {
@@ -135,7 +146,17 @@ TEST_F(OutputProcessorTest, ToolCallsEndTheChoice) {
   EXPECT_EQ(shown.tool_calls[0].name, "add");
   EXPECT_EQ(shown.tool_calls[0].arguments_fragment, "{\"a\": 1}");
   EXPECT_THAT(shown.tool_calls[0].id, testing::MatchesRegex("call_[0-9a-f]{24}"));
+  EXPECT_GT(shown.tool_call_deltas, 2U) << "arguments come as they are typed";
   EXPECT_EQ(shown.finish.reason, FinishReason::kToolCalls);
+}
+
+TEST_F(OutputProcessorTest, ToolCallsThatTheLengthCutsOffStayCalls) {
+  request_.output.tool_call_format = ToolCallFormat::kHermes;
+  const Shown shown = Write("<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": \"some te");
+  EXPECT_EQ(shown.text, "");
+  ASSERT_EQ(shown.tool_calls.size(), 1U);
+  EXPECT_EQ(shown.tool_calls[0].arguments_fragment, "{\"a\": \"some te");
+  EXPECT_EQ(shown.finish.reason, FinishReason::kLength);
 }
 
 TEST_F(OutputProcessorTest, TruncatedCharacterBecomesAReplacementAtTheEnd) {

@@ -1,0 +1,75 @@
+#include "server/response_accumulator.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "engine/text/tool_call_parser.h"
+
+namespace tessera {
+namespace {
+
+const char kText[] =
+    "Both.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"S\u00e3o\"}}\n</tool_call>"
+    "\n<tool_call>\n{\"name\": \"g\", \"arguments\": {\"n\": [1, 2]}}\n</tool_call>";
+
+// The deltas of kText in pieces of so many bytes.
+std::vector<TokenDelta> Deltas(size_t piece) {
+  ToolCallParser parser({});
+  std::vector<TokenDelta> deltas;
+  const auto add = [&deltas](ToolCallOutput output) {
+    TokenDelta delta{.text = std::move(output.content), .tool_calls = std::move(output.calls)};
+    delta.usage.completion_tokens = static_cast<int32_t>(deltas.size()) + 1;
+    deltas.push_back(std::move(delta));
+  };
+  const std::string_view text = kText;
+  for (size_t at = 0; at < text.size(); at += piece) add(parser.Push(text.substr(at, piece)));
+  add(parser.Finish());
+  return deltas;
+}
+
+TEST(ResponseAccumulatorTest, OneMessageHasWholeToolCallsHoweverTheyWereCut) {
+  for (const size_t piece : {size_t{1}, size_t{3}, size_t{7}, std::string(kText).size()}) {
+    ResponseAccumulator accumulator;
+    accumulator.Begin("r", /*with_token_ids=*/true);
+    for (TokenDelta& delta : Deltas(piece)) accumulator.Add(std::move(delta));
+    const v1::GenerateResponse response = accumulator.Take();
+    ASSERT_EQ(response.choices_size(), 1);
+    const v1::Choice& choice = response.choices(0);
+    EXPECT_EQ(choice.text(), "Both.");
+    ASSERT_EQ(choice.tool_calls_size(), 2);
+    EXPECT_EQ(choice.tool_calls(0).id(), "call_0");
+    EXPECT_EQ(choice.tool_calls(0).name(), "f");
+    EXPECT_EQ(choice.tool_calls(0).arguments(), "{\"city\": \"S\u00e3o\"}");
+    EXPECT_EQ(choice.tool_calls(1).index(), 1);
+    EXPECT_EQ(choice.tool_calls(1).arguments(), "{\"n\": [1, 2]}");
+  }
+}
+
+// As a client joins a stream: the name comes once, fragments by index.
+TEST(ResponseAccumulatorTest, MessagesOfAStreamHoldFragments) {
+  ResponseAccumulator accumulator;
+  accumulator.Begin("r", /*with_token_ids=*/true);
+  std::string names;
+  std::string arguments[2];
+  int messages = 0;
+  for (TokenDelta& delta : Deltas(5)) {
+    accumulator.Add(std::move(delta));
+    const v1::GenerateResponse message = accumulator.Take();
+    for (const v1::ToolCall& call : message.choices(0).tool_calls()) {
+      ++messages;
+      names += call.name();
+      ASSERT_LT(call.index(), 2);
+      EXPECT_EQ(call.id().empty(), call.name().empty());
+      EXPECT_EQ(call.name().empty(), !arguments[call.index()].empty()) << "only the first is named";
+      arguments[call.index()] += call.arguments();
+    }
+  }
+  EXPECT_EQ(names, "fg");
+  EXPECT_EQ(arguments[0], "{\"city\": \"S\u00e3o\"}");
+  EXPECT_EQ(arguments[1], "{\"n\": [1, 2]}");
+  EXPECT_GT(messages, 4);
+}
+
+}  // namespace
+}  // namespace tessera
