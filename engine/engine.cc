@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/engine_loop.h"
 #include "engine/kv_sizing.h"
 #include "engine/model/model_config.h"
@@ -26,6 +27,14 @@ absl::Status CheckOptions(const SchedulerOptions& options) {
     return absl::InvalidArgumentError("ageing must be longer than 0");
   }
   return absl::OkStatus();
+}
+
+absl::Status AllocateKv(Executor& executor, int32_t num_blocks, int64_t block_bytes) {
+  const absl::Status status = executor.AllocateKv(num_blocks);
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "a KV cache of ", num_blocks * block_bytes, " bytes does not fit: ", status.message(),
+      "; give the KV cache less memory (kv_cache_memory) or free some"));
 }
 
 uint64_t RandomSeed() {
@@ -55,7 +64,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                                 .max_num_seqs = loop.scheduler.max_num_seqs,
                                 .model_limit = config.context_limit(),
                                 .max_model_len = options.model.max_model_len}));
-  RETURN_IF_ERROR(executor->AllocateKv(sizing.num_blocks));
+  RETURN_IF_ERROR(AllocateKv(*executor, sizing.num_blocks, block_bytes));
   loop.scheduler.num_blocks = sizing.num_blocks;
   loop.scheduler.max_model_len = sizing.max_model_len;
   loop.scheduler.vocab_size = config.vocab_size;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -14,6 +16,7 @@
 #include "engine/checkpoint/checkpoint_check.h"
 #include "engine/executor/worker.h"
 #include "engine/model/shard.h"
+#include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/ops.h"
 
@@ -108,6 +111,7 @@ struct RankGroup::State {
   }
   int32_t WorldRank(int32_t local_rank) const { return options.node * ranks + local_rank; }
 
+  absl::Status CheckMemory() const;
   absl::Status CreateWorker(int32_t local_rank, const std::shared_ptr<Checkpoint>& checkpoint,
                             const LoadProgress& progress);
   void Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
@@ -127,6 +131,23 @@ struct RankGroup::State {
   uint64_t first_step ABSL_GUARDED_BY(mutex) = 0;  // number of steps.front()
   absl::Status dead ABSL_GUARDED_BY(mutex);        // sticky
 };
+
+// Refuses what cannot fit before anything is read. Counts two bytes per parameter and nothing
+// twice, so it refuses nothing that does; the rest is refused where it is allocated.
+absl::Status RankGroup::State::CheckMemory() const {
+  int64_t parameters = 0;
+  for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
+    parameters +=
+        std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+  }
+  const int64_t needed = 2 * parameters / world_size() * ranks;
+  const int64_t available = AvailableHostMemory();
+  if (needed <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      options.model_dir, ": its weights need at least ", needed, " bytes of memory here, ",
+      available,
+      " are free; free memory, spread the ranks over more nodes or serve a smaller model"));
+}
 
 absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                             const std::shared_ptr<Checkpoint>& checkpoint,
@@ -224,6 +245,7 @@ absl::Status RankGroup::Load(const LoadProgress& progress) {
   ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> opened, Checkpoint::Open(state_->options.model_dir));
   const std::shared_ptr<Checkpoint> checkpoint = std::move(opened);
   RETURN_IF_ERROR(VerifyCheckpoint(state_->config, *checkpoint).status());
+  RETURN_IF_ERROR(state_->CheckMemory());
   return OnEveryRank([checkpoint, progress](State& state, int32_t rank) {
     // Ranks load side by side: the first one's progress stands for all.
     absl::Status status =
