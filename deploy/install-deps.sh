@@ -55,5 +55,8 @@ if [ "$(id -u)" -ne 0 ]; then
   run_as_root=(sudo)
 fi
 export DEBIAN_FRONTEND=noninteractive
-"${run_as_root[@]}" apt-get update -qq
+if ! "${run_as_root[@]}" apt-get update -qq; then
+  echo "apt-get update failed; the packages above can only be installed with a network." >&2
+  exit 1
+fi
 "${run_as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2

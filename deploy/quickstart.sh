@@ -19,14 +19,26 @@ model="$root/deploy/models/nano"
 while [ $# -gt 0 ]; do
   case "$1" in
     --once) once=true ;;
-    --port) port="${2:?--port needs a number}"; shift ;;
-    --metrics-port) metrics_port="${2:?--metrics-port needs a number}"; shift ;;
+    --port | --metrics-port)
+      if ! [[ "${2:-}" =~ ^[0-9]{1,5}$ ]]; then
+        echo "quickstart.sh: $1 needs a number (try --help)" >&2
+        exit 2
+      fi
+      if [ "$1" = --port ]; then port="$2"; else metrics_port="$2"; fi
+      shift
+      ;;
     -h | --help) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     -*) echo "quickstart.sh: unknown option '$1' (try --help)" >&2; exit 2 ;;
-    *) model="$(cd "$1" && pwd)" ;;
+    *) model="$1" ;;
   esac
   shift
 done
+# Now, not after the build.
+if ! [ -f "$model/config.json" ]; then
+  echo "quickstart.sh: '$model' is no model folder: it has no config.json" >&2
+  exit 2
+fi
+model="$(cd "$model" && pwd)"
 cd "$root"
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -35,14 +47,20 @@ port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 say "1/4  Packages"
 deploy/install-deps.sh
 
-say "2/4  Build"
+say "2/4  Build (the first time takes some minutes)"
 cmake --preset cpu-release >/dev/null
 cmake --build --preset cpu-release --target tessera
 tessera="$root/build/cpu-release/tessera"
 
 say "3/4  Server"
-[ "$port" = 0 ] || port_is_free "$port" || port=0
-[ "$metrics_port" = 0 ] || port_is_free "$metrics_port" || metrics_port=0
+if [ "$port" != 0 ] && ! port_is_free "$port"; then
+  echo "Port $port is taken; any free one will do." >&2
+  port=0
+fi
+if [ "$metrics_port" != 0 ] && ! port_is_free "$metrics_port"; then
+  echo "Port $metrics_port is taken; any free one will do for metrics." >&2
+  metrics_port=0
+fi
 work="$(mktemp -d)"
 server=""
 cleanup() {
