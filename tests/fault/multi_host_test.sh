@@ -76,6 +76,7 @@ diff "$work/expected" "$work/tokens" || fail "different tokens"
 echo "ok: $((2 * HOSTS)) ranks on $HOSTS hosts wrote the same tokens as one rank per text"
 
 start_workers
+: > "$work/head"  # what the first head wrote must not be taken for the second one's
 ip netns exec host0 "$CLUSTER_NODE" head "$HOSTS" 2 "$HOSTS" 1 "eth0:$PORT" "$work/key" \
   "$TESSERA_NANO_MODEL" 1000000 "$LIMIT" > "$work/head" 2>&1 &
 head=$!
