@@ -26,10 +26,11 @@ struct LayoutOptions {
 
 struct ModelOptions {
   std::string model_dir;
-  std::string backend = "cpu";  // ref, cpu, queued
-  DType dtype = DType::kBF16;   // kF32 or kBF16
-  int32_t num_threads = 0;      // of all local ranks together; 0: the CPUs this process may use
-  int32_t max_model_len = 0;    // tokens; 0: the model's own context limit
+  std::string backend = "cpu";   // ref, cpu, queued
+  DType dtype = DType::kBF16;    // kF32 or kBF16
+  std::string cpu_isa = "auto";  // vector instructions of the cpu backend, see OpsOptions
+  int32_t num_threads = 0;       // of all local ranks together; 0: the CPUs this process may use
+  int32_t max_model_len = 0;     // tokens; 0: the model's own context limit
   LayoutOptions layout;
 };
 

@@ -114,6 +114,7 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
           .settings = settings_,
           .model_dir = options.model_dir,
           .num_threads = options.num_threads,
+          .cpu_isa = options.cpu_isa,
           .node = 0,
           .connect_remote = ConnectOverNetwork({.store = &group_->store(),
                                                 .host = address.host,

@@ -41,6 +41,7 @@ struct NodeOptions {
   std::string node_name;    // for messages; empty: host name and process id
   int32_t node_index = -1;  // the place this node wants; -1: any
   int32_t num_threads = 0;  // of all ranks of this process; 0: its CPUs
+  std::string cpu_isa = "auto";
   ClusterAccess access;
 };
 

@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions
       std::make_unique<LocalExecutor>(RankGroupOptions{.settings = std::move(settings),
                                                        .model_dir = options.model_dir,
                                                        .num_threads = options.num_threads,
+                                                       .cpu_isa = options.cpu_isa,
                                                        .node = 0,
                                                        .connect_remote = nullptr},
                                       config);

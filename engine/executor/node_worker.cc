@@ -96,6 +96,7 @@ absl::Status NodeWorker::Join() {
           .settings = settings,
           .model_dir = options_.model_dir,
           .num_threads = options_.num_threads,
+          .cpu_isa = options_.cpu_isa,
           .node = place.node_index,
           .connect_remote = ConnectOverNetwork({.store = &link_->store(),
                                                 .host = std::move(host),

@@ -31,10 +31,13 @@ int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_conc
 
 // Every rank gets an equal share of the threads, at least one; ranks poll only when all their
 // threads have cores of their own.
-OpsOptions RankOpsOptions(const std::string& backend, int num_threads, int32_t ranks) {
-  const int total = num_threads > 0 ? num_threads : NumCores();
+OpsOptions RankOpsOptions(const RankGroupOptions& options, int32_t ranks) {
+  const int total = options.num_threads > 0 ? options.num_threads : NumCores();
   const int per_rank = std::max(1, total / ranks);
-  return {.backend = backend, .num_threads = per_rank, .spin = per_rank * ranks <= NumCores()};
+  return {.backend = options.settings.backend,
+          .num_threads = per_rank,
+          .spin = per_rank * ranks <= NumCores(),
+          .cpu_isa = options.cpu_isa};
 }
 
 absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
@@ -153,8 +156,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                             const std::shared_ptr<Checkpoint>& checkpoint,
                                             const LoadProgress& progress) {
   const GroupSettings& settings = options.settings;
-  ASSIGN_OR_RETURN(auto ops,
-                   CreateOps(RankOpsOptions(settings.backend, options.num_threads, ranks)));
+  ASSIGN_OR_RETURN(auto ops, CreateOps(RankOpsOptions(options, ranks)));
   ASSIGN_OR_RETURN(const Topology topology,
                    Topology::Create(settings.layout, WorldRank(local_rank)));
   const ConnectRank connect = [&](Device* device) { return connector.Connect(topology, device); };

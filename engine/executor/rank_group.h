@@ -62,6 +62,7 @@ struct RankGroupOptions {
   GroupSettings settings;
   std::string model_dir;
   int32_t num_threads = 0;  // of all ranks of this process; 0: its CPUs
+  std::string cpu_isa = "auto";
   int32_t node = 0;
   ConnectRemote connect_remote;  // with several nodes
 };

@@ -49,7 +49,7 @@ Plan MakePlan(const Product& product, bool rounded) {
   int64_t most_rows = kRowBlock;
   if (rounded) {
     plan.row_unit = 2 * kTileHeight;
-    plan.group = product.rows <= kFewRows ? kPanelsFewRows : kRoundedPanelsManyRows;
+    plan.group = product.rows <= kTileHeight ? kPanelsFewRows : kRoundedPanelsManyRows;
     const int64_t row_bytes = TilesOf(product.weight->cols()) * kTileDepth * 2;
     most_rows = std::max(plan.row_unit, kRoundedBlockBytes / row_bytes);
   } else {

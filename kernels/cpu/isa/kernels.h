@@ -48,7 +48,6 @@ constexpr int64_t kMatMulScratch = kRowBlock * kScratchRow + 2 * kPanel * kDepth
 constexpr int64_t kTileHeight = 16;
 constexpr int64_t kTileDepth = 32;
 constexpr int64_t kTileElements = kTileHeight * kTileDepth;
-constexpr int64_t kFewRows = 16;  // up to here reading the weights takes longer than multiplying
 
 static constexpr int64_t TilesOf(int64_t k) { return (k + kTileDepth - 1) / kTileDepth; }
 // Elements that `rows` rounded rows take.

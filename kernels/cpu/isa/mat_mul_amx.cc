@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kRowBytes = 64;        // of a tile
+constexpr int64_t kFewRows = 4;          // up to here one panel at a time is fastest
 constexpr int64_t kFewRowsAhead = 1024;  // bytes between fetching a weight and using it
 
 // Tile registers 0 to 3 hold the sums of 2 x 2 tiles (rows x panels), 4 and 5 activations, 6 and 7
@@ -111,8 +112,8 @@ struct alignas(64) Sums {
   }
 };
 
-// kPanels panels by one row of tiles. One panel at a time is how jobs of few rows go, where weights
-// set the pace: they are read front to back, each line fetched a little ahead of its use.
+// kPanels panels by one row of tiles. With so few rows the weights set the pace: each line is
+// fetched a little ahead of its use, and with very few rows one panel after the other.
 template <int kPanels>
 struct OneRow {
   static void Clear() {
@@ -129,7 +130,7 @@ struct OneRow {
   }
   static void Step(const char* x, int64_t /*x_stride*/, const char* w, int64_t w_stride,
                    Ahead& /*ahead*/) {
-    if constexpr (kPanels == 1) FetchTile(w + kFewRowsAhead);
+    for (int64_t p = 0; p < kPanels; ++p) FetchTile(w + p * w_stride + kFewRowsAhead);
     _tile_loadd(4, x, kRowBytes);
     _tile_loadd(6, w, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
@@ -229,7 +230,7 @@ void SweepRows(const RoundedMatMul& job, int64_t column, int64_t count, const Pa
   const char* x = reinterpret_cast<const char*>(job.x);
   for (int64_t row = 0; row < job.rows; row += 2 * kTileHeight) {
     const int64_t rows = Least(2 * kTileHeight, job.rows - row);
-    const int64_t tiles = rows > kTileHeight ? kMostPanels : 1;
+    const int64_t tiles = rows > kTileHeight ? 2 : 1;
     const bool whole = rows == tiles * height && columns == count * kPanel;
     const Target target{.out = job.out + row * job.out_stride + column,
                         .stride = job.out_stride,
