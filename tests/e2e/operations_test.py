@@ -224,8 +224,9 @@ class StartTest(unittest.TestCase):
             self.assertIn(str(port), self.fails("serve", NANO, "--port", 0, "--metrics-port", port))
 
     def test_too_little_memory(self):
-        self.assertIn("kv", self.fails("serve", NANO, "--port", 0, "--metrics-port", 0,
-                                       "--kv-cache-memory", "4TiB").lower())
+        self.assertIn("give the KV cache less memory",
+                      self.fails("serve", NANO, "--port", 0, "--metrics-port", 0,
+                                 "--kv-cache-memory", "4TiB"))
 
     def test_usage_errors(self):
         self.assertIn('did you mean "port"', self.fails("serve", NANO, "--prot", 1, code=2))
