@@ -2,6 +2,12 @@
 
 namespace tessera {
 
+CallGate::~CallGate() {
+  absl::MutexLock lock(&mutex_);
+  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_calls_ == 0; };
+  mutex_.Await(absl::Condition(&none));
+}
+
 void CallGate::CallOpened() {
   absl::MutexLock lock(&mutex_);
   ++num_calls_;

@@ -14,6 +14,13 @@ namespace tessera {
 // Thread-safe.
 class CallGate {
  public:
+  CallGate() = default;
+  // Waits until every call is closed: what they use goes next. gRPC must have been shut down, and
+  // the engine must still run.
+  ~CallGate();
+  CallGate(const CallGate&) = delete;
+  CallGate& operator=(const CallGate&) = delete;
+
   // A call lives from its arrival until both gRPC and the engine have let go of it.
   void CallOpened();
   void CallClosed();

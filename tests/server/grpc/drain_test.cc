@@ -84,8 +84,9 @@ TEST(DrainTest, DrainWaitsForClientsThatReadSlowly) {
 TEST(DrainTest, DrainInAHurryWaitsForNobody) {
   Fixture f({.step = absl::ZeroDuration(), .bytes_per_token = 4096});
   grpc::ClientContext context;
-  auto never_read = f.stub().StreamGenerate(&context, Request("abc", 50));
-  while (f.context().active.size() == 0) absl::SleepFor(absl::Milliseconds(1));
+  auto reader = f.stub().StreamGenerate(&context, Request("abc", 50));
+  v1::GenerateResponse first;
+  ASSERT_TRUE(reader->Read(&first));
   EXPECT_TRUE(f.engine().WaitIdle());
   f.context().gate.Hurry();
   const absl::Time begun = absl::Now();
