@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/core/read_bandwidth.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
@@ -35,10 +36,12 @@ struct DecodeModel {
   int32_t num_threads;  // 0: all CPUs
 };
 
+// 0 when there is no memory to measure with.
 double DecodeLimit(const DecodeModel& model, int32_t concurrency) {
   const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
   const double bandwidth =
-      MeasureReadBandwidth(model.num_threads > 0 ? std::min(model.num_threads, cpus) : cpus);
+      MeasureReadBandwidth(model.num_threads > 0 ? std::min(model.num_threads, cpus) : cpus)
+          .value_or(0);
   const double bytes =
       static_cast<double>(model.num_active_parameters) * static_cast<double>(SizeOf(model.dtype));
   return bandwidth / bytes * concurrency;
@@ -139,6 +142,7 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   flags.runtime.engine.model.model_dir = model_dir;
   const auto runtime = LoadRuntime(flags.runtime);
   if (!runtime.ok()) return Fail("bench", runtime.status());
+  workload.last_token = std::min(workload.last_token, (*runtime)->model().vocab_size - 1);
   Report report{.mode = mode, .workload = workload};
   report.limit = DecodeLimit({.num_active_parameters = (*runtime)->model().num_active_parameters,
                               .dtype = (*runtime)->options().model.dtype,
@@ -148,7 +152,8 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   RunWorkload(generator.get(), {.num_requests = 1,
                                 .concurrency = 1,
                                 .input_len = workload.input_len,
-                                .output_len = 2});  // warm up
+                                .output_len = 2,
+                                .last_token = workload.last_token});  // warm up
   report.result = RunWorkload(generator.get(), workload);
   return Finish(flags, report);
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
 #include <random>
 #include <thread>
 
@@ -12,9 +11,6 @@
 
 namespace tessera {
 namespace {
-
-// Ordinary tokens in every Qwen3 vocabulary.
-constexpr int32_t kLastPlainToken = 999;
 
 void AppendTo(std::vector<double>* all, const std::vector<double>& some) {
   all->insert(all->end(), some.begin(), some.end());
@@ -67,7 +63,7 @@ void Join(const WorkloadResult& one, WorkloadResult* all) {
 v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index) {
   v1::GenerateRequest request;
   std::minstd_rand random(static_cast<unsigned>(index) + 1U);
-  std::uniform_int_distribution<int32_t> token(0, kLastPlainToken);
+  std::uniform_int_distribution<int32_t> token(0, workload.last_token);
   for (int32_t i = 0; i < workload.input_len; ++i) {
     request.mutable_token_ids()->add_ids(token(random));
   }
@@ -105,27 +101,6 @@ double Percentile(std::vector<double> values, double q) {
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(rank),
                    values.end());
   return values[rank];
-}
-
-double MeasureReadBandwidth(int32_t num_threads) {
-  constexpr size_t kWordsPerThread = size_t{32} << 20;  // 256 MiB: far beyond any cache
-  constexpr int kRounds = 3;
-  std::vector<std::vector<uint64_t>> buffers(static_cast<size_t>(num_threads));
-  for (auto& buffer : buffers) buffer.assign(kWordsPerThread, 1);
-  std::atomic<uint64_t> sink{0};
-  double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
-    const absl::Time start = absl::Now();
-    std::vector<std::thread> threads;
-    for (const auto& buffer : buffers) {
-      threads.emplace_back(
-          [&] { sink += std::accumulate(buffer.begin(), buffer.end(), uint64_t{0}); });
-    }
-    for (std::thread& thread : threads) thread.join();
-    const double bytes = static_cast<double>(num_threads) * kWordsPerThread * sizeof(uint64_t);
-    best = std::max(best, bytes / absl::ToDoubleSeconds(absl::Now() - start));
-  }
-  return best;
 }
 
 }  // namespace tessera

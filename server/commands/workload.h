@@ -16,6 +16,8 @@ struct Workload {
   int32_t concurrency = 1;
   int32_t input_len = 128;   // tokens
   int32_t output_len = 128;  // tokens
+  // Prompts draw from 0 to here: ordinary tokens in every published vocabulary.
+  int32_t last_token = 999;
 };
 
 // Times in seconds.
@@ -38,9 +40,6 @@ v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index);
 
 // q in [0, 1]; 0 for no values.
 double Percentile(std::vector<double> values, double q);
-
-// Bytes per second that `num_threads` threads read from memory together.
-double MeasureReadBandwidth(int32_t num_threads);
 
 }  // namespace tessera
 

@@ -13,7 +13,8 @@
 #include <immintrin.h>
 #endif
 
-#include "kernels/core/host_device.h"
+#include "kernels/core/read_bandwidth.h"
+#include "kernels/core/status_macros.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/isa/isa.h"
 
@@ -31,24 +32,6 @@ double BestSeconds(int repeats, const std::function<void()>& run) {
     best = std::min(best, elapsed.count());
   }
   return best;
-}
-
-// Four streams, fetched ahead: what most machines need to reach their limit.
-uint64_t Read(const uint64_t* data, int64_t count) {
-  constexpr int64_t kStreams = 4;
-  constexpr int64_t kAhead = 256;  // words
-  const int64_t share = count / kStreams;
-  uint64_t sums[8] = {};
-  for (int64_t i = 0; i < share; i += 8) {
-    for (int64_t stream = 0; stream < kStreams; ++stream) {
-      const uint64_t* line = data + stream * share + i;
-      __builtin_prefetch(line + kAhead);
-      for (int lane = 0; lane < 8; ++lane) sums[lane] ^= line[lane];
-    }
-  }
-  uint64_t all = 0;
-  for (uint64_t sum : sums) all ^= sum;
-  return all;
 }
 
 #if defined(__x86_64__)
@@ -146,23 +129,11 @@ double Rate(ThreadPool& pool, double (*work)(int64_t), int64_t rounds) {
 }  // namespace
 
 Ceilings MeasureCeilings(int threads) {
-  constexpr int64_t kWords = int64_t{128} << 20;  // 1 GiB: large servers cache hundreds of MiB
   ThreadPool pool(threads);
   Ceilings ceilings;
-  {
-    HostDevice device;  // huge pages, as weights have them
-    absl::StatusOr<DeviceBuffer> buffer = device.Allocate(kWords * 8, "memory to read");
-    TESSERA_CHECK(buffer.ok());
-    auto* memory = static_cast<uint64_t*>(buffer->data());
-    std::fill_n(memory, kWords, 1);
-    const int64_t share = kWords / threads / 32 * 32;
-    const double seconds = BestSeconds(5, [&] {
-      pool.ParallelFor(
-          threads, [&](int64_t i) { sink.fetch_add(Read(memory + i * share, share)); },
-          Schedule::kStatic);
-    });
-    ceilings.bytes_per_second = static_cast<double>(share * threads) * 8 / seconds;
-  }
+  const absl::StatusOr<double> reads = MeasureReadBandwidth(threads);
+  TESSERA_CHECK(reads.ok());
+  ceilings.bytes_per_second = *reads;
   ceilings.flops_per_second = Rate(pool, MultiplyAdd, 4000000);
 #if defined(__x86_64__)
   if (HasTiles()) ceilings.tile_flops_per_second = Rate(pool, MultiplyTiles, 500000);
