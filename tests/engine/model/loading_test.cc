@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -66,8 +68,11 @@ class Model {
   std::string path_;
 };
 
+// Holds its weights, so that ranks that load at the same time are in memory together.
 struct Loaded {
   absl::Status status;
+  std::unique_ptr<Ops> ops;
+  std::optional<ModelWeights> weights;
   int64_t weight_bytes = 0;
   int64_t bytes_read = 0;  // of the checkpoint so far, by all ranks that share it
 };
@@ -77,10 +82,13 @@ Loaded LoadRank(const ModelConfig& config, const LayoutRequest& layout, int rank
   auto ops = CreateOps({.backend = "cpu", .num_threads = 1});
   if (!ops.ok()) return {.status = ops.status()};
   const ModelShard shard = MakeShard(config, *Topology::Create(layout, rank));
-  const auto weights = LoadWeights(config, shard, dtype, checkpoint, **ops, nullptr);
+  auto weights = LoadWeights(config, shard, dtype, checkpoint, **ops, nullptr);
   if (!weights.ok()) return {.status = weights.status()};
+  const int64_t bytes = weights->bytes;
   return {.status = absl::OkStatus(),
-          .weight_bytes = weights->bytes,
+          .ops = *std::move(ops),
+          .weights = *std::move(weights),
+          .weight_bytes = bytes,
           .bytes_read = checkpoint.bytes_read()};
 }
 
