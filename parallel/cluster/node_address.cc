@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -103,7 +103,7 @@ absl::StatusOr<std::string> LocalAddressTowards(const HostPort& peer) {
   if (fd >= 0) close(fd);
   if (found) return Numeric(address, size);
   return absl::UnavailableError(
-      absl::StrCat("no route to ", peer.ToString(), ": ", std::strerror(error)));
+      absl::StrCat("no route to ", peer.ToString(), ": ", std::generic_category().message(error)));
 }
 
 }  // namespace tessera
