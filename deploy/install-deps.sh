@@ -15,7 +15,7 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 test_packages=(
-  python3 python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
+  git python3 python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
   clang clang-format clang-tidy libclang-rt-14-dev
 )
 
