@@ -16,7 +16,7 @@ build_packages=(
 )
 test_packages=(
   git python3 python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
-  clang clang-format clang-tidy libclang-rt-14-dev
+  clang clang-format clang-tidy llvm libclang-rt-14-dev
 )
 
 usage() { sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; }
