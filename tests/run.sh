@@ -5,7 +5,7 @@
 #   tests/run.sh --only REGEX     release build, only the tests whose name matches (ctest -R)
 #   tests/run.sh --asan           rooms that parse, count and share under ASan and UBSan, then --fuzz
 #   tests/run.sh --fuzz           every fuzz target on its corpus and for FUZZ_SECONDS
-#   tests/run.sh --tsan           thread pool, engine, communicators, gRPC service: ThreadSanitizer
+#   tests/run.sh --tsan           thread pool, engine, communicators between threads: ThreadSanitizer
 #   tests/run.sh --tidy           clang-tidy on every source file outside of tests/
 #   tests/run.sh --ci             everything: source checks, --asan, --tsan, --tidy, release tests
 #
