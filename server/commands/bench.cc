@@ -142,7 +142,7 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   flags.runtime.engine.model.model_dir = model_dir;
   const auto runtime = LoadRuntime(flags.runtime);
   if (!runtime.ok()) return Fail("bench", runtime.status());
-  workload.last_token = std::min(workload.last_token, (*runtime)->model().vocab_size - 1);
+  workload.vocab_size = (*runtime)->model().vocab_size;
   Report report{.mode = mode, .workload = workload};
   report.limit = DecodeLimit({.num_active_parameters = (*runtime)->model().num_active_parameters,
                               .dtype = (*runtime)->options().model.dtype,
@@ -153,7 +153,7 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
                                 .concurrency = 1,
                                 .input_len = workload.input_len,
                                 .output_len = 2,
-                                .last_token = workload.last_token});  // warm up
+                                .vocab_size = workload.vocab_size});  // warm up
   report.result = RunWorkload(generator.get(), workload);
   return Finish(flags, report);
 }

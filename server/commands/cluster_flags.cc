@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "server/commands/model_flags.h"
 #include "server/logging.h"
 #include "server/version.h"
 
@@ -54,10 +55,7 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node) {
                  "Place in the group, from 1; -1: any that is free.");
   table->Integer("threads", &node->num_threads, {0, kMaxThreads},
                  "Threads of all ranks of this node; 0: the CPUs this process may use.");
-  table->Choice(
-      "cpu-isa", &node->cpu_isa, {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"},
-      "Vector instructions of the cpu backend; auto: the fastest of this machine. Machines that "
-      "multiply bfloat16 with different ones round differently.");
+  AddCpuIsaOption(table, &node->cpu_isa);
   AddAccessOptions(table, &node->access);
 }
 

@@ -9,6 +9,13 @@
 
 namespace tessera {
 
+void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa) {
+  table->Choice(
+      "cpu-isa", cpu_isa, {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"},
+      "Vector instructions of the cpu backend; auto: the fastest of this machine. Machines that "
+      "multiply bfloat16 with different ones round differently.");
+}
+
 void AddModelOptions(OptionTable* table, EngineOptions* options) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   constexpr int64_t kMaxRanks = 1024;
@@ -21,10 +28,7 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
   table->Type("dtype", &model.dtype, "Type of weights and activations.");
   table->Integer("threads", &model.num_threads, {0, 4096},
                  "Threads of all ranks together; 0: the CPUs this process may use.");
-  table->Choice(
-      "cpu-isa", &model.cpu_isa, {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"},
-      "Vector instructions of the cpu backend; auto: the fastest of this machine. Machines that "
-      "multiply bfloat16 with different ones round differently.");
+  AddCpuIsaOption(table, &model.cpu_isa);
   table->Integer("max-model-len", &model.max_model_len, {0, kMax},
                  "Tokens of prompt and output together; 0: the model's context.");
   table->Section("Layout");

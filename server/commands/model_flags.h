@@ -12,6 +12,8 @@
 
 namespace tessera {
 
+// What every process with ranks takes, workers too.
+void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa);
 void AddModelOptions(OptionTable* table, EngineOptions* options);
 
 // Shows progress as log lines, every tenth.

@@ -42,11 +42,12 @@ absl::StatusOr<OneRequest> Ask(TextGenerator* generator, const v1::GenerateReque
   return OneRequest{.latency = latency, .execution = clock.total() - before};
 }
 
-absl::StatusOr<OverheadResult> AskAll(const OverheadOptions& options, TextGenerator* generator,
-                                      const ExecutionClock& clock) {
+absl::StatusOr<OverheadResult> AskAll(const OverheadOptions& options, int32_t vocab_size,
+                                      TextGenerator* generator, const ExecutionClock& clock) {
   constexpr int32_t kWarmUps = 20;
-  const Workload single{.input_len = options.input_len, .output_len = 1};
-  const Workload stream{.input_len = options.input_len, .output_len = options.output_len};
+  const Workload single{.input_len = options.input_len, .output_len = 1, .vocab_size = vocab_size};
+  const Workload stream{
+      .input_len = options.input_len, .output_len = options.output_len, .vocab_size = vocab_size};
   OverheadResult result;
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(single, i), clock));
@@ -80,7 +81,7 @@ absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options) {
                    GrpcServer::Start(&context, {.port = 0}));
   ASSIGN_OR_RETURN(const std::unique_ptr<TextGenerator> generator,
                    MakeRemoteGenerator({.address = absl::StrCat("127.0.0.1:", server->port())}));
-  return AskAll(options, generator.get(), clock);
+  return AskAll(options, runtime->model().vocab_size, generator.get(), clock);
 }
 
 }  // namespace tessera

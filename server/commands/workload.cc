@@ -63,7 +63,7 @@ void Join(const WorkloadResult& one, WorkloadResult* all) {
 v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index) {
   v1::GenerateRequest request;
   std::minstd_rand random(static_cast<unsigned>(index) + 1U);
-  std::uniform_int_distribution<int32_t> token(0, workload.last_token);
+  std::uniform_int_distribution<int32_t> token(0, std::min(kPlainTokens, workload.vocab_size) - 1);
   for (int32_t i = 0; i < workload.input_len; ++i) {
     request.mutable_token_ids()->add_ids(token(random));
   }

@@ -11,13 +11,15 @@
 
 namespace tessera {
 
+// Ordinary tokens, not control tokens, in every published vocabulary.
+constexpr int32_t kPlainTokens = 1000;
+
 struct Workload {
   int32_t num_requests = 1;
   int32_t concurrency = 1;
-  int32_t input_len = 128;   // tokens
-  int32_t output_len = 128;  // tokens
-  // Prompts draw from 0 to here: ordinary tokens in every published vocabulary.
-  int32_t last_token = 999;
+  int32_t input_len = 128;            // tokens
+  int32_t output_len = 128;           // tokens
+  int32_t vocab_size = kPlainTokens;  // of the model; prompts draw only from the first kPlainTokens
 };
 
 // Times in seconds.
