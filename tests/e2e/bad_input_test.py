@@ -7,7 +7,7 @@ import unittest
 
 import grpc
 
-from harness import Server, chat_request, collect, pb, pb_grpc, violations
+from harness import HostileTest, Server, chat_request, collect, pb, pb_grpc, violations
 
 EXTREMES = [0, 1, -1, 2**31 - 1, -(2**31), 2**32, 2**63 - 1, -(2**63)]
 FLOATS = [0.0, 1.0, -1.0, 1e-300, 1e300, -1e300, math.nan, math.inf, -math.inf]
@@ -43,22 +43,7 @@ def set_field(message, path, value):
     setattr(message, last, value)
 
 
-class BadInputTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server().__enter__()
-        cls.canary = chat_request("What is 44 + 9809?")
-        cls.expected = cls.server.stub.Generate(cls.canary).choices[0].token_ids
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.__exit__(None, None, None)
-
-    def tearDown(self):
-        # Whatever the test did, others are served as before and nothing leaked.
-        self.assertEqual(self.server.stub.Generate(self.canary).choices[0].token_ids, self.expected)
-        self.assertEqual(self.server.wait_idle().kv_blocks_used, 0)
-
+class BadInputTest(HostileTest):
     def code_of(self, call):
         try:
             call()

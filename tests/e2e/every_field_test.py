@@ -6,7 +6,7 @@ import unittest
 import grpc
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-from harness import Server, chat_request, pb, violations
+from harness import HostileTest, chat_request, pb, violations
 
 INTEGERS = [0, 1, -1, 2**31 - 1, -(2**31), 2**32, 2**63 - 1, -(2**63)]
 FLOATS = [0.0, 1.0, -1.0, 5e-324, 1e-300, 1e300, -1e300, math.nan, math.inf, -math.inf]
@@ -101,22 +101,7 @@ def base_requests(method):
     return requests
 
 
-class EveryFieldTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server().__enter__()
-        cls.canary = chat_request("What is 44 + 9809?")
-        cls.expected = cls.server.stub.Generate(cls.canary).choices[0].token_ids
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.__exit__(None, None, None)
-
-    def tearDown(self):
-        self.assertEqual(self.server.stub.Generate(self.canary, timeout=5).choices[0].token_ids,
-                         self.expected)
-        self.assertEqual(self.server.wait_idle().kv_blocks_used, 0)
-
+class EveryFieldTest(HostileTest):
     def call(self, method, data):
         """(status code or None, fields named) of a call with these bytes."""
         path = f"/{SERVICE.full_name}/{method.name}"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -195,3 +196,22 @@ def fill_messages(prompt, messages, tools):
                 arguments=arguments if isinstance(arguments, str)
                 else json.dumps(arguments, ensure_ascii=False))
     prompt.tools.extend(json.dumps(tool, ensure_ascii=False) for tool in tools or [])
+
+
+class HostileTest(unittest.TestCase):
+    """Whatever a test does to the server, others are served as before and nothing leaks."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server().__enter__()
+        cls.canary = chat_request("What is 44 + 9809?")
+        cls.expected = cls.server.stub.Generate(cls.canary).choices[0].token_ids
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.__exit__(None, None, None)
+
+    def tearDown(self):
+        self.assertEqual(self.server.stub.Generate(self.canary, timeout=5).choices[0].token_ids,
+                         self.expected)
+        self.assertEqual(self.server.wait_idle().kv_blocks_used, 0)
