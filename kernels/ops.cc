@@ -14,13 +14,14 @@ using Result = absl::StatusOr<std::unique_ptr<Ops>>;
 
 struct Backend {
   std::string_view name;
+  bool executes_at_once;
   Result (*create)(const OpsOptions&);
 };
 
 constexpr Backend kBackends[] = {
-    {"cpu", CreateCpuOps},
-    {"ref", [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
-    {"queued", [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
+    {"cpu", true, CreateCpuOps},
+    {"ref", true, [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
+    {"queued", false, [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
 };
 
 }  // namespace
@@ -43,6 +44,13 @@ std::vector<std::string_view> LinkedBackends() {
   std::vector<std::string_view> names;
   for (const Backend& backend : kBackends) names.push_back(backend.name);
   return names;
+}
+
+bool ExecutesAtOnce(std::string_view backend) {
+  for (const Backend& linked : kBackends) {
+    if (linked.name == backend) return linked.executes_at_once;
+  }
+  return false;
 }
 
 }  // namespace tessera

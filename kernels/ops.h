@@ -259,6 +259,9 @@ struct OpsOptions {
 // INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute.
 absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);
 std::vector<std::string_view> LinkedBackends();
+// Whether the backend's devices execute on the thread that enqueues, so that several ranks may
+// share it; false for unknown names.
+bool ExecutesAtOnce(std::string_view backend);
 
 }  // namespace tessera
 

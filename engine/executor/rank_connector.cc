@@ -11,37 +11,38 @@ namespace tessera {
 
 absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::string& name,
                                                                   const std::vector<int>& ranks,
-                                                                  const Topology& rank,
-                                                                  Device* device) {
+                                                                  const Rank& member) {
   if (ranks.size() == 1) return nullptr;
+  const Topology& rank = member.topology;
   const auto position =
       static_cast<int>(std::find(ranks.begin(), ranks.end(), rank.rank()) - ranks.begin());
   const auto size = static_cast<int>(ranks.size());
   const int node = rank.node();
   const bool local = std::all_of(ranks.begin(), ranks.end(),
                                  [&](int other) { return other / rank.ranks_per_node() == node; });
-  if (!local) return options_.remote({.name = name, .rank = position, .size = size}, device);
+  if (!local) return options_.remote({.name = name, .rank = position, .size = size}, member.device);
   std::shared_ptr<InprocGroup> group;
   {
     absl::MutexLock lock(&mutex_);
     std::shared_ptr<InprocGroup>& shared = groups_[name];
-    if (shared == nullptr) shared = CreateInprocGroup(size, {.timeout = options_.timeout});
+    if (shared == nullptr) {
+      shared = CreateInprocGroup(size, {.timeout = options_.timeout, .bell = options_.bell});
+    }
     group = shared;
   }
-  return JoinInprocGroup(std::move(group), position, device);
+  return JoinInprocGroup(std::move(group), position, member.device, member.shared_seat);
 }
 
-absl::StatusOr<RankLinks> RankConnector::Connect(const Topology& rank, Device* device) {
+absl::StatusOr<RankLinks> RankConnector::Connect(const Rank& member) {
+  const Topology& rank = member.topology;
   RankLinks links;
   links.moe_comm = options_.moe_comm;
   links.process_ranks = rank.ranks_per_node();
   links.process_rank = rank.rank() % rank.ranks_per_node();
   // All ranks connect their groups in this order, so nobody waits in a circle.
-  ASSIGN_OR_RETURN(links.tp,
-                   Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), rank, device));
-  ASSIGN_OR_RETURN(links.dp,
-                   Join(absl::StrCat("dp", rank.tp_rank()), rank.DpGroup(), rank, device));
-  ASSIGN_OR_RETURN(links.world, Join("world", rank.WorldGroup(), rank, device));
+  ASSIGN_OR_RETURN(links.tp, Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), member));
+  ASSIGN_OR_RETURN(links.dp, Join(absl::StrCat("dp", rank.tp_rank()), rank.DpGroup(), member));
+  ASSIGN_OR_RETURN(links.world, Join("world", rank.WorldGroup(), member));
   return links;
 }
 

@@ -12,6 +12,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/model/rank_links.h"
+#include "parallel/carrier/bell.h"
+#include "parallel/carrier/carrier.h"
 #include "parallel/communicator.h"
 #include "parallel/inproc/inproc_communicator.h"
 #include "parallel/topology.h"
@@ -35,16 +37,23 @@ class RankConnector {
     MoeComm moe_comm = MoeComm::kAuto;
     absl::Duration timeout = absl::Seconds(60);  // of one operation
     ConnectRemote remote;                        // needed when the layout has several nodes
+    std::shared_ptr<Bell> bell;                  // of the carriers, when ranks share threads
   };
   explicit RankConnector(Options options) : options_(std::move(options)) {}
 
+  // A rank that connects. `shared_seat`: where it sits when it shares its thread, or null.
+  struct Rank {
+    const Topology& topology;
+    Device* device;
+    Seat* shared_seat;
+  };
   // The groups of a rank: shared memory where all ranks of a group live on this node.
-  absl::StatusOr<RankLinks> Connect(const Topology& rank, Device* device);
+  absl::StatusOr<RankLinks> Connect(const Rank& rank);
 
  private:
   absl::StatusOr<std::unique_ptr<Communicator>> Join(const std::string& name,
                                                      const std::vector<int>& ranks,
-                                                     const Topology& rank, Device* device);
+                                                     const Rank& rank);
 
   const Options options_;
   absl::Mutex mutex_;

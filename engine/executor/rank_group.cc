@@ -29,15 +29,24 @@ constexpr absl::Duration kEndGrace = absl::Seconds(60);
 
 int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
 
-// Every rank gets an equal share of the threads, at least one; ranks poll only when all their
-// threads have cores of their own.
-OpsOptions RankOpsOptions(const RankGroupOptions& options, int32_t ranks) {
+// How the ranks of this process share its threads.
+struct ThreadPlan {
+  int carriers = 1;
+  int threads_per_rank = 1;
+  bool spin = false;  // every thread has a core of its own
+};
+
+// With threads to spare every rank gets an equal share of them; with too few the ranks take turns
+// on one thread per core. Ranks that wait for other processes or for a device's thread block their
+// own thread, so they need one each.
+ThreadPlan PlanThreads(const RankGroupOptions& options, int ranks) {
   const int total = options.num_threads > 0 ? options.num_threads : NumCores();
+  const bool may_share =
+      options.settings.layout.nodes == 1 && ExecutesAtOnce(options.settings.backend);
+  const int carriers = may_share ? std::min({ranks, total, NumCores()}) : ranks;
+  if (carriers < ranks) return {.carriers = carriers};
   const int per_rank = std::max(1, total / ranks);
-  return {.backend = options.settings.backend,
-          .num_threads = per_rank,
-          .spin = per_rank * ranks <= NumCores(),
-          .cpu_isa = options.cpu_isa};
+  return {.carriers = ranks, .threads_per_rank = per_rank, .spin = per_rank * ranks <= NumCores()};
 }
 
 absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
@@ -104,9 +113,12 @@ struct RankGroup::State {
       : options(std::move(group_options)),
         config(std::move(model_config)),
         ranks(world_size() / options.settings.layout.nodes),
+        threads(PlanThreads(options, ranks)),
+        bell(threads.carriers < ranks ? std::make_shared<Bell>() : nullptr),
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
-                   .remote = options.connect_remote}),
+                   .remote = options.connect_remote,
+                   .bell = bell}),
         workers(ranks) {}
 
   int32_t world_size() const {
@@ -125,6 +137,9 @@ struct RankGroup::State {
   const RankGroupOptions options;
   const ModelConfig config;
   const int32_t ranks;  // of this process
+  const ThreadPlan threads;
+  const std::shared_ptr<Bell> bell;  // when ranks share threads
+  std::vector<Seat*> seats;          // by local rank; set before the first work
   RankConnector connector;
   // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
   std::vector<std::unique_ptr<Worker>> workers;
@@ -156,10 +171,21 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                             const std::shared_ptr<Checkpoint>& checkpoint,
                                             const LoadProgress& progress) {
   const GroupSettings& settings = options.settings;
-  ASSIGN_OR_RETURN(auto ops, CreateOps(RankOpsOptions(options, ranks)));
+  ASSIGN_OR_RETURN(auto ops, CreateOps({.backend = settings.backend,
+                                        .num_threads = threads.threads_per_rank,
+                                        .spin = threads.spin,
+                                        .cpu_isa = options.cpu_isa}));
   ASSIGN_OR_RETURN(const Topology topology,
                    Topology::Create(settings.layout, WorldRank(local_rank)));
-  const ConnectRank connect = [&](Device* device) { return connector.Connect(topology, device); };
+  Seat* const shared_seat = seats[local_rank]->shared() ? seats[local_rank] : nullptr;
+  const ConnectRank connect = [&](Device* device) {
+    return connector.Connect({.topology = topology, .device = device, .shared_seat = shared_seat});
+  };
+  // Ranks that share a thread load in turns, so that none waits for peers that have not begun.
+  const LoadProgress loaded = [&](double share) {
+    if (progress) progress(share);
+    if (shared_seat != nullptr) shared_seat->Yield();
+  };
   const WorkerOptions worker_options{.dtype = settings.dtype,
                                      .block_size = settings.limits.block_size,
                                      .max_tokens = settings.limits.max_num_batched_tokens,
@@ -168,7 +194,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   ASSIGN_OR_RETURN(
       std::unique_ptr<Worker> worker,
       Worker::Create(config, MakeShard(config, topology, settings.rebalance.spare_slots),
-                     worker_options, checkpoint, connect, std::move(ops), progress));
+                     worker_options, checkpoint, connect, std::move(ops), loaded));
   absl::MutexLock lock(&mutex);
   if (!dead.ok()) worker->Abort(dead);
   workers[local_rank] = std::move(worker);
@@ -216,7 +242,17 @@ NodeStepResult RankGroup::State::Collect(RunningStep step) const {
 
 RankGroup::RankGroup(RankGroupOptions options, ModelConfig config)
     : state_(std::make_shared<State>(std::move(options), std::move(config))) {
-  for (int32_t i = 0; i < state_->ranks; ++i) threads_.push_back(std::make_unique<RankThread>());
+  // Neighbours sit together: they are the ones of one tensor-parallel group.
+  const int32_t carriers = state_->threads.carriers;
+  for (int32_t i = 0; i < carriers; ++i) {
+    const int32_t seats =
+        state_->ranks * (i + 1) / carriers - static_cast<int32_t>(state_->seats.size());
+    carriers_.push_back(std::make_unique<Carrier>(
+        seats, state_->bell != nullptr ? state_->bell : std::make_shared<Bell>()));
+    for (int32_t seat = 0; seat < seats; ++seat) {
+      state_->seats.push_back(&carriers_.back()->seat(seat));
+    }
+  }
 }
 
 RankGroup::~RankGroup() { Shutdown(absl::Now() + kEndGrace).IgnoreError(); }
@@ -225,7 +261,7 @@ absl::Status RankGroup::OnEveryRank(RankWork work) {
   const auto shared_work = std::make_shared<const RankWork>(std::move(work));
   const auto pending = std::make_shared<std::vector<std::optional<absl::Status>>>(state_->ranks);
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
-    threads_[rank]->Post([state = state_, shared_work, pending, rank] {
+    state_->seats[rank]->Post([state = state_, shared_work, pending, rank] {
       absl::Status status = (*shared_work)(*state, rank);
       absl::MutexLock lock(&state->mutex);
       (*pending)[rank] = std::move(status);
@@ -293,7 +329,7 @@ void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
                              .results = std::vector<WorkerResult>(state_->ranks)});
   }
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
-    threads_[rank]->Post(
+    state_->seats[rank]->Post(
         [state = state_, rank, number, plan] { state->Step(rank, number, *plan); });
   }
 }
@@ -327,14 +363,14 @@ absl::StatusOr<NodeStepResult> RankGroup::Wait() {
 void RankGroup::Abort(const absl::Status& reason) { state_->Die(reason); }
 
 absl::Status RankGroup::Shutdown(absl::Time deadline) {
-  if (threads_.empty()) return absl::OkStatus();
+  if (carriers_.empty()) return absl::OkStatus();
   {
     absl::MutexLock lock(&state_->mutex);
     if (!state_->dead.ok()) deadline = std::min(deadline, absl::Now() + kAbortGrace);
   }
   // A worker dies on the thread that used it.
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
-    threads_[rank]->Post([state = state_, rank] {
+    state_->seats[rank]->Post([state = state_, rank] {
       std::unique_ptr<Worker> worker;
       {
         absl::MutexLock lock(&state->mutex);
@@ -343,11 +379,12 @@ absl::Status RankGroup::Shutdown(absl::Time deadline) {
     });
   }
   int32_t hanging = 0;
-  for (const auto& thread : threads_) hanging += thread->Stop(deadline) ? 0 : 1;
-  threads_.clear();
+  for (const auto& carrier : carriers_) carrier->BeginStop();
+  for (const auto& carrier : carriers_) hanging += carrier->Stop(deadline) ? 0 : 1;
+  carriers_.clear();
   state_->Die(absl::CancelledError("the executor has been shut down"));
   if (hanging == 0) return absl::OkStatus();
-  return absl::DeadlineExceededError(absl::StrCat(hanging, " ranks hang; left behind"));
+  return absl::DeadlineExceededError(absl::StrCat(hanging, " rank threads hang; left behind"));
 }
 
 }  // namespace tessera

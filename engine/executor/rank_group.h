@@ -1,4 +1,4 @@
-// The ranks of this process: their threads, their workers, and the steps they have under way.
+// The ranks of this process: their carriers, their workers, and the steps they have under way.
 // The local executor is one such group; with several nodes every node has one.
 #ifndef TESSERA_ENGINE_EXECUTOR_RANK_GROUP_H_
 #define TESSERA_ENGINE_EXECUTOR_RANK_GROUP_H_
@@ -14,12 +14,12 @@
 #include "absl/time/time.h"
 #include "engine/executor/executor.h"
 #include "engine/executor/rank_connector.h"
-#include "engine/executor/rank_thread.h"
 #include "engine/executor/step_plan_codec.h"
 #include "engine/model/model_config.h"
 #include "engine/model/weights.h"
 #include "engine/options.h"
 #include "engine/scheduler/step_plan.h"
+#include "parallel/carrier/carrier.h"
 #include "parallel/topology.h"
 
 namespace tessera {
@@ -97,9 +97,9 @@ class RankGroup {
   // as long as the ranks: after an abort this returns while they may still run.
   absl::Status OnEveryRank(RankWork work);
 
-  // Shared with the rank threads, which may outlive this object when they hang.
+  // Shared with the carriers, which may outlive this object when they hang.
   const std::shared_ptr<State> state_;
-  std::vector<std::unique_ptr<RankThread>> threads_;
+  std::vector<std::unique_ptr<Carrier>> carriers_;
 };
 
 }  // namespace tessera

@@ -65,7 +65,9 @@ class InprocGroup {
   InprocGroup(int size, const InprocOptions& options)
       : ranks(size),
         barrier(size, {.timeout = options.timeout,
-                       .spin = size <= (options.cores > 0 ? options.cores : AvailableCores())}) {}
+                       .spin = options.bell == nullptr &&
+                               size <= (options.cores > 0 ? options.cores : AvailableCores()),
+                       .bell = options.bell}) {}
 
   int size() const { return static_cast<int>(ranks.size()); }
 
@@ -80,8 +82,9 @@ class InprocCommunicator : public HostCommunicator {
  public:
   using Slot = InprocGroup::Slot;
 
-  InprocCommunicator(std::shared_ptr<InprocGroup> group, int rank, Device* device)
-      : HostCommunicator(device, rank, group->size()), group_(std::move(group)) {
+  InprocCommunicator(std::shared_ptr<InprocGroup> group, int rank, Device* device, Seat* seat)
+      : HostCommunicator(device, rank, group->size()), group_(std::move(group)), seat_(seat) {
+    group_->barrier.Sit(rank, seat);
     for (const InprocGroup::Rank& other : group_->ranks) {
       staged_[0].push_back(other.staging.data());
       staged_[1].push_back(other.staging.data() + kStagingBytes);
@@ -124,6 +127,7 @@ class InprocCommunicator : public HostCommunicator {
   }
 
   std::shared_ptr<InprocGroup> group_;
+  Seat* const seat_;                                // where this rank shares a thread, or null
   std::array<std::vector<const char*>, 2> staged_;  // every rank's staging, both halves
   int parity_ = 0;  // which slot and staging half the current operation uses
 };
@@ -169,7 +173,13 @@ absl::Status InprocCommunicator::CheckPeers() const {
 
 void InprocCommunicator::AwaitCopies() const {
   for (const InprocGroup::Rank& other : group_->ranks) {
-    while (other.copying.load(std::memory_order_acquire)) std::this_thread::yield();
+    while (other.copying.load(std::memory_order_acquire)) {
+      if (seat_ != nullptr) {
+        seat_->Yield();
+      } else {
+        std::this_thread::yield();
+      }
+    }
   }
 }
 
@@ -314,9 +324,9 @@ std::shared_ptr<InprocGroup> CreateInprocGroup(int size, const InprocOptions& op
 }
 
 std::unique_ptr<Communicator> JoinInprocGroup(std::shared_ptr<InprocGroup> group, int rank,
-                                              Device* device) {
+                                              Device* device, Seat* shared_seat) {
   TESSERA_CHECK(rank >= 0 && rank < group->size());
-  return std::make_unique<InprocCommunicator>(std::move(group), rank, device);
+  return std::make_unique<InprocCommunicator>(std::move(group), rank, device, shared_seat);
 }
 
 }  // namespace tessera

@@ -1,17 +1,14 @@
 #include "parallel/inproc/rank_barrier.h"
 
-#include <linux/futex.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include <climits>
-#include <ctime>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "parallel/carrier/futex.h"
 
 namespace tessera {
 namespace {
@@ -21,34 +18,16 @@ namespace {
 constexpr int kSpins = 200;
 constexpr int kYields = 80;
 
-void Relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Sleeps while *word == expected, at most `timeout`. May return early.
-void FutexWait(std::atomic<uint32_t>* word, uint32_t expected, absl::Duration timeout) {
-  const timespec limit = absl::ToTimespec(timeout);
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &limit, nullptr, 0);
-}
-
-void FutexWakeAll(std::atomic<uint32_t>* word) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-}
-
 }  // namespace
 
-RankBarrier::RankBarrier(int size, const Options& options)
-    : size_(size), options_(options), arrivals_(new Count[size]) {}
+RankBarrier::RankBarrier(int size, Options options)
+    : size_(size), options_(std::move(options)), arrivals_(new Arrivals[size]) {}
 
 absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
                                  absl::FunctionRef<void()> before_release) {
   uint32_t current = word_.load(std::memory_order_acquire);
   if ((current & kFailed) != 0) return status();
-  arrivals_[rank].value.fetch_add(1, std::memory_order_relaxed);
+  arrivals_[rank].count.fetch_add(1, std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
     return WaitFor(current, rank, operation);
   }
@@ -63,7 +42,7 @@ bool RankBarrier::SpinWhile(uint32_t current) const {
   for (int i = 0; options_.spin && i < kSpins + kYields; ++i) {
     if (word_.load(std::memory_order_acquire) != current) return true;
     if (i < kSpins) {
-      Relax();
+      RelaxCore();
     } else {
       sched_yield();
     }
@@ -71,20 +50,23 @@ bool RankBarrier::SpinWhile(uint32_t current) const {
   return word_.load(std::memory_order_acquire) != current;
 }
 
+bool RankBarrier::AwaitChange(uint32_t current, int rank, absl::Time deadline) {
+  const auto changed = [&] { return word_.load(std::memory_order_acquire) != current; };
+  if (Seat* const seat = arrivals_[rank].seat) return seat->Wait(changed, deadline);
+  while (!changed()) {
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) return false;
+    // Announced before the kernel compares the word; Wake() looks after changing it.
+    sleeping_.fetch_add(1);
+    FutexWait(&word_, current, left);
+    sleeping_.fetch_sub(1);
+  }
+  return true;
+}
+
 absl::Status RankBarrier::WaitFor(uint32_t current, int rank, std::string_view operation) {
-  if (!SpinWhile(current)) {
-    const absl::Time deadline = absl::Now() + options_.timeout;
-    while (word_.load(std::memory_order_acquire) == current) {
-      const absl::Duration left = deadline - absl::Now();
-      if (left <= absl::ZeroDuration()) {
-        Fail(TimeOut(rank, operation));
-        break;
-      }
-      // Announced before the kernel compares the word; Wake() looks after changing it.
-      sleeping_.fetch_add(1);
-      FutexWait(&word_, current, left);
-      sleeping_.fetch_sub(1);
-    }
+  if (!SpinWhile(current) && !AwaitChange(current, rank, absl::Now() + options_.timeout)) {
+    Fail(TimeOut(rank, operation));
   }
   const uint32_t now = word_.load(std::memory_order_acquire);
   // A meeting that was finished before the group failed is finished for all its ranks.
@@ -92,10 +74,10 @@ absl::Status RankBarrier::WaitFor(uint32_t current, int rank, std::string_view o
 }
 
 absl::Status RankBarrier::TimeOut(int rank, std::string_view operation) {
-  const uint64_t mine = arrivals_[rank].value.load(std::memory_order_relaxed);
+  const uint64_t mine = arrivals_[rank].count.load(std::memory_order_relaxed);
   std::vector<int> missing;
   for (int r = 0; r < size_; ++r) {
-    if (arrivals_[r].value.load(std::memory_order_relaxed) < mine) missing.push_back(r);
+    if (arrivals_[r].count.load(std::memory_order_relaxed) < mine) missing.push_back(r);
   }
   return absl::DeadlineExceededError(
       absl::StrCat("rank ", rank, " waited ", absl::FormatDuration(options_.timeout), " in ",
@@ -114,6 +96,7 @@ void RankBarrier::Fail(const absl::Status& reason) {
 
 void RankBarrier::Wake() {
   if (sleeping_.load() > 0) FutexWakeAll(&word_);
+  if (options_.bell != nullptr) options_.bell->Ring();
 }
 
 absl::Status RankBarrier::status() const {

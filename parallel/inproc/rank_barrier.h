@@ -1,4 +1,4 @@
-// The meeting point of the rank threads of one process.
+// The meeting point of the ranks of one process.
 #ifndef TESSERA_PARALLEL_INPROC_RANK_BARRIER_H_
 #define TESSERA_PARALLEL_INPROC_RANK_BARRIER_H_
 
@@ -11,18 +11,25 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "parallel/carrier/bell.h"
+#include "parallel/carrier/carrier.h"
 
 namespace tessera {
 
-// Reusable. Waiting ranks spin for a bounded time when every rank has a core of its own, then (or
-// at once) sleep in the kernel. A meeting either succeeds for all ranks or fails for all.
+// Reusable. A waiting rank that shares its thread lets the next one run. Others spin for a bounded
+// time when every rank has a core of its own, then (or at once) sleep in the kernel. A meeting
+// either succeeds for all ranks or fails for all.
 class RankBarrier {
  public:
   struct Options {
     absl::Duration timeout = absl::Seconds(60);
     bool spin = false;
+    std::shared_ptr<Bell> bell;  // of the carriers whose ranks meet here, if any
   };
-  RankBarrier(int size, const Options& options);
+  RankBarrier(int size, Options options);
+
+  // The rank shares its thread; before its first meeting. The seat must outlive its last one.
+  void Sit(int rank, Seat* seat) { arrivals_[rank].seat = seat; }
 
   // Returns when all ranks have arrived; what a rank wrote before is visible to all. Fails with the
   // sticky status; a rank that waits longer than the timeout fails the group with
@@ -38,8 +45,9 @@ class RankBarrier {
   absl::Status status() const;
 
  private:
-  struct alignas(64) Count {
-    std::atomic<uint64_t> value{0};
+  struct alignas(64) Arrivals {
+    std::atomic<uint64_t> count{0};  // only for the message of a timeout
+    Seat* seat = nullptr;            // used by the rank itself
   };
 
   // Odd: failed. Otherwise twice the number of finished meetings. One word, so that finishing a
@@ -48,6 +56,8 @@ class RankBarrier {
   static constexpr uint32_t kMeeting = 2;
 
   absl::Status WaitFor(uint32_t current, int rank, std::string_view operation);
+  // False at the deadline.
+  bool AwaitChange(uint32_t current, int rank, absl::Time deadline);
   bool SpinWhile(uint32_t current) const;
   absl::Status TimeOut(int rank, std::string_view operation);
   void Wake();
@@ -57,7 +67,7 @@ class RankBarrier {
   alignas(64) std::atomic<uint32_t> word_{0};
   alignas(64) std::atomic<int> arrived_{0};
   std::atomic<int> sleeping_{0};
-  const std::unique_ptr<Count[]> arrivals_;  // per rank; only for the message of a timeout
+  const std::unique_ptr<Arrivals[]> arrivals_;  // per rank
 
   mutable std::mutex mutex_;
   absl::Status reason_;  // guarded by mutex_

@@ -1,0 +1,34 @@
+// A function with a stack of its own that can pause in the middle of its work.
+#ifndef TESSERA_PARALLEL_CARRIER_FIBER_H_
+#define TESSERA_PARALLEL_CARRIER_FIBER_H_
+
+#include <functional>
+#include <memory>
+
+namespace tessera {
+
+// Used by one thread, the one that made it. It pauses only where its body calls Pause, so between
+// two pauses it may use thread-local memory like any function; what it finds there afterwards is
+// what other fibers of the thread left.
+class Fiber {
+ public:
+  // `body` begins with the first Resume. It must not throw.
+  explicit Fiber(std::function<void()> body);
+  ~Fiber();  // the body has returned or has never begun
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  // Runs the body until it pauses or returns. Not from inside a fiber.
+  void Resume();
+  // Inside the body: back to Resume.
+  void Pause();
+  bool finished() const;
+
+ private:
+  struct Contexts;  // what the platform needs to switch
+  std::unique_ptr<Contexts> contexts_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_CARRIER_FIBER_H_
