@@ -11,7 +11,7 @@ namespace tessera {
 
 enum class CollectiveOp : uint8_t {
   kAllReduce,
-  kAllGather,
+  kAllGather,  // to all ranks and to one
   kReduceScatter,
   kAllToAll,  // both variants
   kBroadcast,

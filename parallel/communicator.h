@@ -46,6 +46,8 @@ class Communicator {
   virtual void AllReduce(TensorView data) = 0;
   // out = the ranks' `in` one after the other. in [n, ...], out [size * n, ...], any type.
   virtual void AllGather(ConstTensorView in, TensorView out) = 0;
+  // The same for rank `root` only; on the others `out` is not used and may be empty.
+  virtual void Gather(ConstTensorView in, TensorView out, int root) = 0;
   // out = this rank's n rows of the sum over ranks. in [size * n, ...], out [n, ...], kF32 or
   // kBF16.
   virtual void ReduceScatter(ConstTensorView in, TensorView out) = 0;

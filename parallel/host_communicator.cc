@@ -56,7 +56,22 @@ void HostCommunicator::AllReduce(TensorView data) {
 void HostCommunicator::AllGather(ConstTensorView in, TensorView out) {
   TESSERA_CHECK(in.contiguous() && out.contiguous() && in.num_bytes() * size_ == out.num_bytes());
   Enqueue(CollectiveOp::kAllGather, [this, in, out] {
-    return GatherHost(Host(in.data()), Host(out.data()), in.num_bytes());
+    return GatherHost({.in = Host(in.data()),
+                       .out = Host(out.data()),
+                       .bytes = in.num_bytes(),
+                       .root = kAllRanks});
+  });
+}
+
+void HostCommunicator::Gather(ConstTensorView in, TensorView out, int root) {
+  const bool receives = rank_ == root;
+  TESSERA_CHECK(in.contiguous() && root >= 0 && root < size_);
+  TESSERA_CHECK(!receives || (out.contiguous() && in.num_bytes() * size_ == out.num_bytes()));
+  Enqueue(CollectiveOp::kAllGather, [this, in, out, root, receives] {
+    return GatherHost({.in = Host(in.data()),
+                       .out = receives ? Host(out.data()) : nullptr,
+                       .bytes = in.num_bytes(),
+                       .root = root});
   });
 }
 

@@ -35,6 +35,7 @@ class HostCommunicator : public Communicator {
 
   void AllReduce(TensorView data) override;
   void AllGather(ConstTensorView in, TensorView out) override;
+  void Gather(ConstTensorView in, TensorView out, int root) override;
   void ReduceScatter(ConstTensorView in, TensorView out) override;
   void AllToAll(absl::Span<const AllToAllPart> parts) override;
   void AllToAllV(absl::Span<const AllToAllPart> parts, ConstTensorView send_counts,
@@ -47,7 +48,15 @@ class HostCommunicator : public Communicator {
   // The operations on host memory, called where the device executes its queue. They block until
   // this rank's part is done and its memory is no longer used by peers.
   virtual absl::Status ReduceHost(char* data, int64_t count, DType dtype) = 0;
-  virtual absl::Status GatherHost(const char* in, char* out, int64_t bytes) = 0;
+  // `out` is null on ranks that get nothing: all but `root`, unless that is kAllRanks.
+  static constexpr int kAllRanks = -1;
+  struct GatherCall {
+    const char* in;
+    char* out;
+    int64_t bytes;  // of one rank
+    int root;
+  };
+  virtual absl::Status GatherHost(const GatherCall& call) = 0;
   // `count` elements come out.
   virtual absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) = 0;
   virtual absl::Status ExchangeHost(absl::Span<const HostPart> parts) = 0;

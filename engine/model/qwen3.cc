@@ -187,9 +187,11 @@ void Qwen3Model::Logits(ConstTensorView rows, TensorView logits) {
   }
   const TensorView shard = logits_shard_.Rows(0, count);
   ops_.Gemm({.x = x, .weight = &weights_.output_head(), .out = shard});
-  const TensorView all(logits_all_.data(), DType::kF32, {shard_.tp_size, count, shard_.vocab_rows});
-  links_.tp->AllGather(shard, all);
-  ops_.ConcatColumns({.shards = all, .out = logits});
+  const bool draws = shard_.tp_rank == 0;
+  const TensorView all(logits_all_.data(), DType::kF32,
+                       {draws ? shard_.tp_size : 0, count, shard_.vocab_rows});
+  links_.tp->Gather(shard, all, 0);
+  if (draws) ops_.ConcatColumns({.shards = all, .out = logits});
 }
 
 }  // namespace tessera

@@ -33,7 +33,15 @@ bool Seat::Wait(absl::FunctionRef<bool()> ready, absl::Time deadline) {
   deadline_ = deadline;
   fiber_->Pause();
   ready_ = nullptr;
+  deadline_ = absl::InfiniteFuture();
   return !std::exchange(timed_out_, false) || ready();
+}
+
+void Seat::BeginFiber() {
+  fiber_.emplace([this] {
+    WorkUntilStopped();
+    finished_ = true;
+  });
 }
 
 void Seat::AwaitWork() {
@@ -115,27 +123,23 @@ void Carrier::Run(State& state) {
 
 void Carrier::RunSeats(State& state) {
   for (const auto& seat : state.seats) seat->BeginFiber();
-  bool left = true;
-  while (left) {
-    left = false;
+  const auto finished = [](const auto& seat) { return seat->finished_; };
+  while (!std::all_of(state.seats.begin(), state.seats.end(), finished)) {
     bool ran = false;
     for (const auto& seat : state.seats) {
-      if (seat->fiber_->finished()) continue;
-      left = true;
       if (!seat->Ready()) continue;
       seat->fiber_->Resume();
       ran = true;
     }
-    if (left && !ran) AwaitAny(state);
+    if (!ran) AwaitAny(state);
   }
 }
 
 // Nobody can run. Returns when somebody can.
 void Carrier::AwaitAny(State& state) {
-  const auto waits = [](const auto& seat) { return !seat->fiber_->finished(); };
   const auto any_ready = [&] {
     return std::any_of(state.seats.begin(), state.seats.end(),
-                       [&](const auto& seat) { return waits(seat) && seat->Ready(); });
+                       [](const auto& seat) { return seat->Ready(); });
   };
   const bool inside_step = std::any_of(state.seats.begin(), state.seats.end(),
                                        [](const auto& seat) { return seat->working_; });
@@ -147,13 +151,9 @@ void Carrier::AwaitAny(State& state) {
     }
   }
   absl::Time deadline = absl::InfiniteFuture();
-  for (const auto& seat : state.seats) {
-    if (waits(seat)) deadline = std::min(deadline, seat->deadline_);
-  }
+  for (const auto& seat : state.seats) deadline = std::min(deadline, seat->deadline_);
   if (state.bell->Wait(any_ready, deadline)) return;
-  for (const auto& seat : state.seats) {
-    if (waits(seat)) seat->timed_out_ = seat->deadline_ <= absl::Now();
-  }
+  for (const auto& seat : state.seats) seat->timed_out_ = seat->deadline_ <= absl::Now();
 }
 
 }  // namespace tessera

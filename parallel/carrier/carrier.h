@@ -48,10 +48,8 @@ class Seat {
   void WorkUntilStopped();
   void AwaitWork();
   bool HasWork() const { return num_posted_.load() > 0 || stop_.load(); }
-  bool Ready() const { return ready_ == nullptr || timed_out_ || (*ready_)(); }
-  void BeginFiber() {
-    fiber_.emplace([this] { WorkUntilStopped(); });
-  }
+  bool Ready() const { return !finished_ && (ready_ == nullptr || timed_out_ || (*ready_)()); }
+  void BeginFiber();
 
   Bell& bell_;
   const bool shared_;
@@ -65,7 +63,8 @@ class Seat {
   const absl::FunctionRef<bool()>* ready_ = nullptr;  // what it waits for; null: it can run
   absl::Time deadline_ = absl::InfiniteFuture();
   bool timed_out_ = false;
-  bool working_ = false;  // inside posted work
+  bool working_ = false;   // inside posted work
+  bool finished_ = false;  // will never run again
 };
 
 // Used by one thread.

@@ -168,6 +168,4 @@ void Fiber::Pause() {
   contexts_->fiber_stack.Enter(contexts_->resumer_stack);
 }
 
-bool Fiber::finished() const { return contexts_->finished; }
-
 }  // namespace tessera

@@ -22,7 +22,6 @@ class Fiber {
   void Resume();
   // Inside the body: back to Resume.
   void Pause();
-  bool finished() const;
 
  private:
   struct Contexts;  // what the platform needs to switch

@@ -34,7 +34,7 @@ class GlooCommunicator : public HostCommunicator {
 
  protected:
   absl::Status ReduceHost(char* data, int64_t count, DType dtype) override;
-  absl::Status GatherHost(const char* in, char* out, int64_t bytes) override;
+  absl::Status GatherHost(const GatherCall& call) override;
   absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) override;
   absl::Status ExchangeHost(absl::Span<const HostPart> parts) override;
   absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts, const int32_t* send_counts,
@@ -124,13 +124,17 @@ absl::Status GlooCommunicator::ReduceInSlices(char* data, int64_t count, DType d
   return exchange_.Finish();
 }
 
-absl::Status GlooCommunicator::GatherHost(const char* in, char* out, int64_t bytes) {
+absl::Status GlooCommunicator::GatherHost(const GatherCall& call) {
   exchange_.BeginRound();
   for (int peer : Peers()) {
-    RETURN_IF_ERROR(ReceiveFrom(peer, out + peer * bytes, bytes));
-    RETURN_IF_ERROR(SendTo(peer, in, bytes));
+    if (call.out != nullptr) {
+      RETURN_IF_ERROR(ReceiveFrom(peer, call.out + peer * call.bytes, call.bytes));
+    }
+    if (call.root == kAllRanks || call.root == peer) {
+      RETURN_IF_ERROR(SendTo(peer, call.in, call.bytes));
+    }
   }
-  CopyBytes(in, bytes, out + rank() * bytes);
+  if (call.out != nullptr) CopyBytes(call.in, call.bytes, call.out + rank() * call.bytes);
   return exchange_.Finish();
 }
 

@@ -23,8 +23,9 @@ namespace {
 
 // Inputs up to this size are copied to memory of the group, which saves the second meeting.
 constexpr int64_t kStagingBytes = int64_t{32} << 10;
-// Beyond this total every rank adding everything costs more than a second meeting.
-constexpr int64_t kStagedTotal = int64_t{64} << 10;
+// Beyond this total one rank's (or every rank's) adding everything costs more than a second
+// meeting, after which each adds a part.
+constexpr int64_t kOneMeetingTotal = int64_t{64} << 10;
 
 // Slices of an all-reduce begin at cache lines of any element type.
 constexpr int64_t kSliceElements = 64;
@@ -73,7 +74,6 @@ class InprocGroup {
 
   std::vector<Rank> ranks;
   RankBarrier barrier;
-  std::vector<char> sums = std::vector<char>(2 * kStagingBytes);
 };
 
 namespace {
@@ -100,7 +100,7 @@ class InprocCommunicator : public HostCommunicator {
 
  protected:
   absl::Status ReduceHost(char* data, int64_t count, DType dtype) override;
-  absl::Status GatherHost(const char* in, char* out, int64_t bytes) override;
+  absl::Status GatherHost(const GatherCall& call) override;
   absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) override;
   absl::Status ExchangeHost(absl::Span<const HostPart> parts) override;
   absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts, const int32_t* send_counts,
@@ -114,6 +114,10 @@ class InprocCommunicator : public HostCommunicator {
   absl::Status Meet(
       const Slot& slot, absl::FunctionRef<void()> before_release = [] {});
   absl::Status ReduceStaged(const Slot& slot, int64_t count, DType dtype);
+  // One meeting at which the last rank to arrive works for all, on their own memory: for groups
+  // whose other ranks could not use the time.
+  template <typename Work>
+  absl::Status MeetAndWork(const Slot& slot, Work work);
   // A meeting, `copy` while all ranks hold still, and a second meeting.
   template <typename Copy>
   absl::Status MeetAndCopy(const Slot& slot, Copy copy);
@@ -157,6 +161,21 @@ absl::Status InprocCommunicator::MeetAndCopy(const Slot& slot, Copy copy) {
   return status;
 }
 
+template <typename Work>
+absl::Status InprocCommunicator::MeetAndWork(const Slot& slot, Work work) {
+  // In one order with the failing of the group: a rank that finds nobody copying after a failure
+  // knows that nobody begins to.
+  std::atomic<bool>& copying = group_->ranks[rank()].copying;
+  copying.store(true);
+  const absl::Status status = Meet(slot, [&] {
+    if (CheckPeers().ok()) work();
+  });
+  copying.store(false);
+  if (!status.ok()) AwaitCopies();
+  parity_ ^= 1;
+  return status;
+}
+
 absl::Status InprocCommunicator::CheckPeers() const {
   const Slot& mine = Peer(rank());
   for (int r = 0; r < size(); ++r) {
@@ -173,7 +192,7 @@ absl::Status InprocCommunicator::CheckPeers() const {
 
 void InprocCommunicator::AwaitCopies() const {
   for (const InprocGroup::Rank& other : group_->ranks) {
-    while (other.copying.load(std::memory_order_acquire)) {
+    while (other.copying.load()) {
       if (seat_ != nullptr) {
         seat_->Yield();
       } else {
@@ -192,20 +211,8 @@ absl::Status InprocCommunicator::BarrierHost() {
 absl::Status InprocCommunicator::ReduceStaged(const Slot& slot, int64_t count, DType dtype) {
   char* data = slot.out;
   CopyBytes(data, slot.bytes, Staging(rank()));
-  const absl::Span<const char* const> inputs = staged_[parity_];
-  if (group_->barrier.spins()) {
-    // Every rank has a core: adding everything is quicker than waiting for a sum.
-    RETURN_IF_ERROR(Meet(slot));
-    SumRanks({.inputs = inputs, .outputs = {&data, 1}, .count = count, .dtype = dtype});
-  } else {
-    // Cores are short: the sum is made once.
-    char* result = group_->sums.data() + static_cast<int64_t>(parity_) * kStagingBytes;
-    RETURN_IF_ERROR(Meet(slot, [&] {
-      if (CheckPeers().ok())
-        SumRanks({.inputs = inputs, .outputs = {&result, 1}, .count = count, .dtype = dtype});
-    }));
-    CopyBytes(result, slot.bytes, data);
-  }
+  RETURN_IF_ERROR(Meet(slot));
+  SumRanks({.inputs = staged_[parity_], .outputs = {&data, 1}, .count = count, .dtype = dtype});
   parity_ ^= 1;
   return absl::OkStatus();
 }
@@ -213,36 +220,50 @@ absl::Status InprocCommunicator::ReduceStaged(const Slot& slot, int64_t count, D
 absl::Status InprocCommunicator::ReduceHost(char* data, int64_t count, DType dtype) {
   const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
   const Slot slot{.operation = "AllReduce", .bytes = bytes, .out = data};
-  if (bytes <= kStagingBytes && (!group_->barrier.spins() || bytes * size() <= kStagedTotal)) {
-    return ReduceStaged(slot, count, dtype);
-  }
-  return MeetAndCopy(slot, [&] {
-    // Each rank sums one slice and writes it to all; nobody else touches that slice.
-    const int64_t even = (count + size() - 1) / size();
-    const int64_t width = (even + kSliceElements - 1) / kSliceElements * kSliceElements;
-    const int64_t begin = std::min(count, rank() * width);
+  const auto sum_all = [&](int64_t begin, int64_t length) {
     std::vector<char*> all(size());
     for (int r = 0; r < size(); ++r) all[r] = Peer(r).out;
     SumRanks({.inputs = {all.data(), all.size()},
               .outputs = absl::MakeSpan(all),
               .begin = begin,
-              .count = std::min(width, count - begin),
+              .count = length,
               .dtype = dtype});
+  };
+  const bool small = bytes * size() <= kOneMeetingTotal;
+  if (small && !group_->barrier.spins()) {
+    return MeetAndWork(slot, [&] { sum_all(0, count); });
+  }
+  // With a core for every rank adding everything is quicker than waiting for a sum.
+  if (small && bytes <= kStagingBytes) return ReduceStaged(slot, count, dtype);
+  return MeetAndCopy(slot, [&] {
+    // Each rank sums one slice and writes it to all; nobody else touches that slice.
+    const int64_t even = (count + size() - 1) / size();
+    const int64_t width = (even + kSliceElements - 1) / kSliceElements * kSliceElements;
+    const int64_t begin = std::min(count, rank() * width);
+    sum_all(begin, std::min(width, count - begin));
     return absl::OkStatus();
   });
 }
 
-absl::Status InprocCommunicator::GatherHost(const char* in, char* out, int64_t bytes) {
-  const Slot slot{.operation = "AllGather", .bytes = bytes, .in = in};
+absl::Status InprocCommunicator::GatherHost(const GatherCall& call) {
+  const int64_t bytes = call.bytes;
+  const Slot slot{.operation = call.root == kAllRanks ? "AllGather" : "Gather",
+                  .bytes = bytes,
+                  .in = call.in,
+                  .out = call.out};
   if (bytes <= kStagingBytes) {
-    CopyBytes(in, bytes, Staging(rank()));
+    CopyBytes(call.in, bytes, Staging(rank()));
     RETURN_IF_ERROR(Meet(slot));
-    for (int r = 0; r < size(); ++r) CopyBytes(Staging(r), bytes, out + r * bytes);
+    for (int r = 0; r < size() && call.out != nullptr; ++r) {
+      CopyBytes(Staging(r), bytes, call.out + r * bytes);
+    }
     parity_ ^= 1;
     return absl::OkStatus();
   }
   return MeetAndCopy(slot, [&] {
-    for (int r = 0; r < size(); ++r) CopyBytes(Peer(r).in, bytes, out + r * bytes);
+    for (int r = 0; r < size() && call.out != nullptr; ++r) {
+      CopyBytes(Peer(r).in, bytes, call.out + r * bytes);
+    }
     return absl::OkStatus();
   });
 }

@@ -25,7 +25,7 @@ RankBarrier::RankBarrier(int size, Options options)
 
 absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
                                  absl::FunctionRef<void()> before_release) {
-  uint32_t current = word_.load(std::memory_order_acquire);
+  uint32_t current = word_.load();
   if ((current & kFailed) != 0) return status();
   arrivals_[rank].count.fetch_add(1, std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {

@@ -34,7 +34,8 @@ class RankBarrier {
   // Returns when all ranks have arrived; what a rank wrote before is visible to all. Fails with the
   // sticky status; a rank that waits longer than the timeout fails the group with
   // DEADLINE_EXCEEDED, naming `operation` and the ranks that are missing.
-  // `before_release` runs on the rank that arrives last, while the others wait.
+  // `before_release` runs on the rank that arrives last, while the others wait (or fail: it must
+  // not count on their memory without further agreement).
   absl::Status Arrive(
       int rank, std::string_view operation, absl::FunctionRef<void()> before_release = [] {});
 

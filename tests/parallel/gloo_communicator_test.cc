@@ -10,6 +10,8 @@ namespace {
 
 INSTANTIATE_TEST_SUITE_P(Gloo, CommunicatorConformance,
                          testing::Values(GlooThreads(), GlooProcesses()), TransportName);
+INSTANTIATE_TEST_SUITE_P(Gloo, CommunicatorTimeouts,
+                         testing::Values(GlooThreads(), GlooProcesses()), TransportName);
 
 TEST(GlooEndpointTest, NamesWhatIsMissing) {
   EXPECT_EQ(CreateGlooEndpoint({}).status().code(), absl::StatusCode::kInvalidArgument);

@@ -2,6 +2,10 @@
 
 #include <atomic>
 #include <ctime>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
 
 #include "tests/parallel/communicator_conformance.h"
 #include "tests/parallel/rank_threads.h"
@@ -10,12 +14,66 @@
 namespace tessera {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(
-    Inproc, CommunicatorConformance,
-    testing::Values(InprocTransport("Spinning", 64, TestDevice::Queue::kImmediate),
-                    InprocTransport("Sleeping", 1, TestDevice::Queue::kImmediate),
-                    InprocTransport("Queued", 0, TestDevice::Queue::kThread)),
-    TransportName);
+std::vector<Transport> RankThreads() {
+  return {InprocTransport("Spinning", 64, TestDevice::Queue::kImmediate),
+          InprocTransport("Sleeping", 1, TestDevice::Queue::kImmediate),
+          InprocTransport("Queued", 0, TestDevice::Queue::kThread)};
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, CommunicatorConformance, testing::ValuesIn(RankThreads()),
+                         TransportName);
+INSTANTIATE_TEST_SUITE_P(Threads, CommunicatorTimeouts, testing::ValuesIn(RankThreads()),
+                         TransportName);
+INSTANTIATE_TEST_SUITE_P(Carriers, CommunicatorConformance,
+                         testing::Values(CarriedTransport("OnOneThread", 1),
+                                         CarriedTransport("OnTwoThreads", 2)),
+                         TransportName);
+
+// Two ranks on one thread; the second one never comes, without blocking the thread.
+void AwaitAbsentRank(absl::Duration timeout, const std::function<void(Communicator&)>& meanwhile,
+                     absl::StatusCode expected) {
+  const auto bell = std::make_shared<Bell>();
+  const auto group = CreateInprocGroup(2, {.timeout = timeout, .bell = bell});
+  Carrier carrier(2, bell);
+  std::atomic<bool> seen{false};
+  for (int rank = 0; rank < 2; ++rank) {
+    Seat* const seat = &carrier.seat(rank);
+    seat->Post([&, seat, rank] {
+      TestDevice device;
+      const auto communicator = JoinInprocGroup(group, rank, &device, seat);
+      if (rank == 1) {
+        EXPECT_TRUE(seat->Wait([&] { return seen.load(); }, absl::Now() + absl::Seconds(30)));
+        return;
+      }
+      meanwhile(*communicator);
+      TestTensor<float> data(&device, DType::kF32, {16});
+      const absl::Time start = absl::Now();
+      communicator->AllReduce(data.view());
+      EXPECT_EQ(device.Synchronize().code(), expected) << device.Synchronize();
+      EXPECT_LE(absl::Now() - start, absl::Seconds(10));
+      seen = true;
+    });
+  }
+}
+
+TEST(CarriedRanksTest, MissingRankIsNoticedAfterTheTimeout) {
+  AwaitAbsentRank(
+      absl::Milliseconds(200), [](Communicator&) {}, absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST(CarriedRanksTest, AbortFromAnotherThreadWakesAWaitingRank) {
+  std::thread watchdog;
+  AwaitAbsentRank(
+      absl::Seconds(60),
+      [&](Communicator& communicator) {
+        watchdog = std::thread([&communicator] {
+          absl::SleepFor(absl::Milliseconds(100));
+          communicator.Abort(absl::UnavailableError("rank 1 missed its heartbeat"));
+        });
+      },
+      absl::StatusCode::kUnavailable);
+  watchdog.join();
+}
 
 TEST(InprocCommunicatorTest, DifferentOperationsFailOnBothSides) {
   RunInproc(2, {.timeout = absl::Seconds(60)}, TestDevice::Queue::kImmediate,

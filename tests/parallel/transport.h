@@ -2,13 +2,16 @@
 #ifndef TESSERA_TESTS_PARALLEL_TRANSPORT_H_
 #define TESSERA_TESTS_PARALLEL_TRANSPORT_H_
 
+#include <algorithm>
 #include <functional>
+#include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "parallel/carrier/carrier.h"
 #include "parallel/communicator.h"
 #include "parallel/inproc/inproc_communicator.h"
 #include "tests/parallel/rank_threads.h"
@@ -44,6 +47,34 @@ inline void RunInproc(int size, const InprocOptions& options, TestDevice::Queue 
     body(*communicator, device);
     device.Synchronize().IgnoreError();
   });
+}
+
+// The same with ranks that share `carriers` threads.
+inline void RunCarried(int size, int carriers, absl::Duration timeout, const RankBody& body) {
+  const auto bell = std::make_shared<Bell>();
+  auto group = CreateInprocGroup(size, {.timeout = timeout, .bell = bell});
+  std::vector<std::unique_ptr<Carrier>> threads;
+  for (int carrier = 0, rank = 0; carrier < carriers; ++carrier) {
+    const int seats = size * (carrier + 1) / carriers - rank;
+    threads.push_back(std::make_unique<Carrier>(seats, bell));
+    for (int index = 0; index < seats; ++index, ++rank) {
+      Seat* const seat = &threads.back()->seat(index);
+      seat->Post([&, seat, rank] {
+        TestDevice device;
+        auto communicator = JoinInprocGroup(group, rank, &device, seat->shared() ? seat : nullptr);
+        body(*communicator, device);
+        device.Synchronize().IgnoreError();
+      });
+    }
+  }
+}
+
+inline Transport CarriedTransport(std::string name, int carriers) {
+  return {.name = std::move(name),
+          .sizes = {3, 8},
+          .run = [carriers](int size, absl::Duration timeout, const RankBody& body) {
+            RunCarried(size, std::min(carriers, size), timeout, body);
+          }};
 }
 
 inline Transport InprocTransport(std::string name, int cores, TestDevice::Queue queue) {

@@ -8,7 +8,8 @@ namespace {
 INSTANTIATE_TEST_SUITE_P(Inproc, DispatchInvariants,
                          testing::Values(InprocTransport("Immediate", 0,
                                                          TestDevice::Queue::kImmediate),
-                                         InprocTransport("Queued", 0, TestDevice::Queue::kThread)),
+                                         InprocTransport("Queued", 0, TestDevice::Queue::kThread),
+                                         CarriedTransport("OnTwoThreads", 2)),
                          TransportName);
 
 DispatcherOptions SmallOptions() {
