@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
+#include "kernels/core/shared_buffers.h"
 #include "kernels/core/tensor.h"
 
 namespace tessera {
@@ -255,6 +256,9 @@ struct OpsOptions {
   // Vector instructions of the cpu backend: "portable", "avx2", "avx512", "avx512bf16" or "amx";
   // "auto": the fastest that this machine has.
   std::string_view cpu_isa = "auto";
+  // Where ranks that share cores, and so their caches, also share equal weights; null: each rank
+  // has its own. Sources must stay where they are while any weight made from them lives.
+  std::shared_ptr<SharedBuffers> shared_weights;
 };
 // INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute.
 absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);

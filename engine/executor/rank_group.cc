@@ -17,6 +17,7 @@
 #include "engine/executor/worker.h"
 #include "engine/model/shard.h"
 #include "kernels/core/host_device.h"
+#include "kernels/core/shared_buffers.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/ops.h"
 
@@ -115,6 +116,7 @@ struct RankGroup::State {
         ranks(world_size() / options.settings.layout.nodes),
         threads(PlanThreads(options, ranks)),
         bell(threads.carriers < ranks ? std::make_shared<Bell>() : nullptr),
+        weights(bell != nullptr ? SharedBuffers::Create() : nullptr),
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
                    .remote = options.connect_remote,
@@ -138,8 +140,9 @@ struct RankGroup::State {
   const ModelConfig config;
   const int32_t ranks;  // of this process
   const ThreadPlan threads;
-  const std::shared_ptr<Bell> bell;  // when ranks share threads
-  std::vector<Seat*> seats;          // by local rank; set before the first work
+  const std::shared_ptr<Bell> bell;              // when ranks share threads
+  const std::shared_ptr<SharedBuffers> weights;  // then too
+  std::vector<Seat*> seats;                      // by local rank; set before the first work
   RankConnector connector;
   // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
   std::vector<std::unique_ptr<Worker>> workers;
@@ -174,7 +177,8 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   ASSIGN_OR_RETURN(auto ops, CreateOps({.backend = settings.backend,
                                         .num_threads = threads.threads_per_rank,
                                         .spin = threads.spin,
-                                        .cpu_isa = options.cpu_isa}));
+                                        .cpu_isa = options.cpu_isa,
+                                        .shared_weights = weights}));
   ASSIGN_OR_RETURN(const Topology topology,
                    Topology::Create(settings.layout, WorldRank(local_rank)));
   Seat* const shared_seat = seats[local_rank]->shared() ? seats[local_rank] : nullptr;

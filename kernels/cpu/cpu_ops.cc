@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu_ops.h"
 
 #include <atomic>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,17 +41,18 @@ class ThreadShare {
 
 class CpuOps : public Ops {
  public:
-  CpuOps(int num_threads, const cpu::Kernels& kernels)
-      : share_(num_threads),
-        pool_(num_threads, share_.each_has_a_core()),
-        context_{kernels, pool_} {}
+  CpuOps(const OpsOptions& options, const cpu::Kernels& kernels)
+      : share_(options.num_threads),
+        pool_(options.num_threads, share_.each_has_a_core()),
+        context_{kernels, pool_},
+        shared_weights_(options.shared_weights) {}
 
   std::string_view name() const override { return "cpu"; }
   Device& device() override { return device_; }
   DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
-    return cpu::PackedWeight::Create(context_, device_, source);
+    return cpu::PackedWeight::Create(context_, {device_, shared_weights_.get()}, source);
   }
 
   void Embed(const EmbedArgs& args) override { Execute(args, cpu::Embed); }
@@ -83,6 +85,7 @@ class CpuOps : public Ops {
   ThreadShare share_;
   ThreadPool pool_;
   cpu::Context context_;
+  const std::shared_ptr<SharedBuffers> shared_weights_;
 };
 
 }  // namespace
@@ -93,7 +96,7 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(const OpsOptions& options) {
   for (cpu::Isa isa : supported) {
     const bool last = isa == supported.back();
     if (options.cpu_isa == cpu::IsaName(isa) || (options.cpu_isa == "auto" && last)) {
-      return std::make_unique<CpuOps>(options.num_threads, cpu::KernelsOf(isa));
+      return std::make_unique<CpuOps>(options, cpu::KernelsOf(isa));
     }
     absl::StrAppend(&names, ", ", std::string(cpu::IsaName(isa)));
   }

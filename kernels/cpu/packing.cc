@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstring>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/cpu/weight.h"
 
@@ -66,6 +68,17 @@ void ConvertWords(const SourceRow& row, bool bf16, int64_t begin, int64_t count,
   }
 }
 
+// Equal for sources that give equal panels: the same places in memory, packed in the same way.
+std::string SourceKey(const WeightSource& source, bool bf16) {
+  std::string key = absl::StrCat(bf16 ? "bf16" : "f32", " ", source.pad_rows);
+  for (const HostMatrix& part : source.parts) {
+    absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(part.data), ":",
+                    static_cast<int>(part.dtype), ":", part.rows, "x", part.cols, "+",
+                    part.row_stride);
+  }
+  return key;
+}
+
 void PackPanel(const Context& context, const WeightSource& source, bool bf16, int64_t panel,
                char* destination) {
   const int64_t cols = source.parts[0].cols;
@@ -98,20 +111,30 @@ void PackPanel(const Context& context, const WeightSource& source, bool bf16, in
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Weight>> PackedWeight::Create(const Context& context, Device& device,
+absl::StatusOr<std::unique_ptr<Weight>> PackedWeight::Create(const Context& context,
+                                                             const Home& home,
                                                              const WeightSource& source) {
   const bool bf16 = source.dtype == DType::kBF16 || KeepsEveryBitInBf16(source);
   const int64_t cols = source.parts[0].cols;
   int64_t rows = source.pad_rows;
   for (const HostMatrix& part : source.parts) rows += part.rows;
-  const int64_t panels = (rows + kPanel - 1) / kPanel;
-  const int64_t panel_bytes = PanelSize(cols, bf16) * (bf16 ? 2 : 4);
-  DeviceBuffer storage;
-  ASSIGN_OR_RETURN(storage, device.Allocate(panels * panel_bytes, "a weight"));
-  auto* data = static_cast<char*>(storage.data());
-  context.For(panels, static_cast<double>(rows * cols), [&](int64_t panel) {
-    PackPanel(context, source, bf16, panel, data + panel * panel_bytes);
-  });
+  const auto pack = [&](Device& device) -> absl::StatusOr<DeviceBuffer> {
+    const int64_t panels = (rows + kPanel - 1) / kPanel;
+    const int64_t panel_bytes = PanelSize(cols, bf16) * (bf16 ? 2 : 4);
+    ASSIGN_OR_RETURN(DeviceBuffer storage, device.Allocate(panels * panel_bytes, "a weight"));
+    auto* data = static_cast<char*>(storage.data());
+    context.For(panels, static_cast<double>(rows * cols), [&](int64_t panel) {
+      PackPanel(context, source, bf16, panel, data + panel * panel_bytes);
+    });
+    return storage;
+  };
+  std::shared_ptr<const DeviceBuffer> storage;
+  if (home.shared != nullptr) {
+    ASSIGN_OR_RETURN(storage, home.shared->Get(SourceKey(source, bf16), pack));
+  } else {
+    ASSIGN_OR_RETURN(DeviceBuffer own, pack(home.device));
+    storage = std::make_shared<const DeviceBuffer>(std::move(own));
+  }
   return std::make_unique<PackedWeight>(std::move(storage), source.dtype, bf16, rows, cols);
 }
 

@@ -20,7 +20,7 @@ constexpr int kLooksPerTime = 16;
 
 void Seat::Post(std::function<void()> work) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     work_.push_back(std::move(work));
     num_posted_.fetch_add(1);
   }
@@ -59,7 +59,7 @@ void Seat::WorkUntilStopped() {
     AwaitWork();
     std::function<void()> work;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       if (work_.empty()) return;
       work = std::move(work_.front());
       work_.pop_front();
@@ -80,7 +80,8 @@ struct Carrier::State {
 
   const std::shared_ptr<Bell> bell;
   std::vector<std::unique_ptr<Seat>> seats;
-  absl::Mutex mutex;
+  Mutex mutex;
+  CondVar end;
   bool finished ABSL_GUARDED_BY(mutex) = false;
 };
 
@@ -101,10 +102,14 @@ bool Carrier::Stop(absl::Time deadline) {
   if (!thread_.joinable()) return true;
   BeginStop();
   {
-    absl::MutexLock lock(&state_->mutex);
-    if (!state_->mutex.AwaitWithDeadline(absl::Condition(&state_->finished), deadline)) {
-      thread_.detach();
-      return false;
+    MutexLock lock(&state_->mutex);
+    while (!state_->finished) {
+      const absl::Duration left = deadline - absl::Now();
+      if (left <= absl::ZeroDuration()) {
+        thread_.detach();
+        return false;
+      }
+      state_->end.WaitWithTimeout(&state_->mutex, left);
     }
   }
   thread_.join();
@@ -117,8 +122,9 @@ void Carrier::Run(State& state) {
   } else {
     RunSeats(state);
   }
-  absl::MutexLock lock(&state.mutex);
+  MutexLock lock(&state.mutex);
   state.finished = true;
+  state.end.SignalAll();
 }
 
 void Carrier::RunSeats(State& state) {

@@ -15,8 +15,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "kernels/core/mutex.h"
 #include "parallel/carrier/bell.h"
 #include "parallel/carrier/fiber.h"
 
@@ -53,7 +53,7 @@ class Seat {
 
   Bell& bell_;
   const bool shared_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mutex_);
   std::atomic<int> num_posted_{0};  // in work_
   std::atomic<bool> stop_{false};
