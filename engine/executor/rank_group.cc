@@ -135,6 +135,10 @@ struct RankGroup::State {
   // The first reason wins; wakes Wait and everyone who waits for a rank.
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
+  // After a change that the waiting thread looks for while it carries ranks.
+  void Ring() const {
+    if (bell != nullptr) bell->Ring();
+  }
 
   const RankGroupOptions options;
   const ModelConfig config;
@@ -218,6 +222,7 @@ void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const Step
     step.results[local_rank] = *std::move(result);
     --step.unfinished;
   }
+  Ring();
   // The results are on their way: what comes now delays the next step only.
   if (absl::Status status = workers[local_rank]->BetweenSteps(); !status.ok()) Die(status);
 }
@@ -229,6 +234,7 @@ void RankGroup::State::Die(const absl::Status& reason) {
   for (const auto& worker : workers) {
     if (worker != nullptr) worker->Abort(reason);
   }
+  Ring();
 }
 
 NodeStepResult RankGroup::State::Collect(RunningStep step) const {
@@ -251,8 +257,10 @@ RankGroup::RankGroup(RankGroupOptions options, ModelConfig config)
   for (int32_t i = 0; i < carriers; ++i) {
     const int32_t seats =
         state_->ranks * (i + 1) / carriers - static_cast<int32_t>(state_->seats.size());
+    const bool shared = state_->bell != nullptr;
     carriers_.push_back(std::make_unique<Carrier>(
-        seats, state_->bell != nullptr ? state_->bell : std::make_shared<Bell>()));
+        seats, shared ? state_->bell : std::make_shared<Bell>(),
+        shared && i == 0 ? Carrier::Host::kCaller : Carrier::Host::kOwnThread));
     for (int32_t seat = 0; seat < seats; ++seat) {
       state_->seats.push_back(&carriers_.back()->seat(seat));
     }
@@ -261,22 +269,38 @@ RankGroup::RankGroup(RankGroupOptions options, ModelConfig config)
 
 RankGroup::~RankGroup() { Shutdown(absl::Now() + kEndGrace).IgnoreError(); }
 
+bool RankGroup::Await(absl::FunctionRef<bool()> condition, absl::Time deadline) {
+  if (state_->bell == nullptr) {
+    absl::MutexLock lock(&state_->mutex);
+    return state_->mutex.AwaitWithDeadline(absl::Condition(&condition), deadline);
+  }
+  return carriers_.front()->RunUntil(
+      [&] {
+        absl::MutexLock lock(&state_->mutex);
+        return condition();
+      },
+      deadline);
+}
+
 absl::Status RankGroup::OnEveryRank(RankWork work) {
   const auto shared_work = std::make_shared<const RankWork>(std::move(work));
   const auto pending = std::make_shared<std::vector<std::optional<absl::Status>>>(state_->ranks);
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
     state_->seats[rank]->Post([state = state_, shared_work, pending, rank] {
       absl::Status status = (*shared_work)(*state, rank);
-      absl::MutexLock lock(&state->mutex);
-      (*pending)[rank] = std::move(status);
+      {
+        absl::MutexLock lock(&state->mutex);
+        (*pending)[rank] = std::move(status);
+      }
+      state->Ring();
     });
   }
-  absl::MutexLock lock(&state_->mutex);
   const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
     return !state_->dead.ok() || std::all_of(pending->begin(), pending->end(),
                                              [](const auto& s) { return s.has_value(); });
   };
-  state_->mutex.Await(absl::Condition(&done));
+  Await(done, absl::InfiniteFuture());
+  absl::MutexLock lock(&state_->mutex);
   for (const std::optional<absl::Status>& status : *pending) {
     if (status.has_value()) RETURN_IF_ERROR(*status);
   }
@@ -341,13 +365,12 @@ void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
 absl::StatusOr<NodeStepResult> RankGroup::Wait() {
   const absl::Duration limit = state_->options.settings.limits.step_timeout;
   uint64_t step_id = 0;
+  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
+    return !state_->dead.ok() || (!state_->steps.empty() && state_->steps.front().unfinished == 0);
+  };
+  const bool in_time = Await(ready, absl::Now() + limit);
   {
     absl::MutexLock lock(&state_->mutex);
-    const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
-      return !state_->dead.ok() ||
-             (!state_->steps.empty() && state_->steps.front().unfinished == 0);
-    };
-    const bool in_time = state_->mutex.AwaitWithTimeout(absl::Condition(&ready), limit);
     RETURN_IF_ERROR(state_->dead);
     step_id = state_->steps.empty() ? 0 : state_->steps.front().step_id;
     if (in_time) {

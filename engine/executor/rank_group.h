@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -96,6 +97,9 @@ class RankGroup {
   // Runs `work` on every rank at the same time; the first error wins. What it captures must live
   // as long as the ranks: after an abort this returns while they may still run.
   absl::Status OnEveryRank(RankWork work);
+  // Waits until `condition`, which is called under the mutex, holds; false at the deadline. Does
+  // the work of ranks meanwhile when they share threads.
+  bool Await(absl::FunctionRef<bool()> condition, absl::Time deadline);
 
   // Shared with the carriers, which may outlive this object when they hang.
   const std::shared_ptr<State> state_;

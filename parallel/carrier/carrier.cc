@@ -10,10 +10,10 @@
 namespace tessera {
 namespace {
 
-// A rank of another carrier that this one waits for inside a step is there within some
-// microseconds, when it has a core. Between steps nobody polls: the core belongs to the thread that
-// plans the next one.
-constexpr absl::Duration kPollTime = absl::Microseconds(50);
+// There are at most as many carriers as cores, and what they wait for takes microseconds: a rank of
+// another carrier inside a step, the next plan between steps. Waking a thread that sleeps takes
+// longer.
+constexpr absl::Duration kPollTime = absl::Microseconds(200);
 constexpr int kLooksPerTime = 16;
 
 }  // namespace
@@ -65,29 +65,37 @@ void Seat::WorkUntilStopped() {
       work_.pop_front();
       num_posted_.fetch_sub(1);
     }
-    working_ = true;
     work();
-    working_ = false;
   }
 }
 
 struct Carrier::State {
-  State(int num_seats, std::shared_ptr<Bell> shared_bell) : bell(std::move(shared_bell)) {
+  State(int num_seats, std::shared_ptr<Bell> shared_bell, bool shared)
+      : bell(std::move(shared_bell)) {
     for (int i = 0; i < num_seats; ++i) {
-      seats.push_back(std::make_unique<Seat>(bell.get(), num_seats > 1));
+      seats.push_back(std::make_unique<Seat>(bell.get(), shared));
+      if (shared) seats.back()->BeginFiber();
     }
+  }
+
+  bool finished() const {
+    return std::all_of(seats.begin(), seats.end(),
+                       [](const auto& seat) { return seat->finished_; });
   }
 
   const std::shared_ptr<Bell> bell;
   std::vector<std::unique_ptr<Seat>> seats;
   Mutex mutex;
   CondVar end;
-  bool finished ABSL_GUARDED_BY(mutex) = false;
+  bool thread_ended ABSL_GUARDED_BY(mutex) = false;
 };
 
-Carrier::Carrier(int seats, std::shared_ptr<Bell> bell)
-    : state_(std::make_shared<State>(seats, std::move(bell))),
-      thread_([state = state_] { Run(*state); }) {}
+Carrier::Carrier(int seats, std::shared_ptr<Bell> bell, Host host)
+    : state_(std::make_shared<State>(seats, std::move(bell), seats > 1 || host == Host::kCaller)) {
+  if (host == Host::kOwnThread) {
+    thread_ = std::thread([state = state_] { Run(*state); });
+  }
+}
 
 Carrier::~Carrier() { Stop(absl::InfiniteFuture()); }
 
@@ -99,11 +107,17 @@ void Carrier::BeginStop() {
 }
 
 bool Carrier::Stop(absl::Time deadline) {
-  if (!thread_.joinable()) return true;
+  if (state_ == nullptr) return true;
   BeginStop();
+  const bool stopped = thread_.joinable() ? StopOwnThread(deadline) : StopOnCaller(deadline);
+  state_.reset();
+  return stopped;
+}
+
+bool Carrier::StopOwnThread(absl::Time deadline) {
   {
     MutexLock lock(&state_->mutex);
-    while (!state_->finished) {
+    while (!state_->thread_ended) {
       const absl::Duration left = deadline - absl::Now();
       if (left <= absl::ZeroDuration()) {
         thread_.detach();
@@ -116,49 +130,59 @@ bool Carrier::Stop(absl::Time deadline) {
   return true;
 }
 
+bool Carrier::StopOnCaller(absl::Time deadline) {
+  if (RunUntil([this] { return state_->finished(); }, deadline)) return true;
+  // Its ranks are in the middle of something: their stacks must stay.
+  static_cast<void>(new std::shared_ptr<State>(state_));
+  return false;
+}
+
 void Carrier::Run(State& state) {
-  if (state.seats.size() == 1) {
-    state.seats.front()->WorkUntilStopped();
+  if (state.seats.front()->shared()) {
+    RunSeats(
+        state, [&state] { return state.finished(); }, absl::InfiniteFuture());
   } else {
-    RunSeats(state);
+    state.seats.front()->WorkUntilStopped();
   }
   MutexLock lock(&state.mutex);
-  state.finished = true;
+  state.thread_ended = true;
   state.end.SignalAll();
 }
 
-void Carrier::RunSeats(State& state) {
-  for (const auto& seat : state.seats) seat->BeginFiber();
-  const auto finished = [](const auto& seat) { return seat->finished_; };
-  while (!std::all_of(state.seats.begin(), state.seats.end(), finished)) {
+bool Carrier::RunUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
+  return RunSeats(*state_, done, deadline);
+}
+
+bool Carrier::RunSeats(State& state, absl::FunctionRef<bool()> done, absl::Time deadline) {
+  while (!done()) {
     bool ran = false;
     for (const auto& seat : state.seats) {
       if (!seat->Ready()) continue;
       seat->fiber_->Resume();
       ran = true;
     }
-    if (!ran) AwaitAny(state);
+    if (ran) continue;
+    AwaitAny(state, done, deadline);
+    if (absl::Now() >= deadline) return done();
   }
+  return true;
 }
 
-// Nobody can run. Returns when somebody can.
-void Carrier::AwaitAny(State& state) {
-  const auto any_ready = [&] {
-    return std::any_of(state.seats.begin(), state.seats.end(),
-                       [](const auto& seat) { return seat->Ready(); });
+// Nobody can run. Returns when somebody can or it is done, and at deadlines.
+void Carrier::AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time deadline) {
+  const auto change = [&] {
+    return done() || std::any_of(state.seats.begin(), state.seats.end(),
+                                 [](const auto& seat) { return seat->Ready(); });
   };
-  const bool inside_step = std::any_of(state.seats.begin(), state.seats.end(),
-                                       [](const auto& seat) { return seat->working_; });
   const absl::Time end = absl::Now() + kPollTime;
-  while (inside_step && absl::Now() < end) {
+  while (absl::Now() < end) {
     for (int look = 0; look < kLooksPerTime; ++look) {
-      if (any_ready()) return;
+      if (change()) return;
       RelaxCore();
     }
   }
-  absl::Time deadline = absl::InfiniteFuture();
   for (const auto& seat : state.seats) deadline = std::min(deadline, seat->deadline_);
-  if (state.bell->Wait(any_ready, deadline)) return;
+  if (state.bell->Wait(change, deadline)) return;
   for (const auto& seat : state.seats) seat->timed_out_ = seat->deadline_ <= absl::Now();
 }
 

@@ -63,35 +63,43 @@ class Seat {
   const absl::FunctionRef<bool()>* ready_ = nullptr;  // what it waits for; null: it can run
   absl::Time deadline_ = absl::InfiniteFuture();
   bool timed_out_ = false;
-  bool working_ = false;   // inside posted work
   bool finished_ = false;  // will never run again
 };
 
-// Used by one thread.
+// Used by one thread at a time.
 class Carrier {
  public:
-  // A thread with `seats` ranks. Carriers whose ranks wait for each other share a bell, which is
-  // rung after every change that one of them may wait for.
-  Carrier(int seats, std::shared_ptr<Bell> bell);
+  enum class Host : uint8_t {
+    kOwnThread,
+    kCaller,  // whoever calls RunUntil: saves waking a thread where the caller would only wait
+  };
+  // Carriers whose ranks wait for each other share a bell, which is rung after every change that
+  // one of them may wait for.
+  Carrier(int seats, std::shared_ptr<Bell> bell, Host host = Host::kOwnThread);
   ~Carrier();  // finishes what was posted, unless Stop gave up on it
   Carrier(const Carrier&) = delete;
   Carrier& operator=(const Carrier&) = delete;
 
   Seat& seat(int index);
-  // Tells the thread to end when all work is done.
+  // For Host::kCaller: does the ranks' work until done(), which is looked at between their turns
+  // and after the bell has rung. False at the deadline, unless a rank hangs.
+  bool RunUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
+  // Tells the ranks to end when all work is done.
   void BeginStop();
-  // BeginStop, and waits for the end. False at the deadline: the thread hangs, and is left to
-  // itself together with what its work captured.
+  // BeginStop, and waits for the end. False at the deadline: a rank hangs, and is left to itself
+  // together with what its work captured.
   bool Stop(absl::Time deadline);
 
  private:
   struct State;
   static void Run(State& state);
-  static void RunSeats(State& state);
-  static void AwaitAny(State& state);
+  static bool RunSeats(State& state, absl::FunctionRef<bool()> done, absl::Time deadline);
+  static void AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time deadline);
+  bool StopOwnThread(absl::Time deadline);
+  bool StopOnCaller(absl::Time deadline);
 
   std::shared_ptr<State> state_;
-  std::thread thread_;
+  std::thread thread_;  // none with Host::kCaller
 };
 
 }  // namespace tessera
