@@ -1,11 +1,12 @@
 #include "parallel/carrier/fiber.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "kernels/core/status_macros.h"
@@ -100,6 +101,7 @@ class Stack {
   Stack(const Stack&) = delete;
   Stack& operator=(const Stack&) = delete;
   char* bottom() const { return base_ + page_; }
+  char* top() const { return bottom() + kStackBytes; }
 
  private:
   const size_t page_;
@@ -108,43 +110,188 @@ class Stack {
 
 }  // namespace
 
-struct Fiber::Contexts {
-  explicit Contexts(std::function<void()> function) : body(std::move(function)) {}
+// Saves the registers that a call must keep on the running stack, stores where they are in *save,
+// and goes on with the ones that lie at `load`. Written out because the C library's swapcontext
+// asks the kernel for the signal mask, twice per switch.
+extern "C" void TesseraSwitchStack(void** save, void* load);
+// Where a new fiber begins: calls TesseraBeginFiber with the pointer that the first frame holds.
+extern "C" void TesseraStartFiber();
 
-  static void Begin(uint32_t high, uint32_t low);
+#if defined(__x86_64__)
+asm(R"(
+.text
+.p2align 4
+.globl TesseraSwitchStack
+.type TesseraSwitchStack, @function
+TesseraSwitchStack:
+  .cfi_startproc
+  endbr64
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  subq $8, %rsp
+  stmxcsr (%rsp)
+  fnstcw 4(%rsp)
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  ldmxcsr (%rsp)
+  fldcw 4(%rsp)
+  addq $8, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .cfi_endproc
+.size TesseraSwitchStack, .-TesseraSwitchStack
+.p2align 4
+.globl TesseraStartFiber
+.type TesseraStartFiber, @function
+TesseraStartFiber:
+  .cfi_startproc
+  .cfi_undefined rip
+  endbr64
+  movq %rbx, %rdi
+  call TesseraBeginFiber
+  ud2
+  .cfi_endproc
+.size TesseraStartFiber, .-TesseraStartFiber
+)");
+
+namespace {
+
+// What TesseraSwitchStack finds on the stack of a fiber that has not begun.
+void* FirstFrame(char* top, void* argument) {
+  auto** frame = reinterpret_cast<void**>(top);
+  frame -= 2;  // nobody's, and a multiple of 16 bytes: the start makes a call from here
+  *--frame = reinterpret_cast<void*>(&TesseraStartFiber);
+  *--frame = nullptr;   // rbp
+  *--frame = argument;  // rbx
+  for (int r = 12; r <= 15; ++r) *--frame = nullptr;
+  uint32_t control[2] = {};  // of the floating-point units: as they are now
+  asm volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(control[0]), "=m"(control[1]));
+  --frame;
+  std::memcpy(frame, control, sizeof(control));
+  return frame;
+}
+
+}  // namespace
+
+#elif defined(__aarch64__)
+asm(R"(
+.text
+.p2align 4
+.globl TesseraSwitchStack
+.type TesseraSwitchStack, %function
+TesseraSwitchStack:
+  .cfi_startproc
+  sub sp, sp, #176
+  stp x19, x20, [sp, #0]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mrs x9, fpcr
+  str x9, [sp, #160]
+  mov x9, sp
+  str x9, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp, #0]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  ldr x9, [sp, #160]
+  msr fpcr, x9
+  add sp, sp, #176
+  ret
+  .cfi_endproc
+.size TesseraSwitchStack, .-TesseraSwitchStack
+.p2align 4
+.globl TesseraStartFiber
+.type TesseraStartFiber, %function
+TesseraStartFiber:
+  .cfi_startproc
+  .cfi_undefined x30
+  mov x0, x19
+  bl TesseraBeginFiber
+  brk #1
+  .cfi_endproc
+.size TesseraStartFiber, .-TesseraStartFiber
+)");
+
+namespace {
+
+// What TesseraSwitchStack finds on the stack of a fiber that has not begun.
+void* FirstFrame(char* top, void* argument) {
+  constexpr size_t kFrameBytes = 176;
+  constexpr size_t kArgument = 0;  // x19
+  constexpr size_t kReturn = 11;   // x30
+  constexpr size_t kControl = 20;  // of the floating-point unit: as it is now
+  auto** frame = reinterpret_cast<void**>(top - kFrameBytes);
+  std::memset(frame, 0, kFrameBytes);
+  frame[kArgument] = argument;
+  frame[kReturn] = reinterpret_cast<void*>(&TesseraStartFiber);
+  uint64_t control = 0;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  frame[kControl] = reinterpret_cast<void*>(control);
+  return frame;
+}
+
+}  // namespace
+
+#else
+#error "fibers know how to switch stacks on x86-64 and aarch64 only"
+#endif
+
+struct Fiber::Contexts {
+  explicit Contexts(std::function<void()> function)
+      : body(std::move(function)), fiber(FirstFrame(stack.top(), this)) {}
+
   void Run();
 
   const std::function<void()> body;
   Stack stack;
-  ucontext_t fiber{};
-  ucontext_t resumer{};
+  void* fiber;  // its saved registers, while it does not run
+  void* resumer = nullptr;
   SanitizedStack fiber_stack;
   SanitizedStack resumer_stack;
   bool begun = false;
   bool finished = false;
 };
 
-// makecontext hands over integers only.
-void Fiber::Contexts::Begin(uint32_t high, uint32_t low) {
-  reinterpret_cast<Contexts*>((static_cast<uint64_t>(high) << 32) | low)->Run();
-}
-
 void Fiber::Contexts::Run() {
   fiber_stack.Enter(resumer_stack);
   body();
   finished = true;
   fiber_stack.Leave(resumer_stack, true);
-  // The end of this function continues Resume (uc_link).
+  TesseraSwitchStack(&fiber, resumer);
+}
+
+void Fiber::Begin(Contexts* contexts) { contexts->Run(); }
+
+extern "C" [[noreturn]] void TesseraBeginFiber(void* contexts);
+void TesseraBeginFiber(void* contexts) {
+  Fiber::Begin(static_cast<Fiber::Contexts*>(contexts));
+  std::abort();  // a finished fiber is never resumed
 }
 
 Fiber::Fiber(std::function<void()> body) : contexts_(std::make_unique<Contexts>(std::move(body))) {
-  TESSERA_CHECK(getcontext(&contexts_->fiber) == 0);
-  contexts_->fiber.uc_stack.ss_sp = contexts_->stack.bottom();
-  contexts_->fiber.uc_stack.ss_size = kStackBytes;
-  contexts_->fiber.uc_link = &contexts_->resumer;
-  const auto address = reinterpret_cast<uint64_t>(contexts_.get());
-  makecontext(&contexts_->fiber, reinterpret_cast<void (*)()>(&Contexts::Begin), 2,
-              static_cast<uint32_t>(address >> 32), static_cast<uint32_t>(address));
   contexts_->fiber_stack.Describe(contexts_->stack.bottom(), kStackBytes);
 }
 
@@ -158,13 +305,13 @@ void Fiber::Resume() {
   contexts_->begun = true;
   contexts_->resumer_stack.Describe(nullptr, 0);
   contexts_->resumer_stack.Leave(contexts_->fiber_stack, false);
-  TESSERA_CHECK(swapcontext(&contexts_->resumer, &contexts_->fiber) == 0);
+  TesseraSwitchStack(&contexts_->resumer, contexts_->fiber);
   contexts_->resumer_stack.Enter(contexts_->fiber_stack);
 }
 
 void Fiber::Pause() {
   contexts_->fiber_stack.Leave(contexts_->resumer_stack, false);
-  TESSERA_CHECK(swapcontext(&contexts_->fiber, &contexts_->resumer) == 0);
+  TesseraSwitchStack(&contexts_->fiber, contexts_->resumer);
   contexts_->fiber_stack.Enter(contexts_->resumer_stack);
 }
 

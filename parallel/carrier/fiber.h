@@ -23,8 +23,10 @@ class Fiber {
   // Inside the body: back to Resume.
   void Pause();
 
+  struct Contexts;                        // what the platform needs to switch
+  static void Begin(Contexts* contexts);  // called on a new stack only
+
  private:
-  struct Contexts;  // what the platform needs to switch
   std::unique_ptr<Contexts> contexts_;
 };
 
