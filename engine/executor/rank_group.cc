@@ -1,6 +1,7 @@
 #include "engine/executor/rank_group.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <numeric>
@@ -136,7 +137,8 @@ struct RankGroup::State {
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
   // After a change that the waiting thread looks for while it carries ranks.
-  void Ring() const {
+  void Ring() {
+    num_changes.fetch_add(1);
     if (bell != nullptr) bell->Ring();
   }
 
@@ -151,6 +153,8 @@ struct RankGroup::State {
   // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
   std::vector<std::unique_ptr<Worker>> workers;
 
+  // Tells the thread that carries ranks when it pays to take the mutex and look.
+  std::atomic<uint64_t> num_changes{0};
   absl::Mutex mutex;
   std::deque<RunningStep> steps ABSL_GUARDED_BY(mutex);
   uint64_t first_step ABSL_GUARDED_BY(mutex) = 0;  // number of steps.front()
@@ -274,10 +278,16 @@ bool RankGroup::Await(absl::FunctionRef<bool()> condition, absl::Time deadline) 
     absl::MutexLock lock(&state_->mutex);
     return state_->mutex.AwaitWithDeadline(absl::Condition(&condition), deadline);
   }
+  std::optional<uint64_t> looked_at;
+  bool holds = false;
   return carriers_.front()->RunUntil(
       [&] {
+        const uint64_t changes = state_->num_changes.load();
+        if (looked_at == changes) return holds;
+        looked_at = changes;
         absl::MutexLock lock(&state_->mutex);
-        return condition();
+        holds = condition();
+        return holds;
       },
       deadline);
 }
