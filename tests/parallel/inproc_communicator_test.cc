@@ -34,8 +34,8 @@ void AwaitAbsentRank(absl::Duration timeout, const std::function<void(Communicat
                      absl::StatusCode expected) {
   const auto bell = std::make_shared<Bell>();
   const auto group = CreateInprocGroup(2, {.timeout = timeout, .bell = bell});
-  Carrier carrier(2, bell);
   std::atomic<bool> seen{false};
+  Carrier carrier(2, bell);
   for (int rank = 0; rank < 2; ++rank) {
     Seat* const seat = &carrier.seat(rank);
     seat->Post([&, seat, rank] {

@@ -90,6 +90,7 @@ struct Load {
   int32_t max_num_seqs = 6;
   bool prefix_cache = true;
   int32_t at_a_time = kRequests;
+  int32_t num_threads = 1;  // 0: one per core
 };
 
 struct Outcome {
@@ -104,7 +105,7 @@ absl::StatusOr<std::unique_ptr<Engine>> StartEngine(const ModelConfig& config,
   options.model = {.model_dir = dir,
                    .backend = "cpu",
                    .dtype = DType::kF32,
-                   .num_threads = 1,
+                   .num_threads = load.num_threads,
                    .max_model_len = kMaxLen,
                    .layout = layout};
   options.scheduler.block_size = kBlockSize;
@@ -199,9 +200,12 @@ TEST_P(LayoutMatrix, EveryLayoutWritesTheTokensOfOneRank) {
   // Texts that say the same whatever is computed would equal each other on any layout.
   std::set<Tokens> different(expected->answers.begin(), expected->answers.end());
   EXPECT_EQ(different.size(), kRequests);
+  // By turns all ranks share one thread, or have what the machine has.
+  int32_t num_threads = 1;
   for (const LayoutOptions& layout : Layouts(config->num_experts > 0)) {
-    SCOPED_TRACE(NameOf(layout));
-    const auto outcome = Answers(dir, layout, {});
+    num_threads = 1 - num_threads;
+    SCOPED_TRACE(absl::StrCat(NameOf(layout), ", threads ", num_threads));
+    const auto outcome = Answers(dir, layout, {.num_threads = num_threads});
     if (IsRefused(GetParam(), layout)) {
       EXPECT_EQ(outcome.status().code(), absl::StatusCode::kInvalidArgument);
       EXPECT_THAT(
