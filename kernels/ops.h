@@ -51,6 +51,9 @@ struct WeightSource {
   std::vector<HostMatrix> parts;
   int64_t pad_rows = 0;
   DType dtype = DType::kF32;
+  // PrepareWeight is called by another thread than the one that drives the backend, which may be at
+  // work: it takes no threads of the backend.
+  bool background = false;
 };
 
 // K and V of one layer: [num_blocks, Nk, block_size, D] each, kF32 or kBF16.
@@ -230,7 +233,7 @@ class Ops {
   // Type of activations when the model runs in `model_dtype` (kF32 or kBF16).
   virtual DType ActivationDType(DType model_dtype) const = 0;
   // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
-  // The source is read before the call returns.
+  // The source is read before the call returns. Any thread when the source says `background`.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) = 0;
 
   virtual void Embed(const EmbedArgs& args) = 0;

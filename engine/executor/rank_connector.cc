@@ -37,8 +37,6 @@ absl::StatusOr<RankLinks> RankConnector::Connect(const Rank& member) {
   const Topology& rank = member.topology;
   RankLinks links;
   links.moe_comm = options_.moe_comm;
-  links.process_ranks = rank.ranks_per_node();
-  links.process_rank = rank.rank() % rank.ranks_per_node();
   // All ranks connect their groups in this order, so nobody waits in a circle.
   ASSIGN_OR_RETURN(links.tp, Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), member));
   ASSIGN_OR_RETURN(links.dp, Join(absl::StrCat("dp", rank.tp_rank()), rank.DpGroup(), member));

@@ -49,9 +49,7 @@ absl::StatusOr<std::unique_ptr<ExpertBalance>> ExpertBalance::Create(const Model
   if (options.slots == nullptr) return balance;
   ASSIGN_OR_RETURN(balance->mover_, ExpertMover::Create({.device = &ops.device(),
                                                          .world = links.world.get(),
-                                                         .slots = options.slots,
-                                                         .turns = links.process_ranks,
-                                                         .turn = links.process_rank}));
+                                                         .slots = options.slots}));
   return balance;
 }
 

@@ -21,11 +21,11 @@
 
 namespace tessera {
 
-// A move runs in rounds (parallel/experts/rebalance.h). In each round every rank fills its spare
-// slots, at most one matrix between two steps, from bytes that a thread of its own has brought
-// near. Each step carries a word of every rank: when all are ready, all switch to the round's
-// placement before the next step. When one has failed or its disk takes too long, all give the move
-// up where it is: the placement in use stays valid.
+// A move runs in rounds (parallel/experts/rebalance.h). In each round a thread of every rank reads
+// and packs what its spare slots take, behind everything else that runs; the rank puts at most one
+// matrix into place between two steps. Each step carries a word of every rank: when all are ready,
+// all switch to the round's placement before the next step. When one has failed or its disk takes
+// too long, all give the move up where it is: the placement in use stays valid.
 //
 // All ranks start the same moves between the same steps. Used by the rank's thread.
 class ExpertMover {
@@ -34,11 +34,8 @@ class ExpertMover {
     Device* device = nullptr;
     Communicator* world = nullptr;
     ExpertSlots* slots = nullptr;
-    // How long bringing the bytes of a round near may take.
-    absl::Duration fetch_timeout = absl::Seconds(60);
-    // Ranks that share cores load in turns, this one in every `turns`-th step.
-    int32_t turns = 1;
-    int32_t turn = 0;
+    // How long preparing the experts of a round may take.
+    absl::Duration prepare_timeout = absl::Seconds(60);
   };
   // What the options point to must outlive it.
   static absl::StatusOr<std::unique_ptr<ExpertMover>> Create(const Options& options);
@@ -68,18 +65,18 @@ class ExpertMover {
     MoveRound round;
     std::vector<SlotChange> own;  // loads of this rank
     size_t next_part = 0;         // two per load
-    bool fetched = false;
-    absl::Time fetch_deadline;
+    bool prepared = false;
+    absl::Time prepare_deadline;
     State state = State::kBusy;
   };
 
   explicit ExpertMover(const Options& options) : options_(options) {}
   // The next round of the move, or its end.
   absl::Status NextStage();
-  void StartFetching();
+  void StartPreparing();
   // What the ranks said in the last step.
   absl::Status Settle();
-  void CheckFetch();
+  void CheckPrepared();
   void LoadNextPart();
   void End(int64_t* counter);
   // The ranks' words agree in everything but the state.
@@ -90,9 +87,8 @@ class ExpertMover {
   DeviceBuffer all_words_;           // [ranks] i64
   std::vector<int64_t> host_words_;  // of the last step
   bool asked_ = false;               // the last step carried words
-  int64_t num_steps_ = 0;
   std::optional<Move> move_;
-  std::future<absl::Status> fetch_;  // the last one; a stuck one holds up its successors
+  std::future<absl::Status> preparing_;  // the last one; a stuck one holds up its successors
   ExpertMoves counts_;
   int64_t moved_bytes_ = 0;
 };

@@ -3,7 +3,9 @@
 #define TESSERA_ENGINE_MODEL_EXPERT_SLOTS_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <tuple>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,9 +21,9 @@ class ExpertSlots {
  public:
   virtual ~ExpertSlots() = default;
 
-  // `layer`: of the model. Brings the expert's bytes near, so that loading them is quick. Blocks;
-  // any thread.
-  virtual absl::Status Fetch(int32_t layer, int32_t expert) = 0;
+  // `layer`: of the model. Makes the expert ready to be loaded: reads and packs it. Blocks; by one
+  // thread at a time, which need not be the rank's.
+  virtual absl::Status Prepare(int32_t layer, int32_t expert) = 0;
 
   struct PartPlace {
     int32_t layer = 0;
@@ -29,9 +31,11 @@ class ExpertSlots {
     int32_t local_slot = 0;
     ExpertPart part = ExpertPart::kGateUp;
   };
-  // Puts one part of the expert into a slot that no step uses. Bytes it takes. Rank's thread,
-  // between steps.
+  // Puts one part of a prepared expert into a slot that no step uses. Bytes it takes. Rank's
+  // thread, between steps, while nothing is being prepared.
   virtual absl::StatusOr<int64_t> Load(const PartPlace& place) = 0;
+  // Forgets what has been prepared and not loaded.
+  virtual void Discard() = 0;
 };
 
 // Reads every expert from the checkpoint, which every rank has: a move needs no network.
@@ -48,11 +52,15 @@ class CheckpointExpertSlots final : public ExpertSlots {
   // What the context refers to must outlive it.
   explicit CheckpointExpertSlots(Context context) : context_(std::move(context)) {}
 
-  absl::Status Fetch(int32_t layer, int32_t expert) override;
+  absl::Status Prepare(int32_t layer, int32_t expert) override;
   absl::StatusOr<int64_t> Load(const PartPlace& place) override;
+  void Discard() override { prepared_.clear(); }
 
  private:
+  using Part = std::tuple<int32_t, int32_t, ExpertPart>;  // layer, expert
+
   const Context context_;
+  std::map<Part, std::unique_ptr<Weight>> prepared_;
 };
 
 }  // namespace tessera

@@ -20,9 +20,6 @@ struct RankLinks {
   std::unique_ptr<Communicator> dp;     // the ranks with my tp_rank, one per data-parallel group
   std::unique_ptr<Communicator> world;  // all ranks
   MoeComm moe_comm = MoeComm::kAuto;
-  // Ranks of this process, which share its cores, and this rank's place among them.
-  int32_t process_ranks = 1;
-  int32_t process_rank = 0;
 
   // Sums over the tensor-parallel group, in place.
   void AllReduceTp(TensorView tensor) const {

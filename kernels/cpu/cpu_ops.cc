@@ -52,7 +52,10 @@ class CpuOps : public Ops {
   DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
-    return cpu::PackedWeight::Create(context_, {device_, shared_weights_.get()}, source);
+    const cpu::PackedWeight::Home home{device_, shared_weights_.get()};
+    if (!source.background) return cpu::PackedWeight::Create(context_, home, source);
+    ThreadPool alone(1);
+    return cpu::PackedWeight::Create({context_.kernels, alone}, home, source);
   }
 
   void Embed(const EmbedArgs& args) override { Execute(args, cpu::Embed); }

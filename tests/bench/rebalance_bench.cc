@@ -25,10 +25,23 @@ struct Arguments {
   int32_t steps = 600;
 };
 
-// Decode steps only: a prompt's step takes longer by itself.
+// Decode steps only: a prompt's step takes longer by itself. Experts have their first places until
+// the first load, and their last ones after the last.
 struct StepTimes {
-  std::vector<double> still;   // nothing moved since the step before
-  std::vector<double> moving;  // somebody loaded a matrix just before
+  std::vector<double> before;
+  std::vector<double> between;  // loads, nothing loaded since the step before
+  std::vector<double> behind;   // somebody loaded a matrix just before
+  std::vector<double> after;
+
+  void Add(double seconds, bool loaded) {
+    if (loaded) {
+      between.insert(between.end(), after.begin(), after.end());
+      after.clear();
+      behind.push_back(seconds);
+    } else {
+      (behind.empty() ? before : after).push_back(seconds);
+    }
+  }
 };
 
 double Median(std::vector<double> values) {
@@ -45,9 +58,14 @@ double Quantile(std::vector<double> values, double share) {
 
 void PrintTimes(const char* name, const std::vector<double>& seconds, double median) {
   if (seconds.empty()) return;
-  std::printf("%-28s %5zu steps   median %8.3f ms (%.2f x)   p95 %.2f x   largest %.2f x\n", name,
-              seconds.size(), Median(seconds) * 1e3, Median(seconds) / median,
-              Quantile(seconds, 0.95) / median, Quantile(seconds, 1) / median);
+  const auto slow = std::count_if(seconds.begin(), seconds.end(),
+                                  [median](double value) { return value > 1.5 * median; });
+  std::printf(
+      "%-26s %5zu steps   median %7.3f ms (%.2f x)   p95 %.2f x   largest %.2f x   above 1.5 x: "
+      "%.1f %%\n",
+      name, seconds.size(), Median(seconds) * 1e3, Median(seconds) / median,
+      Quantile(seconds, 0.95) / median, Quantile(seconds, 1) / median,
+      100.0 * static_cast<double>(slow) / static_cast<double>(seconds.size()));
 }
 
 void PrintRatios(const ExpertLoads& loads, int32_t step) {
@@ -87,15 +105,17 @@ absl::Status Bench(const Arguments& arguments, const std::string& folder) {
     for (const RankReport& report : result.ranks) moved = std::max(moved, report.moved_bytes);
     most_moved = std::max(most_moved, moved);
     if (step % SteadyWorkload::kStepsPerRound != 0) {
-      (moved > 0 ? times.moving : times.still).push_back(elapsed.count());
+      times.Add(elapsed.count(), moved > 0);
     }
     if (result.expert_loads != nullptr && (step < 100 || step + 20 > arguments.steps)) {
       PrintRatios(*result.expert_loads, step);
     }
   }
-  const double median = Median(times.still);
-  PrintTimes("decode, nothing moves", times.still, median);
-  PrintTimes("decode, behind a move", times.moving, median);
+  const double median = Median(times.before);
+  PrintTimes("before the first load", times.before, median);
+  PrintTimes("behind a load", times.behind, median);
+  PrintTimes("between loads", times.between, median);
+  PrintTimes("after the last load", times.after, median);
   std::printf("most bytes that a rank loaded between two steps: %lld\n",
               static_cast<long long>(most_moved));
   return executor->Shutdown(absl::Now() + absl::Seconds(10));

@@ -1,8 +1,6 @@
 // Moves that go wrong: one rank's trouble ends the move on all of them, and nothing else.
 #include "engine/model/expert_mover.h"
 
-#include <array>
-#include <atomic>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -19,18 +17,19 @@ const std::vector<int32_t> kTarget = {1, 0, -1, 3, 5, -1, 4, 2, -1};
 
 class FakeSlots : public ExpertSlots {
  public:
-  absl::Status Fetch(int32_t, int32_t) override {
+  absl::Status Prepare(int32_t, int32_t) override {
     if (gate != nullptr) gate->WaitForNotification();
-    return fetch_status;
+    return prepare_status;
   }
   absl::StatusOr<int64_t> Load(const PartPlace& place) override {
     loads.push_back(place);
     if (!load_status.ok()) return load_status;
     return 100;
   }
+  void Discard() override {}
 
   absl::Notification* gate = nullptr;
-  absl::Status fetch_status;
+  absl::Status prepare_status;
   absl::Status load_status;
   std::vector<PartPlace> loads;
 };
@@ -47,7 +46,7 @@ struct Rank {
         device(its_device),
         table(*PlacementTable::Create(&its_device, *Placement::Even(kShape))) {
     mover = *ExpertMover::Create(
-        {.device = &device, .world = &world, .slots = &slots, .fetch_timeout = timeout});
+        {.device = &device, .world = &world, .slots = &slots, .prepare_timeout = timeout});
   }
 
   // Steps until the move has ended, or an error.
@@ -88,34 +87,6 @@ TEST(ExpertMoverTest, LoadsBothPartsOfEveryExpertIntoSpareSlots) {
   });
 }
 
-// Ranks that share cores: in no step do two of them load.
-TEST(ExpertMoverTest, RanksOfAProcessLoadInTurns) {
-  std::array<std::atomic<int>, 64> loads{};
-  OnRanks([&loads](Communicator& world, Device& device) {
-    Rank rank(world, device, absl::InfiniteDuration());
-    rank.mover = *ExpertMover::Create({.device = &device,
-                                       .world = &world,
-                                       .slots = &rank.slots,
-                                       .turns = kRanks,
-                                       .turn = world.rank()});
-    ASSERT_TRUE(rank.mover->Start(4, &rank.table, *Placement::Create(kShape, kTarget)).ok());
-    for (size_t step = 0; rank.mover->moving(); ++step) {
-      const size_t before = rank.slots.loads.size();
-      rank.mover->EndStep();
-      ASSERT_TRUE(device.Synchronize().ok());
-      ASSERT_TRUE(rank.mover->Advance().ok());
-      loads[step % loads.size()] += static_cast<int>(rank.slots.loads.size() - before);
-      world.Barrier();
-      ASSERT_TRUE(device.Synchronize().ok());
-      EXPECT_LE(loads[step % loads.size()], 1) << "step " << step;
-      world.Barrier();
-      ASSERT_TRUE(device.Synchronize().ok());
-      if (world.rank() == 0) loads[step % loads.size()] = 0;
-    }
-    EXPECT_EQ(rank.mover->counts().completed, 1);
-  });
-}
-
 TEST(ExpertMoverTest, AStuckReadEndsTheMoveAndTheNextOneWaitsForIt) {
   absl::Notification gate;
   OnRanks([&gate](Communicator& world, Device& device) {
@@ -143,10 +114,10 @@ TEST(ExpertMoverTest, AFailureOnOneRankEndsTheMoveOnAll) {
     EXPECT_EQ(rank.mover->counts().failed, 1);
     EXPECT_EQ(rank.table.version(), 0);
     rank.slots.load_status = absl::OkStatus();
-    if (world.rank() == 1) rank.slots.fetch_status = absl::DataLossError("the file shrank");
+    if (world.rank() == 1) rank.slots.prepare_status = absl::DataLossError("the file shrank");
     ASSERT_TRUE(rank.Move().ok());
     EXPECT_EQ(rank.mover->counts().failed, 2);
-    rank.slots.fetch_status = absl::OkStatus();
+    rank.slots.prepare_status = absl::OkStatus();
     ASSERT_TRUE(rank.Move().ok());
     EXPECT_EQ(rank.mover->counts().completed, 1);
   });
