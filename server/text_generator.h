@@ -39,6 +39,17 @@ struct RemoteOptions {
 // UNAVAILABLE when nobody answers there.
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options);
 
+// Calls that cost a server nothing but the call: what transport and kernel take of every request.
+// Used by one thread.
+class RemoteProbe {
+ public:
+  virtual ~RemoteProbe() = default;
+  // One empty call (grpc.health.v1 Check), over a channel like a generator's.
+  virtual absl::Status Ask() = 0;
+};
+// UNAVAILABLE when nobody answers there.
+absl::StatusOr<std::unique_ptr<RemoteProbe>> MakeRemoteProbe(const std::string& address);
+
 // What the server at HOST:PORT serves.
 absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address);
 

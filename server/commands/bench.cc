@@ -181,12 +181,15 @@ int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
   if (!result.ok()) return Fail("bench", result.status());
   const double value = Percentile(result->per_request, 0.5);
   if (flags.json) {
-    Print(absl::StrCat("{\"mode\": \"overhead\", ",
-                       absl::StrFormat("\"limit\": %.6g, \"value\": %.6g, \"ratio\": %.6g, ",
-                                       kOverheadLimit, value, value / kOverheadLimit),
-                       PercentilesJson("per_request_seconds", result->per_request), ", ",
-                       PercentilesJson("per_token_seconds", result->per_token), ", ",
-                       PercentilesJson("step_seconds", result->steps), "}\n"));
+    Print(absl::StrCat(
+        "{\"mode\": \"overhead\", ",
+        absl::StrFormat("\"limit\": %.6g, \"value\": %.6g, \"ratio\": %.6g, ", kOverheadLimit,
+                        value, value / kOverheadLimit),
+        PercentilesJson("per_request_seconds", result->per_request), ", ",
+        PercentilesJson("per_token_seconds", result->per_token), ", ",
+        PercentilesJson("step_seconds", result->steps), ", ",
+        PercentilesJson("empty_call_seconds", result->empty_calls), ", ",
+        PercentilesJson("empty_call_after_step_seconds", result->empty_calls_after_steps), "}\n"));
     return kExitOk;
   }
   constexpr double kMicro = 1e6;
@@ -195,7 +198,9 @@ int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
                       kOverheadLimit * kMicro, value * kMicro, value / kOverheadLimit),
       PercentilesText("beside the step", result->per_request),
       PercentilesText("per streamed token", result->per_token),
-      PercentilesText("step of a request", result->steps)));
+      PercentilesText("step of a request", result->steps),
+      PercentilesText("empty call", result->empty_calls),
+      PercentilesText("empty call after a step", result->empty_calls_after_steps)));
   return kExitOk;
 }
 

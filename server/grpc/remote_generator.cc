@@ -1,4 +1,5 @@
 // TextGenerator over gRPC.
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -76,6 +77,31 @@ class RemoteGenerator final : public TextGenerator {
   const absl::Duration timeout_;
 };
 
+class HealthRemoteProbe final : public RemoteProbe {
+ public:
+  explicit HealthRemoteProbe(std::shared_ptr<grpc::Channel> channel) : stub_(std::move(channel)) {}
+
+  absl::Status Ask() override {
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    // A HealthCheckRequest without fields: no bytes, and a question about the whole server.
+    const grpc::Slice nothing;
+    const auto call = stub_.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check",
+                                             grpc::ByteBuffer(&nothing, 1), &queue);
+    call->StartCall();
+    grpc::ByteBuffer answer;
+    grpc::Status status;
+    call->Finish(&answer, &status, &answer);
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    return FromGrpc(status);
+  }
+
+ private:
+  grpc::GenericStub stub_;
+};
+
 absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
@@ -90,6 +116,11 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& ad
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenChannel(options.address));
   return std::make_unique<RemoteGenerator>(std::move(channel), options.timeout);
+}
+
+absl::StatusOr<std::unique_ptr<RemoteProbe>> MakeRemoteProbe(const std::string& address) {
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenChannel(address));
+  return std::make_unique<HealthRemoteProbe>(std::move(channel));
 }
 
 absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address) {
