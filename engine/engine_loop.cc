@@ -95,18 +95,21 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   defaults.now = clock_.Now();
   auto state =
       MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
+  bool sleeps = false;
   {
     MutexLock lock(&mutex_);
-    if (death_.ok() && !stop_) {
-      inbox_.submissions.push_back(std::move(state));
-      WakeLoop();
-      return static_cast<RequestId>(id);
+    if (!death_.ok() || stop_) {
+      queue_.Leave(prompt_tokens);
+      --num_live_;
+      gone_.SignalAll();
+      return absl::UnavailableError("the engine has ended");
     }
-    queue_.Leave(prompt_tokens);
-    --num_live_;
-    gone_.SignalAll();
+    inbox_.submissions.push_back(std::move(state));
+    sleeps = waiting_;
   }
-  return absl::UnavailableError("the engine has ended");
+  // Outside the lock: the engine thread may run at once, on this very core.
+  if (sleeps) work_.Signal();
+  return static_cast<RequestId>(id);
 }
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {

@@ -249,6 +249,9 @@ class Ops {
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;
+
+  // A step has ended: what follows does not follow at once. A hint to host threads that poll.
+  virtual void Rest() {}
 };
 
 // The backends linked into this binary, chosen by name; the only place that knows them.

@@ -108,6 +108,7 @@ absl::Status GenerationCall::ClientGoneStatus() const {
 void GenerationCall::RecordEnd(const absl::Status& status) {
   if (admitted_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
   context_.metrics->CountCall(method_, status.code());
+  if (!LogsDebug()) return;
   LogDebug(absl::StrCat(std::string(method_), " ", name_, " ",
                         std::string(StatusCodeName(status.code())), ", ", prompt_tokens_,
                         " prompt tokens, ", absl::FormatDuration(context_.clock.Now() - begun_),

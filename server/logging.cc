@@ -16,6 +16,7 @@ void InitLogging(const std::string& level) {
 void LogInfo(const std::string& text) { spdlog::default_logger_raw()->info(text); }
 void LogWarning(const std::string& text) { spdlog::default_logger_raw()->warn(text); }
 void LogError(const std::string& text) { spdlog::default_logger_raw()->error(text); }
+bool LogsDebug() { return spdlog::default_logger_raw()->should_log(spdlog::level::debug); }
 void LogDebug(const std::string& text) { spdlog::default_logger_raw()->debug(text); }
 
 }  // namespace tessera

@@ -12,6 +12,7 @@ void InitLogging(const std::string& level);
 void LogInfo(const std::string& text);
 void LogWarning(const std::string& text);
 void LogError(const std::string& text);
+bool LogsDebug();  // whether anybody reads it: building the text may cost more than the rest
 void LogDebug(const std::string& text);
 
 }  // namespace tessera

@@ -238,6 +238,7 @@ absl::StatusOr<WorkerResult> Worker::Step(const StepPlan& plan) {
   if (balance != nullptr) balance->EndStep();
   WorkerResult result;
   RETURN_IF_ERROR(RunSampling(plan, sampling, logits_rows, &result.batch));
+  ops_->Rest();
   if (balance != nullptr) result.expert_loads = balance->TakeLoads();
   result.report = Report(absl::FromChrono(std::chrono::steady_clock::now() - start));
   return result;

@@ -1,6 +1,7 @@
 #include "kernels/core/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "kernels/core/status_macros.h"
 
@@ -9,7 +10,6 @@ namespace {
 
 constexpr uint64_t kClosed = uint64_t{1} << 31;
 constexpr uint64_t kInside = kClosed - 1;
-constexpr int kSpins = 2000;
 constexpr int64_t kChunksPerThread = 8;
 
 uint32_t NumberOf(uint64_t state) { return static_cast<uint32_t>(state >> 32); }
@@ -21,6 +21,33 @@ void Pause() {
   asm volatile("yield");
 #endif
 }
+
+// One wait for something that is likely to come soon. Bounded by time: the length of a pause
+// differs tenfold between processors.
+class Polling {
+ public:
+  // False when it is time to sleep. `considerate`: others may have the core right away.
+  bool Continue(bool considerate) {
+    const auto waited = Clock::now() - begun_;
+    if (waited >= kLimit) return false;
+    if (considerate || waited >= kSelfish) {
+      std::this_thread::yield();
+    } else {
+      Pause();
+    }
+    return true;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  // The operations of a step follow each other more closely than this.
+  static constexpr std::chrono::microseconds kSelfish{10};
+  // A core that yields needs no waking up, which takes virtual ones tens of microseconds: for the
+  // answer of a finished request, and for the next request of a client that asked for nothing else.
+  static constexpr std::chrono::microseconds kLimit{500};
+
+  Clock::time_point begun_ = Clock::now();
+};
 
 }  // namespace
 
@@ -67,11 +94,9 @@ void ThreadPool::ParallelFor(int64_t tasks, absl::FunctionRef<void(int64_t)> tas
 }
 
 void ThreadPool::WaitForWorkers() {
-  for (int spins = 0; (state_.load() & kInside) != 0; ++spins) {
-    if (spin_ && spins < kSpins) {
-      Pause();
-      continue;
-    }
+  Polling polling;
+  while ((state_.load() & kInside) != 0) {
+    if (spin_ && polling.Continue(/*considerate=*/false)) continue;
     const int32_t ticket = wake_caller_.load();
     if ((state_.load() & kInside) == 0) break;
     wake_caller_.wait(ticket);
@@ -115,20 +140,22 @@ uint32_t ThreadPool::JoinJob(int worker, uint32_t last_number) {
 
 void ThreadPool::WorkerLoop(int worker) {
   uint32_t last_number = 0;
-  int spins = 0;
   while (!stop_.load()) {
+    last_number = JoinJob(worker, last_number);
+    AwaitJob(last_number);
+  }
+}
+
+void ThreadPool::AwaitJob(uint32_t last_number) {
+  Polling polling;
+  while (true) {
+    // Before the conditions: whoever changes one afterwards makes the ticket invalid.
     const int32_t ticket = wake_workers_.load();
-    const uint32_t number = JoinJob(worker, last_number);
-    if (number != last_number) {
-      last_number = number;
-      spins = 0;
-    } else if (spin_ && spins < kSpins) {
-      ++spins;
-      Pause();
-    } else if (!stop_.load()) {
-      wake_workers_.wait(ticket);
-      spins = 0;
-    }
+    if (stop_.load() || NumberOf(state_.load()) != last_number) return;
+    const bool resting = resting_after_.load(std::memory_order_relaxed) == last_number;
+    if (spin_ && polling.Continue(/*considerate=*/resting)) continue;
+    wake_workers_.wait(ticket);
+    polling = Polling();
   }
 }
 

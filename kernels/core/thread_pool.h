@@ -23,8 +23,9 @@ enum class Schedule : uint8_t {
 // a time, and no ParallelFor inside a task.
 class ThreadPool {
  public:
-  // `spin`: idle threads poll for a few tens of microseconds before they sleep. Only useful when
-  // every thread of every rank has a core of its own; otherwise they sleep at once.
+  // `spin`: idle threads poll for 500 us before they sleep, and after 10 us they give their core to
+  // whoever wants it. Only useful when every thread of every rank has a core of its own; otherwise
+  // they sleep at once.
   explicit ThreadPool(int num_threads, bool spin = true);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -36,6 +37,10 @@ class ThreadPool {
   // wrote is visible to the caller afterwards. Tasks must not throw.
   void ParallelFor(int64_t tasks, absl::FunctionRef<void(int64_t task)> task,
                    Schedule schedule = Schedule::kDynamic);
+
+  // By the thread that calls ParallelFor: no job follows at once. Threads that poll for it give
+  // their core to whoever wants it from now on.
+  void Rest() { resting_after_.store(job_.number, std::memory_order_relaxed); }
 
  private:
   struct Job {
@@ -50,6 +55,8 @@ class ThreadPool {
   void WorkerLoop(int worker);
   // Joins the current job when it is still open and not `last_number`; returns its number.
   uint32_t JoinJob(int worker, uint32_t last_number);
+  // Returns when there is another job than `last_number`, or the pool ends.
+  void AwaitJob(uint32_t last_number);
   void Work(int worker);
   void RunChunk(int64_t chunk);
   void WaitForWorkers();
@@ -61,6 +68,7 @@ class ThreadPool {
   alignas(64) std::atomic<int64_t> next_chunk_{0};
   alignas(64) std::atomic<int32_t> wake_workers_{0};
   alignas(64) std::atomic<int32_t> wake_caller_{0};
+  alignas(64) std::atomic<uint32_t> resting_after_{0};  // job number
   std::atomic<bool> stop_{false};
   std::unique_ptr<std::atomic<uint32_t>[]> chunk_taken_;  // job number of the last taker
   std::vector<std::thread> workers_;

@@ -75,6 +75,7 @@ class CpuOps : public Ops {
   void GatherRows(const GatherRowsArgs& args) override { Execute(args, cpu::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, cpu::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Execute(args, cpu::Sample); }
+  void Rest() override { pool_.Rest(); }
 
  private:
   template <typename Args>

@@ -1,6 +1,7 @@
 #include "kernels/core/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <chrono>
 #include <numeric>
@@ -49,6 +50,41 @@ TEST_P(ThreadPoolTest, WakesSleepingWorkers) {
         },
         GetParam().schedule);
     for (int64_t i = 0; i < 64; ++i) ASSERT_EQ(sums[i], i * (i + 1) / 2);
+  }
+}
+
+// Jobs come right after Rest, while workers poll, and long after it, when they sleep.
+TEST_P(ThreadPoolTest, JobsAfterRestRunLikeOthers) {
+  const PoolCase& pool_case = GetParam();
+  ThreadPool pool(pool_case.threads, pool_case.spin);
+  pool.Rest();
+  for (int repeat = 0; repeat < 300; ++repeat) {
+    std::vector<int> counts(16);
+    const auto count = [&](int64_t i) { counts[i] += 1; };
+    pool.ParallelFor(16, count, pool_case.schedule);
+    if (repeat % 3 != 0) pool.Rest();
+    if (repeat % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    pool.ParallelFor(16, count, pool_case.schedule);
+    ASSERT_EQ(counts, std::vector<int>(16, 2)) << "repeat " << repeat;
+    pool.Rest();
+  }
+}
+
+std::chrono::nanoseconds ProcessorTime() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+TEST(ThreadPoolUseTest, SleepsWhenNoJobComes) {
+  for (const bool rests : {false, true}) {
+    ThreadPool pool(4, true);
+    pool.ParallelFor(64, [](int64_t) {});
+    if (rests) pool.Rest();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const auto before = ProcessorTime();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_LT(ProcessorTime() - before, std::chrono::milliseconds(30)) << rests;
   }
 }
 
