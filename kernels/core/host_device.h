@@ -14,10 +14,10 @@ namespace tessera {
 // control group (v2) allows. INT64_MAX when neither can be read.
 int64_t AvailableHostMemory();
 
-// Used by one thread, but for allocating and freeing, which any thread may do. Allocations are aligned to at least
-// 64 bytes; those of 4 MiB and more are separate mappings, aligned to 2 MiB and advised to use huge
-// pages. Pages are taken lazily, so the limit is kept by counting what all HostDevices of the
-// process hold.
+// Used by one thread, but for allocating and freeing, which any thread may do. Allocations are
+// aligned to at least 64 bytes; those of 4 MiB and more are separate mappings, aligned to 2 MiB and
+// advised to use huge pages. Pages are taken lazily, so the limit is kept by counting what all
+// HostDevices of the process hold.
 class HostDevice : public Device {
  public:
   // `memory_limit`: bytes all HostDevices together may hold; 0 = what was available at first use.

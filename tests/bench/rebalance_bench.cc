@@ -22,7 +22,7 @@ namespace {
 struct Arguments {
   LayoutOptions layout{2, 2, true, "alltoall"};
   SkewedMoeShape shape{.layers = 4, .hidden = 512, .expert_width = 256, .experts = 32};
-  int32_t steps = 600;
+  int32_t steps = 1500;
 };
 
 // Decode steps only: a prompt's step takes longer by itself. Experts have their first places until
@@ -81,7 +81,7 @@ absl::Status Bench(const Arguments& arguments, const std::string& folder) {
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder));
   ModelOptions options{.model_dir = folder, .backend = "cpu", .dtype = DType::kBF16};
   options.layout = arguments.layout;
-  options.layout.expert_rebalance_interval = 16;
+  options.layout.expert_rebalance_interval = 64;
   ASSIGN_OR_RETURN(const auto executor,
                    CreateLocalExecutor(options,
                                        {.block_size = SteadyWorkload::kBlockSize,
@@ -107,7 +107,7 @@ absl::Status Bench(const Arguments& arguments, const std::string& folder) {
     if (step % SteadyWorkload::kStepsPerRound != 0) {
       times.Add(elapsed.count(), moved > 0);
     }
-    if (result.expert_loads != nullptr && (step < 100 || step + 20 > arguments.steps)) {
+    if (result.expert_loads != nullptr) {
       PrintRatios(*result.expert_loads, step);
     }
   }
