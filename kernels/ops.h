@@ -263,7 +263,8 @@ struct OpsOptions {
   // "auto": the fastest that this machine has.
   std::string_view cpu_isa = "auto";
   // Where ranks that share cores, and so their caches, also share equal weights; null: each rank
-  // has its own. Sources must stay where they are while any weight made from them lives.
+  // has its own. Sources are known by their addresses: while weights are still being prepared, an
+  // address must not come to mean other bytes.
   std::shared_ptr<SharedBuffers> shared_weights;
 };
 // INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute.

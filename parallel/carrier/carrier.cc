@@ -14,6 +14,8 @@ namespace {
 // another carrier inside a step, the next plan between steps. Waking a thread that sleeps takes
 // longer.
 constexpr absl::Duration kPollTime = absl::Microseconds(200);
+// After this time somebody else may have the core: it is needed for what is waited for, perhaps.
+constexpr absl::Duration kSelfishTime = absl::Microseconds(10);
 constexpr int kLooksPerTime = 16;
 
 }  // namespace
@@ -174,12 +176,13 @@ void Carrier::AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time 
     return done() || std::any_of(state.seats.begin(), state.seats.end(),
                                  [](const auto& seat) { return seat->Ready(); });
   };
-  const absl::Time end = absl::Now() + kPollTime;
-  while (absl::Now() < end) {
+  const absl::Time begun = absl::Now();
+  for (absl::Time now = begun; now < begun + kPollTime; now = absl::Now()) {
     for (int look = 0; look < kLooksPerTime; ++look) {
       if (change()) return;
       RelaxCore();
     }
+    if (now > begun + kSelfishTime) std::this_thread::yield();
   }
   for (const auto& seat : state.seats) deadline = std::min(deadline, seat->deadline_);
   if (state.bell->Wait(change, deadline)) return;

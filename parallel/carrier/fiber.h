@@ -7,9 +7,9 @@
 
 namespace tessera {
 
-// Used by one thread, the one that made it. It pauses only where its body calls Pause, so between
-// two pauses it may use thread-local memory like any function; what it finds there afterwards is
-// what other fibers of the thread left.
+// Used by one thread at a time; another one may take over while the body pauses. It pauses only
+// where it calls Pause, so between two pauses it may use thread-local memory like any function;
+// what it finds there afterwards is what others left.
 class Fiber {
  public:
   // `body` begins with the first Resume. It must not throw.

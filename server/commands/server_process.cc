@@ -8,9 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <new>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
@@ -41,13 +39,9 @@ struct Pipe {
   int write_end = -1;
 };
 
-absl::Status SystemError(std::string_view what) {
-  return absl::InternalError(absl::StrCat(std::string(what), ": ", std::strerror(errno)));
-}
-
 absl::StatusOr<Pipe> MakePipe() {
   std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return SystemError("pipe");
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
   return Pipe{.read_end = ends[0], .write_end = ends[1]};
 }
 
@@ -108,12 +102,12 @@ void Serve(const RuntimeOptions& options, std::atomic<int64_t>* execution_ns, in
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const RuntimeOptions& options) {
   void* const memory =
       mmap(nullptr, sizeof(Nanoseconds), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return SystemError("mmap");
+  if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "mmap");
   auto* const execution_ns = new (memory) Nanoseconds(0);
   ASSIGN_OR_RETURN(const Pipe greetings, MakePipe());
   ASSIGN_OR_RETURN(const Pipe lifeline, MakePipe());
   const pid_t pid = fork();
-  if (pid < 0) return SystemError("fork");
+  if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   if (pid == 0) {
     close(greetings.read_end);
     close(lifeline.write_end);
