@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/core/relax_core.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -13,14 +14,6 @@ constexpr uint64_t kInside = kClosed - 1;
 constexpr int64_t kChunksPerThread = 8;
 
 uint32_t NumberOf(uint64_t state) { return static_cast<uint32_t>(state >> 32); }
-
-void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // One wait for something that is likely to come soon. Bounded by time: the length of a pause
 // differs tenfold between processors.
@@ -33,7 +26,7 @@ class Polling {
     if (considerate || waited >= kSelfish) {
       std::this_thread::yield();
     } else {
-      Pause();
+      RelaxCore();
     }
     return true;
   }

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "kernels/core/relax_core.h"
 #include "kernels/core/status_macros.h"
-#include "parallel/carrier/futex.h"
 
 namespace tessera {
 namespace {

@@ -12,8 +12,6 @@ namespace tessera {
 // Sleeps while *word == expected, at most `timeout`. May return early. Threads of one process only.
 void FutexWait(std::atomic<uint32_t>* word, uint32_t expected, absl::Duration timeout);
 void FutexWakeAll(std::atomic<uint32_t>* word);
-// What a polling thread does between two looks: leaves the core's resources to its twin.
-void RelaxCore();
 
 }  // namespace tessera
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "kernels/core/relax_core.h"
 #include "parallel/carrier/futex.h"
 
 namespace tessera {
