@@ -3,15 +3,13 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstring>
 #include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/host_communicator.h"
@@ -21,11 +19,11 @@
 namespace tessera {
 namespace {
 
-// Inputs up to this size are copied to memory of the group, which saves the second meeting.
-constexpr int64_t kStagingBytes = int64_t{32} << 10;
-// Beyond this total one rank's (or every rank's) adding everything costs more than a second
-// meeting, after which each adds a part.
-constexpr int64_t kOneMeetingTotal = int64_t{64} << 10;
+// Ranks share the work of an operation in parts of at least about this many bytes: taking one costs
+// some hundred nanoseconds.
+constexpr int64_t kPartBytes = int64_t{8} << 10;
+// Where a part takes longer than waking a thread that sleeps.
+constexpr int64_t kPartBytesWorthWaking = int64_t{1} << 20;
 
 // Slices of an all-reduce begin at cache lines of any element type.
 constexpr int64_t kSliceElements = 64;
@@ -52,15 +50,11 @@ class InprocGroup {
     const char* in = nullptr;
     char* out = nullptr;
     absl::Span<const HostPart> parts;
-    const int32_t* counts = nullptr;
+    const int32_t* send_counts = nullptr;
+    int32_t* recv_counts = nullptr;
   };
-  // Consecutive operations use alternate slots: a rank that is one operation ahead does not
-  // overwrite what a slower one still reads, and it cannot be two ahead.
   struct alignas(64) Rank {
-    std::array<Slot, 2> slots;
-    // Set while this rank may read or write memory of its peers.
-    std::atomic<bool> copying{false};
-    std::vector<char> staging = std::vector<char>(2 * kStagingBytes);
+    Slot slot;
   };
 
   InprocGroup(int size, const InprocOptions& options)
@@ -83,12 +77,8 @@ class InprocCommunicator : public HostCommunicator {
   using Slot = InprocGroup::Slot;
 
   InprocCommunicator(std::shared_ptr<InprocGroup> group, int rank, Device* device, Seat* seat)
-      : HostCommunicator(device, rank, group->size()), group_(std::move(group)), seat_(seat) {
+      : HostCommunicator(device, rank, group->size()), group_(std::move(group)) {
     group_->barrier.Sit(rank, seat);
-    for (const InprocGroup::Rank& other : group_->ranks) {
-      staged_[0].push_back(other.staging.data());
-      staged_[1].push_back(other.staging.data() + kStagingBytes);
-    }
   }
 
   ~InprocCommunicator() override {
@@ -109,138 +99,64 @@ class InprocCommunicator : public HostCommunicator {
   absl::Status BarrierHost() override;
 
  private:
-  // One meeting; afterwards Peer(r) shows every rank's slot of this operation. `before_release`
-  // runs on the last rank to arrive, when all slots are there.
-  absl::Status Meet(
-      const Slot& slot, absl::FunctionRef<void()> before_release = [] {});
-  absl::Status ReduceStaged(const Slot& slot, int64_t count, DType dtype);
-  // One meeting at which the last rank to arrive works for all, on their own memory: for groups
-  // whose other ranks could not use the time.
-  template <typename Work>
-  absl::Status MeetAndWork(const Slot& slot, Work work);
-  // A meeting, `copy` while all ranks hold still, and a second meeting.
-  template <typename Copy>
-  absl::Status MeetAndCopy(const Slot& slot, Copy copy);
+  // Shows `slot` to the peers and, when all have come, runs deliver(r) for every rank r, of which
+  // each moves about `bytes_each`: on this rank or on a peer, which calls the same with its own.
+  template <typename Deliver>
+  absl::Status Meet(const Slot& slot, int64_t bytes_each, Deliver deliver);
   absl::Status CheckPeers() const;
-  // After a failure: until no rank touches foreign memory any more.
-  void AwaitCopies() const;
 
-  const Slot& Peer(int r) const { return group_->ranks[r].slots[parity_]; }
-  char* Staging(int r) const {
-    return group_->ranks[r].staging.data() + static_cast<int64_t>(parity_) * kStagingBytes;
-  }
+  const Slot& Peer(int r) const { return group_->ranks[r].slot; }
 
   std::shared_ptr<InprocGroup> group_;
-  Seat* const seat_;                                // where this rank shares a thread, or null
-  std::array<std::vector<const char*>, 2> staged_;  // every rank's staging, both halves
-  int parity_ = 0;  // which slot and staging half the current operation uses
 };
 
-absl::Status InprocCommunicator::Meet(const Slot& slot, absl::FunctionRef<void()> before_release) {
-  group_->ranks[rank()].slots[parity_] = slot;
-  RETURN_IF_ERROR(group_->barrier.Arrive(rank(), slot.operation, before_release));
-  absl::Status status = CheckPeers();
-  if (!status.ok()) group_->barrier.Fail(status);
-  return status;
-}
-
-template <typename Copy>
-absl::Status InprocCommunicator::MeetAndCopy(const Slot& slot, Copy copy) {
-  std::atomic<bool>& copying = group_->ranks[rank()].copying;
-  copying.store(true, std::memory_order_release);
-  absl::Status status = Meet(slot);
-  if (status.ok()) status = copy();
-  copying.store(false, std::memory_order_release);
-  if (!status.ok()) {
-    group_->barrier.Fail(status);
-  } else {
-    status = group_->barrier.Arrive(rank(), slot.operation);
-  }
-  if (!status.ok()) AwaitCopies();
-  parity_ ^= 1;
-  return status;
-}
-
-template <typename Work>
-absl::Status InprocCommunicator::MeetAndWork(const Slot& slot, Work work) {
-  // In one order with the failing of the group: a rank that finds nobody copying after a failure
-  // knows that nobody begins to.
-  std::atomic<bool>& copying = group_->ranks[rank()].copying;
-  copying.store(true);
-  const absl::Status status = Meet(slot, [&] {
-    if (CheckPeers().ok()) work();
-  });
-  copying.store(false);
-  if (!status.ok()) AwaitCopies();
-  parity_ ^= 1;
-  return status;
+template <typename Deliver>
+absl::Status InprocCommunicator::Meet(const Slot& slot, int64_t bytes_each, Deliver deliver) {
+  group_->ranks[rank()].slot = slot;
+  const int most = std::min(size(), MeetingWork::kMaxParts);
+  const int64_t bytes = bytes_each * size();
+  const auto parts = static_cast<int>(std::clamp<int64_t>(bytes / kPartBytes, 1, most));
+  const auto run = [&](int part) {
+    for (int r = part * size() / parts; r < (part + 1) * size() / parts; ++r) {
+      RETURN_IF_ERROR(deliver(r));
+    }
+    return absl::OkStatus();
+  };
+  return group_->barrier.Arrive(
+      rank(), slot.operation, [this] { return CheckPeers(); },
+      {.parts = parts, .run = run, .long_enough_to_wake = bytes / parts >= kPartBytesWorthWaking});
 }
 
 absl::Status InprocCommunicator::CheckPeers() const {
-  const Slot& mine = Peer(rank());
-  for (int r = 0; r < size(); ++r) {
+  const Slot& first = Peer(0);
+  for (int r = 1; r < size(); ++r) {
     const Slot& other = Peer(r);
-    if (other.operation == mine.operation && other.bytes == mine.bytes) continue;
+    if (other.operation == first.operation && other.bytes == first.bytes) continue;
     return absl::InternalError(absl::StrCat(
-        "rank ", rank(), " called ",
-        absl::string_view(mine.operation.data(), mine.operation.size()), " of ", mine.bytes,
-        " bytes but rank ", r, " called ",
+        "rank 0 called ", absl::string_view(first.operation.data(), first.operation.size()), " of ",
+        first.bytes, " bytes but rank ", r, " called ",
         absl::string_view(other.operation.data(), other.operation.size()), " of ", other.bytes));
   }
   return absl::OkStatus();
 }
 
-void InprocCommunicator::AwaitCopies() const {
-  for (const InprocGroup::Rank& other : group_->ranks) {
-    while (other.copying.load()) {
-      if (seat_ != nullptr) {
-        seat_->Yield();
-      } else {
-        std::this_thread::yield();
-      }
-    }
-  }
-}
-
 absl::Status InprocCommunicator::BarrierHost() {
-  const absl::Status status = Meet({.operation = "Barrier"});
-  parity_ ^= 1;
-  return status;
-}
-
-absl::Status InprocCommunicator::ReduceStaged(const Slot& slot, int64_t count, DType dtype) {
-  char* data = slot.out;
-  CopyBytes(data, slot.bytes, Staging(rank()));
-  RETURN_IF_ERROR(Meet(slot));
-  SumRanks({.inputs = staged_[parity_], .outputs = {&data, 1}, .count = count, .dtype = dtype});
-  parity_ ^= 1;
-  return absl::OkStatus();
+  return Meet({.operation = "Barrier"}, 0, [](int) { return absl::OkStatus(); });
 }
 
 absl::Status InprocCommunicator::ReduceHost(char* data, int64_t count, DType dtype) {
   const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
-  const Slot slot{.operation = "AllReduce", .bytes = bytes, .out = data};
-  const auto sum_all = [&](int64_t begin, int64_t length) {
-    std::vector<char*> all(size());
-    for (int r = 0; r < size(); ++r) all[r] = Peer(r).out;
+  const int64_t even = (count + size() - 1) / size();
+  const int64_t width = (even + kSliceElements - 1) / kSliceElements * kSliceElements;
+  return Meet({.operation = "AllReduce", .bytes = bytes, .out = data}, bytes, [&](int r) {
+    absl::InlinedVector<char*, 16> all(size());
+    for (int peer = 0; peer < size(); ++peer) all[peer] = Peer(peer).out;
+    const int64_t begin = std::min(count, r * width);
     SumRanks({.inputs = {all.data(), all.size()},
               .outputs = absl::MakeSpan(all),
               .begin = begin,
-              .count = length,
+              .count = std::min(width, count - begin),
               .dtype = dtype});
-  };
-  const bool small = bytes * size() <= kOneMeetingTotal;
-  if (small && !group_->barrier.spins()) {
-    return MeetAndWork(slot, [&] { sum_all(0, count); });
-  }
-  // With a core for every rank adding everything is quicker than waiting for a sum.
-  if (small && bytes <= kStagingBytes) return ReduceStaged(slot, count, dtype);
-  return MeetAndCopy(slot, [&] {
-    // Each rank sums one slice and writes it to all; nobody else touches that slice.
-    const int64_t even = (count + size() - 1) / size();
-    const int64_t width = (even + kSliceElements - 1) / kSliceElements * kSliceElements;
-    const int64_t begin = std::min(count, rank() * width);
-    sum_all(begin, std::min(width, count - begin));
     return absl::OkStatus();
   });
 }
@@ -251,19 +167,16 @@ absl::Status InprocCommunicator::GatherHost(const GatherCall& call) {
                   .bytes = bytes,
                   .in = call.in,
                   .out = call.out};
-  if (bytes <= kStagingBytes) {
-    CopyBytes(call.in, bytes, Staging(rank()));
-    RETURN_IF_ERROR(Meet(slot));
-    for (int r = 0; r < size() && call.out != nullptr; ++r) {
-      CopyBytes(Staging(r), bytes, call.out + r * bytes);
-    }
-    parity_ ^= 1;
-    return absl::OkStatus();
+  if (call.root == kAllRanks) {
+    return Meet(slot, bytes * size(), [&](int r) {
+      for (int from = 0; from < size(); ++from) {
+        CopyBytes(Peer(from).in, bytes, Peer(r).out + from * bytes);
+      }
+      return absl::OkStatus();
+    });
   }
-  return MeetAndCopy(slot, [&] {
-    for (int r = 0; r < size() && call.out != nullptr; ++r) {
-      CopyBytes(Peer(r).in, bytes, call.out + r * bytes);
-    }
+  return Meet(slot, bytes, [&](int r) {
+    CopyBytes(Peer(r).in, bytes, Peer(call.root).out + r * bytes);
     return absl::OkStatus();
   });
 }
@@ -271,10 +184,12 @@ absl::Status InprocCommunicator::GatherHost(const GatherCall& call) {
 absl::Status InprocCommunicator::ReduceScatterHost(const char* in, char* out, int64_t count,
                                                    DType dtype) {
   const int64_t bytes = count * static_cast<int64_t>(SizeOf(dtype));
-  return MeetAndCopy({.operation = "ReduceScatter", .bytes = bytes, .in = in}, [&] {
-    std::vector<const char*> inputs(size());
-    for (int r = 0; r < size(); ++r) inputs[r] = Peer(r).in + rank() * bytes;
-    SumRanks({.inputs = inputs, .outputs = {&out, 1}, .count = count, .dtype = dtype});
+  const Slot slot{.operation = "ReduceScatter", .bytes = bytes, .in = in, .out = out};
+  return Meet(slot, bytes * size(), [&](int r) {
+    absl::InlinedVector<const char*, 16> inputs(size());
+    for (int from = 0; from < size(); ++from) inputs[from] = Peer(from).in + r * bytes;
+    char* sum = Peer(r).out;
+    SumRanks({.inputs = inputs, .outputs = {&sum, 1}, .count = count, .dtype = dtype});
     return absl::OkStatus();
   });
 }
@@ -285,30 +200,31 @@ int64_t TotalChunkBytes(absl::Span<const HostPart> parts) {
   return total;
 }
 
-// The rows that rank `from` shows for rank `to` (all of the chunk when `rows` is null), after
+// The rows that rank `from` has for rank `to` (whole chunks when they are not counted), after
 // checking that they fit.
-absl::Status CopyRows(const InprocGroup::Slot& source, int from, int to, const int32_t* rows,
-                      absl::Span<const HostPart> parts) {
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const HostPart& mine = parts[i];
-    const int64_t count = rows != nullptr ? *rows : mine.capacity;
-    if (i >= source.parts.size() || source.parts[i].row_bytes != mine.row_bytes ||
-        source.parts[i].capacity != mine.capacity || count < 0 || count > mine.capacity) {
+absl::Status CopyRows(const InprocGroup::Slot& source, int from, const InprocGroup::Slot& target,
+                      int to) {
+  for (size_t i = 0; i < target.parts.size(); ++i) {
+    const HostPart& part = target.parts[i];
+    const int64_t count = source.send_counts != nullptr ? source.send_counts[to] : part.capacity;
+    if (i >= source.parts.size() || source.parts[i].row_bytes != part.row_bytes ||
+        source.parts[i].capacity != part.capacity || count < 0 || count > part.capacity) {
       return absl::InternalError(absl::StrCat("rank ", from, " offers ", count,
-                                              " rows that do not fit a chunk of ", mine.capacity,
-                                              " rows of ", mine.row_bytes, " bytes on rank ", to));
+                                              " rows that do not fit a chunk of ", part.capacity,
+                                              " rows of ", part.row_bytes, " bytes on rank ", to));
     }
-    CopyBytes(source.parts[i].in + to * mine.chunk_bytes(), count * mine.row_bytes,
-              mine.out + from * mine.chunk_bytes());
+    CopyBytes(source.parts[i].in + to * part.chunk_bytes(), count * part.row_bytes,
+              part.out + from * part.chunk_bytes());
   }
   return absl::OkStatus();
 }
 
 absl::Status InprocCommunicator::ExchangeHost(absl::Span<const HostPart> parts) {
-  const Slot slot{.operation = "AllToAll", .bytes = TotalChunkBytes(parts), .parts = parts};
-  return MeetAndCopy(slot, [&] {
-    for (int r = 0; r < size(); ++r) {
-      RETURN_IF_ERROR(CopyRows(Peer(r), r, rank(), nullptr, parts));
+  const int64_t bytes = TotalChunkBytes(parts);
+  const Slot slot{.operation = "AllToAll", .bytes = bytes, .parts = parts};
+  return Meet(slot, bytes * size(), [&](int r) {
+    for (int from = 0; from < size(); ++from) {
+      RETURN_IF_ERROR(CopyRows(Peer(from), from, Peer(r), r));
     }
     return absl::OkStatus();
   });
@@ -317,22 +233,24 @@ absl::Status InprocCommunicator::ExchangeHost(absl::Span<const HostPart> parts) 
 absl::Status InprocCommunicator::ExchangeRowsHost(absl::Span<const HostPart> parts,
                                                   const int32_t* send_counts,
                                                   int32_t* recv_counts) {
+  const int64_t bytes = TotalChunkBytes(parts);
   const Slot slot{.operation = "AllToAllV",
-                  .bytes = TotalChunkBytes(parts),
+                  .bytes = bytes,
                   .parts = parts,
-                  .counts = send_counts};
-  return MeetAndCopy(slot, [&] {
-    for (int r = 0; r < size(); ++r) {
-      recv_counts[r] = Peer(r).counts[rank()];
-      RETURN_IF_ERROR(CopyRows(Peer(r), r, rank(), &recv_counts[r], parts));
+                  .send_counts = send_counts,
+                  .recv_counts = recv_counts};
+  return Meet(slot, bytes * size(), [&](int r) {
+    for (int from = 0; from < size(); ++from) {
+      Peer(r).recv_counts[from] = Peer(from).send_counts[r];
+      RETURN_IF_ERROR(CopyRows(Peer(from), from, Peer(r), r));
     }
     return absl::OkStatus();
   });
 }
 
 absl::Status InprocCommunicator::BroadcastHost(char* data, int64_t bytes, int root) {
-  return MeetAndCopy({.operation = "Broadcast", .bytes = bytes, .in = data}, [&] {
-    if (rank() != root) CopyBytes(Peer(root).in, bytes, data);
+  return Meet({.operation = "Broadcast", .bytes = bytes, .out = data}, bytes, [&](int r) {
+    if (r != root) CopyBytes(Peer(root).out, bytes, Peer(r).out);
     return absl::OkStatus();
   });
 }

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <bit>
 #include <utility>
 #include <vector>
 
@@ -25,36 +26,87 @@ RankBarrier::RankBarrier(int size, Options options)
     : size_(size), options_(std::move(options)), arrivals_(new Arrivals[size]) {}
 
 absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
-                                 absl::FunctionRef<void()> before_release) {
-  uint32_t current = word_.load();
+                                 absl::FunctionRef<absl::Status()> check, const MeetingWork& work) {
+  const uint32_t current = word_.load();
   if ((current & kFailed) != 0) return status();
   arrivals_[rank].count.fetch_add(1, std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
-    return WaitFor(current, rank, operation);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    const absl::Status checked = check();
+    if (checked.ok()) {
+      Open(current, work);
+    } else {
+      Fail(checked);
+    }
   }
-  before_release();
-  arrived_.store(0, std::memory_order_relaxed);
-  if (!word_.compare_exchange_strong(current, current + kMeeting)) return status();
-  Wake();
-  return absl::OkStatus();
+  while (word_.load(std::memory_order_acquire) == current) {
+    if (HasParts()) {
+      DoParts(current, rank, work);
+    } else if (!Await(current, rank)) {
+      Fail(TimeOut(rank, operation));
+    }
+  }
+  // A meeting that was finished before the group failed is finished for all its ranks.
+  if ((word_.load(std::memory_order_acquire) & ~kFailed) != current) return absl::OkStatus();
+  // The caller may take its memory away: let those who are inside a part leave it.
+  while (working_.load() > 0) sched_yield();
+  return status();
 }
 
-bool RankBarrier::SpinWhile(uint32_t current) const {
+void RankBarrier::Open(uint32_t current, const MeetingWork& work) {
+  if (work.parts == 0) return Release(current);
+  parts_done_.store(0, std::memory_order_relaxed);
+  taken_.store(work.parts == MeetingWork::kMaxParts ? 0 : kNoParts << work.parts);
+  if (work.long_enough_to_wake) Wake();
+}
+
+void RankBarrier::Release(uint32_t current) {
+  arrived_.store(0, std::memory_order_relaxed);
+  if (word_.compare_exchange_strong(current, current + kMeeting)) Wake();
+}
+
+void RankBarrier::DoParts(uint32_t current, int rank, const MeetingWork& work) {
+  // In one order with the failing of the group: a rank that finds nobody working after a failure
+  // knows that nobody begins to.
+  working_.fetch_add(1);
+  TakeParts(current, rank, work);
+  working_.fetch_sub(1);
+}
+
+void RankBarrier::TakeParts(uint32_t current, int rank, const MeetingWork& work) {
+  // Each rank begins at its own share of the parts and goes on with its neighbours', which are the
+  // ones that are likely to share its caches.
+  const auto first = static_cast<unsigned>(rank * work.parts / size_);
+  for (unsigned i = 0; i < std::bit_ceil(static_cast<unsigned>(work.parts)); ++i) {
+    const unsigned part = first ^ i;
+    if (part >= static_cast<unsigned>(work.parts)) continue;
+    const uint64_t bit = uint64_t{1} << part;
+    if ((taken_.load(std::memory_order_relaxed) & bit) != 0) continue;
+    if ((taken_.fetch_or(bit) & bit) != 0) continue;
+    if (word_.load() != current) return;
+    if (const absl::Status status = work.run(static_cast<int>(part)); !status.ok()) Fail(status);
+    if (parts_done_.fetch_add(1, std::memory_order_acq_rel) + 1 == work.parts) Release(current);
+  }
+}
+
+bool RankBarrier::Spin(uint32_t current) const {
   for (int i = 0; options_.spin && i < kSpins + kYields; ++i) {
-    if (word_.load(std::memory_order_acquire) != current) return true;
+    if (Changed(current)) return true;
     if (i < kSpins) {
       RelaxCore();
     } else {
       sched_yield();
     }
   }
-  return word_.load(std::memory_order_acquire) != current;
+  return Changed(current);
 }
 
-bool RankBarrier::AwaitChange(uint32_t current, int rank, absl::Time deadline) {
-  const auto changed = [&] { return word_.load(std::memory_order_acquire) != current; };
-  if (Seat* const seat = arrivals_[rank].seat) return seat->Wait(changed, deadline);
-  while (!changed()) {
+bool RankBarrier::Await(uint32_t current, int rank) {
+  if (Spin(current)) return true;
+  const absl::Time deadline = absl::Now() + options_.timeout;
+  if (Seat* const seat = arrivals_[rank].seat) {
+    return seat->Wait([&] { return Changed(current); }, deadline);
+  }
+  while (!Changed(current)) {
     const absl::Duration left = deadline - absl::Now();
     if (left <= absl::ZeroDuration()) return false;
     // Announced before the kernel compares the word; Wake() looks after changing it.
@@ -63,15 +115,6 @@ bool RankBarrier::AwaitChange(uint32_t current, int rank, absl::Time deadline) {
     sleeping_.fetch_sub(1);
   }
   return true;
-}
-
-absl::Status RankBarrier::WaitFor(uint32_t current, int rank, std::string_view operation) {
-  if (!SpinWhile(current) && !AwaitChange(current, rank, absl::Now() + options_.timeout)) {
-    Fail(TimeOut(rank, operation));
-  }
-  const uint32_t now = word_.load(std::memory_order_acquire);
-  // A meeting that was finished before the group failed is finished for all its ranks.
-  return (now & ~kFailed) != current ? absl::OkStatus() : status();
 }
 
 absl::Status RankBarrier::TimeOut(int rank, std::string_view operation) {

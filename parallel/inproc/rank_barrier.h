@@ -16,6 +16,17 @@
 
 namespace tessera {
 
+// What the ranks of a meeting do once all of them are there, in parts that may run at the same
+// time: whoever is awake takes the next one, so a part must have the same effect on whichever rank
+// it runs. It may use what any rank pointed to before it arrived: nobody leaves before the end.
+struct MeetingWork {
+  static constexpr int kMaxParts = 64;
+  int parts = 0;
+  absl::FunctionRef<absl::Status(int part)> run;
+  // Long enough to wake ranks that sleep already.
+  bool long_enough_to_wake = false;
+};
+
 // Reusable. A waiting rank that shares its thread lets the next one run. Others spin for a bounded
 // time when every rank has a core of its own, then (or at once) sleep in the kernel. A meeting
 // either succeeds for all ranks or fails for all.
@@ -31,15 +42,13 @@ class RankBarrier {
   // The rank shares its thread; before its first meeting. The seat must outlive its last one.
   void Sit(int rank, Seat* seat) { arrivals_[rank].seat = seat; }
 
-  // Returns when all ranks have arrived; what a rank wrote before is visible to all. Fails with the
-  // sticky status; a rank that waits longer than the timeout fails the group with
-  // DEADLINE_EXCEEDED, naming `operation` and the ranks that are missing.
-  // `before_release` runs on the rank that arrives last, while the others wait (or fail: it must
-  // not count on their memory without further agreement).
-  absl::Status Arrive(
-      int rank, std::string_view operation, absl::FunctionRef<void()> before_release = [] {});
-
-  bool spins() const { return options_.spin; }
+  // Returns when all ranks have arrived and the work is done, which all ranks give alike; what a
+  // rank wrote before is visible to the work, what the work wrote to all. `check` runs on the rank
+  // that arrives last, before any work. Fails with the sticky status, also that of the check or of
+  // a part; a rank that waits longer than the timeout fails the group with DEADLINE_EXCEEDED,
+  // naming `operation` and the ranks that are missing. After a failure no part runs any more.
+  absl::Status Arrive(int rank, std::string_view operation, absl::FunctionRef<absl::Status()> check,
+                      const MeetingWork& work);
 
   // Fails this and all later meetings. The first reason wins. Any thread.
   void Fail(const absl::Status& reason);
@@ -55,11 +64,19 @@ class RankBarrier {
   // meeting and failing the group have one order that all ranks see.
   static constexpr uint32_t kFailed = 1;
   static constexpr uint32_t kMeeting = 2;
+  static constexpr uint64_t kNoParts = ~uint64_t{0};
 
-  absl::Status WaitFor(uint32_t current, int rank, std::string_view operation);
-  // False at the deadline.
-  bool AwaitChange(uint32_t current, int rank, absl::Time deadline);
-  bool SpinWhile(uint32_t current) const;
+  void Open(uint32_t current, const MeetingWork& work);
+  void Release(uint32_t current);
+  bool HasParts() const { return taken_.load(std::memory_order_acquire) != kNoParts; }
+  void DoParts(uint32_t current, int rank, const MeetingWork& work);
+  void TakeParts(uint32_t current, int rank, const MeetingWork& work);
+  // Until the meeting has ended or there is work. False after the timeout.
+  bool Await(uint32_t current, int rank);
+  bool Changed(uint32_t current) const {
+    return word_.load(std::memory_order_acquire) != current || HasParts();
+  }
+  bool Spin(uint32_t current) const;
   absl::Status TimeOut(int rank, std::string_view operation);
   void Wake();
 
@@ -68,6 +85,10 @@ class RankBarrier {
   alignas(64) std::atomic<uint32_t> word_{0};
   alignas(64) std::atomic<int> arrived_{0};
   std::atomic<int> sleeping_{0};
+  // Bit p is set while part p is not to be had: taken, or the meeting has not begun.
+  alignas(64) std::atomic<uint64_t> taken_{kNoParts};
+  std::atomic<int> parts_done_{0};
+  std::atomic<int> working_{0};                 // ranks that may be inside a part
   const std::unique_ptr<Arrivals[]> arrivals_;  // per rank
 
   mutable std::mutex mutex_;
