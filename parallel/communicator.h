@@ -29,9 +29,15 @@ struct AllToAllPart {
   TensorView out;      // [size * C, ...]: chunk s comes from rank s
 };
 
+// One array of an all-gather; any type and size.
+struct AllGatherPart {
+  ConstTensorView in;  // [n, ...]
+  TensorView out;      // [size * n, ...]; `in` may be this rank's rows of it
+};
+
 // Used by the thread that drives the rank's device, except Abort and Health. Tensors are contiguous
 // (violated shapes are CHECK failures) and must live until the operation has run. `in` and `out`
-// must not overlap. Destroyed after the work enqueued through it has run.
+// must not overlap unless said otherwise. Destroyed after the work enqueued through it has run.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -44,9 +50,13 @@ class Communicator {
 
   // data = sum over ranks. kF32 or kBF16, any shape.
   virtual void AllReduce(TensorView data) = 0;
-  // out = the ranks' `in` one after the other. in [n, ...], out [size * n, ...], any type.
-  virtual void AllGather(ConstTensorView in, TensorView out) = 0;
-  // The same for rank `root` only; on the others `out` is not used and may be empty.
+  // out = the ranks' `in` one after the other, for every part, as one operation.
+  virtual void AllGather(absl::Span<const AllGatherPart> parts) = 0;
+  void AllGather(ConstTensorView in, TensorView out) {
+    const AllGatherPart part{.in = in, .out = out};
+    AllGather({&part, 1});
+  }
+  // The same for rank `root` only and one array; on the others `out` is not used and may be empty.
   virtual void Gather(ConstTensorView in, TensorView out, int root) = 0;
   // out = this rank's n rows of the sum over ranks. in [size * n, ...], out [n, ...], kF32 or
   // kBF16.

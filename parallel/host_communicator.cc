@@ -22,7 +22,26 @@ std::vector<HostPart> CheckedParts(absl::Span<const AllToAllPart> parts, int siz
     const auto row_bytes = part.in.row_size() * static_cast<int64_t>(SizeOf(part.in.dtype()));
     TESSERA_CHECK(row_bytes ==
                   part.out.row_size() * static_cast<int64_t>(SizeOf(part.out.dtype())));
-    checked.push_back({part.in.as<char>(), part.out.as<char>(), row_bytes, part.in.dim(0) / size});
+    HostPart host{.in = part.in.as<char>(),
+                  .out = part.out.as<char>(),
+                  .row_bytes = row_bytes,
+                  .capacity = part.in.dim(0) / size};
+    host.in_stride = host.chunk_bytes();
+    checked.push_back(host);
+  }
+  return checked;
+}
+
+std::vector<HostPart> CheckedParts(absl::Span<const AllGatherPart> parts, int size) {
+  std::vector<HostPart> checked;
+  checked.reserve(parts.size());
+  for (const AllGatherPart& part : parts) {
+    TESSERA_CHECK(part.in.contiguous() && part.out.contiguous());
+    TESSERA_CHECK(part.in.num_bytes() * size == part.out.num_bytes());
+    checked.push_back({.in = part.in.as<char>(),
+                       .out = part.out.as<char>(),
+                       .row_bytes = part.in.num_bytes(),
+                       .capacity = 1});
   }
   return checked;
 }
@@ -53,13 +72,10 @@ void HostCommunicator::AllReduce(TensorView data) {
   });
 }
 
-void HostCommunicator::AllGather(ConstTensorView in, TensorView out) {
-  TESSERA_CHECK(in.contiguous() && out.contiguous() && in.num_bytes() * size_ == out.num_bytes());
-  Enqueue(CollectiveOp::kAllGather, [this, in, out] {
-    return GatherHost({.in = Host(in.data()),
-                       .out = Host(out.data()),
-                       .bytes = in.num_bytes(),
-                       .root = kAllRanks});
+void HostCommunicator::AllGather(absl::Span<const AllGatherPart> parts) {
+  Enqueue(CollectiveOp::kAllGather, [this, checked = CheckedParts(parts, size_)]() mutable {
+    Resolve(device_, checked);
+    return ExchangeHost("AllGather", checked);
   });
 }
 
@@ -86,7 +102,7 @@ void HostCommunicator::ReduceScatter(ConstTensorView in, TensorView out) {
 void HostCommunicator::AllToAll(absl::Span<const AllToAllPart> parts) {
   Enqueue(CollectiveOp::kAllToAll, [this, checked = CheckedParts(parts, size_)]() mutable {
     Resolve(device_, checked);
-    return ExchangeHost(checked);
+    return ExchangeHost("AllToAll", checked);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -15,13 +16,17 @@
 
 namespace tessera {
 
-// Chunk r of a part begins at byte r * capacity * row_bytes.
+// What goes to rank r begins at byte r * in_stride of `in`; what comes from it at byte
+// r * chunk_bytes() of `out`.
 struct HostPart {
   const char* in = nullptr;
   char* out = nullptr;
   int64_t row_bytes = 0;
-  int64_t capacity = 0;  // rows of a chunk
+  int64_t capacity = 0;   // rows of a chunk
+  int64_t in_stride = 0;  // chunk_bytes(), or 0: the same for all ranks
   int64_t chunk_bytes() const { return row_bytes * capacity; }
+  const char* chunk_for(int rank) const { return in + rank * in_stride; }
+  char* chunk_from(int rank) const { return out + rank * chunk_bytes(); }
 };
 
 class HostCommunicator : public Communicator {
@@ -34,7 +39,8 @@ class HostCommunicator : public Communicator {
   int size() const override { return size_; }
 
   void AllReduce(TensorView data) override;
-  void AllGather(ConstTensorView in, TensorView out) override;
+  using Communicator::AllGather;
+  void AllGather(absl::Span<const AllGatherPart> parts) override;
   void Gather(ConstTensorView in, TensorView out, int root) override;
   void ReduceScatter(ConstTensorView in, TensorView out) override;
   void AllToAll(absl::Span<const AllToAllPart> parts) override;
@@ -48,8 +54,7 @@ class HostCommunicator : public Communicator {
   // The operations on host memory, called where the device executes its queue. They block until
   // this rank's part is done and its memory is no longer used by peers.
   virtual absl::Status ReduceHost(char* data, int64_t count, DType dtype) = 0;
-  // `out` is null on ranks that get nothing: all but `root`, unless that is kAllRanks.
-  static constexpr int kAllRanks = -1;
+  // `out` is null on all ranks but `root`.
   struct GatherCall {
     const char* in;
     char* out;
@@ -59,7 +64,9 @@ class HostCommunicator : public Communicator {
   virtual absl::Status GatherHost(const GatherCall& call) = 0;
   // `count` elements come out.
   virtual absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) = 0;
-  virtual absl::Status ExchangeHost(absl::Span<const HostPart> parts) = 0;
+  // AllToAll and AllGather: `operation` says which. A part's own chunk may be in place already.
+  virtual absl::Status ExchangeHost(std::string_view operation,
+                                    absl::Span<const HostPart> parts) = 0;
   virtual absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts,
                                         const int32_t* send_counts, int32_t* recv_counts) = 0;
   virtual absl::Status BroadcastHost(char* data, int64_t bytes, int root) = 0;

@@ -20,7 +20,7 @@ constexpr int64_t kSliceElements = 64;
 
 // An empty tensor may have no address, which memcpy does not allow.
 void CopyBytes(const char* from, int64_t bytes, char* to) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
+  if (bytes > 0 && from != to) std::memcpy(to, from, bytes);
 }
 
 class GlooCommunicator : public HostCommunicator {
@@ -36,7 +36,7 @@ class GlooCommunicator : public HostCommunicator {
   absl::Status ReduceHost(char* data, int64_t count, DType dtype) override;
   absl::Status GatherHost(const GatherCall& call) override;
   absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) override;
-  absl::Status ExchangeHost(absl::Span<const HostPart> parts) override;
+  absl::Status ExchangeHost(std::string_view operation, absl::Span<const HostPart> parts) override;
   absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts, const int32_t* send_counts,
                                 int32_t* recv_counts) override;
   absl::Status BroadcastHost(char* data, int64_t bytes, int root) override;
@@ -126,15 +126,14 @@ absl::Status GlooCommunicator::ReduceInSlices(char* data, int64_t count, DType d
 
 absl::Status GlooCommunicator::GatherHost(const GatherCall& call) {
   exchange_.BeginRound();
-  for (int peer : Peers()) {
-    if (call.out != nullptr) {
-      RETURN_IF_ERROR(ReceiveFrom(peer, call.out + peer * call.bytes, call.bytes));
-    }
-    if (call.root == kAllRanks || call.root == peer) {
-      RETURN_IF_ERROR(SendTo(peer, call.in, call.bytes));
-    }
+  if (rank() != call.root) {
+    RETURN_IF_ERROR(SendTo(call.root, call.in, call.bytes));
+    return exchange_.Finish();
   }
-  if (call.out != nullptr) CopyBytes(call.in, call.bytes, call.out + rank() * call.bytes);
+  for (int peer : Peers()) {
+    RETURN_IF_ERROR(ReceiveFrom(peer, call.out + peer * call.bytes, call.bytes));
+  }
+  CopyBytes(call.in, call.bytes, call.out + rank() * call.bytes);
   return exchange_.Finish();
 }
 
@@ -155,15 +154,17 @@ absl::Status GlooCommunicator::ReduceScatterHost(const char* in, char* out, int6
   return absl::OkStatus();
 }
 
-absl::Status GlooCommunicator::ExchangeHost(absl::Span<const HostPart> parts) {
+absl::Status GlooCommunicator::ExchangeHost(std::string_view /*operation*/,
+                                            absl::Span<const HostPart> parts) {
   exchange_.BeginRound();
   for (uint32_t i = 0; i < parts.size(); ++i) {
-    const int64_t chunk = parts[i].chunk_bytes();
+    const HostPart& part = parts[i];
+    const int64_t chunk = part.chunk_bytes();
     for (int peer : Peers()) {
-      RETURN_IF_ERROR(ReceiveFrom(peer, parts[i].out + peer * chunk, chunk, i));
-      RETURN_IF_ERROR(SendTo(peer, parts[i].in + peer * chunk, chunk, i));
+      RETURN_IF_ERROR(ReceiveFrom(peer, part.chunk_from(peer), chunk, i));
+      RETURN_IF_ERROR(SendTo(peer, part.chunk_for(peer), chunk, i));
     }
-    CopyBytes(parts[i].in + rank() * chunk, chunk, parts[i].out + rank() * chunk);
+    CopyBytes(part.chunk_for(rank()), chunk, part.chunk_from(rank()));
   }
   return exchange_.Finish();
 }
@@ -190,11 +191,11 @@ absl::Status GlooCommunicator::ExchangeRowsHost(absl::Span<const HostPart> parts
   for (uint32_t i = 0; i < parts.size(); ++i) {
     const HostPart& part = parts[i];
     for (int peer : Peers()) {
-      RETURN_IF_ERROR(SendTo(peer, part.in + peer * part.chunk_bytes(),
-                             send_counts[peer] * part.row_bytes, i + 1));
+      RETURN_IF_ERROR(
+          SendTo(peer, part.chunk_for(peer), send_counts[peer] * part.row_bytes, i + 1));
     }
-    CopyBytes(part.in + rank() * part.chunk_bytes(), send_counts[rank()] * part.row_bytes,
-              part.out + rank() * part.chunk_bytes());
+    CopyBytes(part.chunk_for(rank()), send_counts[rank()] * part.row_bytes,
+              part.chunk_from(rank()));
   }
   RETURN_IF_ERROR(exchange_.FinishReceives());
   recv_counts[rank()] = send_counts[rank()];
@@ -204,7 +205,7 @@ absl::Status GlooCommunicator::ExchangeRowsHost(absl::Span<const HostPart> parts
           "rank ", peer, " announced ", recv_counts[peer], " rows, more than a chunk")));
     }
     for (uint32_t i = 0; i < parts.size(); ++i) {
-      RETURN_IF_ERROR(ReceiveFrom(peer, parts[i].out + peer * parts[i].chunk_bytes(),
+      RETURN_IF_ERROR(ReceiveFrom(peer, parts[i].chunk_from(peer),
                                   recv_counts[peer] * parts[i].row_bytes, i + 1));
     }
   }

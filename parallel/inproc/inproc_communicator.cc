@@ -30,7 +30,7 @@ constexpr int64_t kSliceElements = 64;
 
 // An empty tensor may have no address, which memcpy does not allow.
 void CopyBytes(const char* from, int64_t bytes, char* to) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
+  if (bytes > 0 && from != to) std::memcpy(to, from, bytes);
 }
 
 int AvailableCores() {
@@ -92,7 +92,7 @@ class InprocCommunicator : public HostCommunicator {
   absl::Status ReduceHost(char* data, int64_t count, DType dtype) override;
   absl::Status GatherHost(const GatherCall& call) override;
   absl::Status ReduceScatterHost(const char* in, char* out, int64_t count, DType dtype) override;
-  absl::Status ExchangeHost(absl::Span<const HostPart> parts) override;
+  absl::Status ExchangeHost(std::string_view operation, absl::Span<const HostPart> parts) override;
   absl::Status ExchangeRowsHost(absl::Span<const HostPart> parts, const int32_t* send_counts,
                                 int32_t* recv_counts) override;
   absl::Status BroadcastHost(char* data, int64_t bytes, int root) override;
@@ -163,18 +163,7 @@ absl::Status InprocCommunicator::ReduceHost(char* data, int64_t count, DType dty
 
 absl::Status InprocCommunicator::GatherHost(const GatherCall& call) {
   const int64_t bytes = call.bytes;
-  const Slot slot{.operation = call.root == kAllRanks ? "AllGather" : "Gather",
-                  .bytes = bytes,
-                  .in = call.in,
-                  .out = call.out};
-  if (call.root == kAllRanks) {
-    return Meet(slot, bytes * size(), [&](int r) {
-      for (int from = 0; from < size(); ++from) {
-        CopyBytes(Peer(from).in, bytes, Peer(r).out + from * bytes);
-      }
-      return absl::OkStatus();
-    });
-  }
+  const Slot slot{.operation = "Gather", .bytes = bytes, .in = call.in, .out = call.out};
   return Meet(slot, bytes, [&](int r) {
     CopyBytes(Peer(r).in, bytes, Peer(call.root).out + r * bytes);
     return absl::OkStatus();
@@ -213,15 +202,15 @@ absl::Status CopyRows(const InprocGroup::Slot& source, int from, const InprocGro
                                               " rows that do not fit a chunk of ", part.capacity,
                                               " rows of ", part.row_bytes, " bytes on rank ", to));
     }
-    CopyBytes(source.parts[i].in + to * part.chunk_bytes(), count * part.row_bytes,
-              part.out + from * part.chunk_bytes());
+    CopyBytes(source.parts[i].chunk_for(to), count * part.row_bytes, part.chunk_from(from));
   }
   return absl::OkStatus();
 }
 
-absl::Status InprocCommunicator::ExchangeHost(absl::Span<const HostPart> parts) {
+absl::Status InprocCommunicator::ExchangeHost(std::string_view operation,
+                                              absl::Span<const HostPart> parts) {
   const int64_t bytes = TotalChunkBytes(parts);
-  const Slot slot{.operation = "AllToAll", .bytes = bytes, .parts = parts};
+  const Slot slot{.operation = operation, .bytes = bytes, .parts = parts};
   return Meet(slot, bytes * size(), [&](int r) {
     for (int from = 0; from < size(); ++from) {
       RETURN_IF_ERROR(CopyRows(Peer(from), from, Peer(r), r));

@@ -124,6 +124,37 @@ inline void CheckAllGather(Communicator& comm, Device& device, int64_t count, ui
   EXPECT_TRUE(SameBits(out.Get(), expected)) << count;
 }
 
+// The value of element i of row `row` that rank `from` sends to rank `to`.
+inline int32_t RowValue(int from, int to, int64_t row, int64_t i) {
+  return static_cast<int32_t>(((from * 64 + to) * 4096 + row) * 16 + i % 16);
+}
+
+// Two arrays in one operation, the second one in place.
+inline void CheckAllGatherOfParts(Communicator& comm, Device& device, int64_t count,
+                                  uint32_t seed) {
+  const int64_t size = comm.size();
+  const int64_t me = comm.rank();
+  const auto floats = InputsOfRanks<float>(comm.size(), count, seed);
+  std::vector<float> all_floats;
+  std::vector<int32_t> mine(2 * size, -1);
+  std::vector<int32_t> all_ints;
+  for (int64_t r = 0; r < size; ++r) {
+    all_floats.insert(all_floats.end(), floats[r].begin(), floats[r].end());
+    for (int32_t i = 0; i < 2; ++i) {
+      all_ints.push_back(RowValue(static_cast<int>(r), i, count, seed % 16));
+      if (r == me) mine[2 * r + i] = all_ints.back();
+    }
+  }
+  TestTensor<float> in(&device, DType::kF32, {count}, floats[me]);
+  TestTensor<float> out(&device, DType::kF32, {size * count});
+  TestTensor<int32_t> in_place(&device, DType::kI32, {size, 2}, mine);
+  const AllGatherPart parts[] = {{in.view(), out.view()},
+                                 {in_place.view().Rows(me, 1), in_place.view()}};
+  comm.AllGather(parts);
+  EXPECT_TRUE(SameBits(out.Get(), all_floats)) << count;
+  EXPECT_EQ(in_place.Get(), all_ints);
+}
+
 inline void CheckGather(Communicator& comm, Device& device, int64_t count, uint32_t seed) {
   const auto inputs = InputsOfRanks<float>(comm.size(), count, seed);
   const int root = static_cast<int>(seed % comm.size());
@@ -144,11 +175,6 @@ inline void CheckBroadcast(Communicator& comm, Device& device, int64_t count, ui
   TestTensor<float> data(&device, DType::kF32, {count}, inputs[comm.rank()]);
   comm.Broadcast(data.view(), root);
   EXPECT_TRUE(SameBits(data.Get(), inputs[root])) << count << " from " << root;
-}
-
-// The value of element i of row `row` that rank `from` sends to rank `to`.
-inline int32_t RowValue(int from, int to, int64_t row, int64_t i) {
-  return static_cast<int32_t>(((from * 64 + to) * 4096 + row) * 16 + i % 16);
 }
 
 struct ExchangeCase {
@@ -235,6 +261,7 @@ TEST_P(CommunicatorConformance, GathersAndBroadcastMoveEveryByte) {
   ForEachWorld([](Communicator& comm, Device& device) {
     for (int64_t count : {1, 33, 8192, 10000}) {
       CheckAllGather(comm, device, count, kSeed);
+      CheckAllGatherOfParts(comm, device, count, kSeed);
       for (int root = 0; root < comm.size(); ++root) {
         CheckGather(comm, device, count, root);
         CheckBroadcast(comm, device, count, root);
@@ -282,6 +309,7 @@ TEST_P(CommunicatorConformance, RandomOperationsUnderRandomDelays) {
           break;
         case 3:
           CheckAllGather(comm, device, count, seed);
+          CheckAllGatherOfParts(comm, device, count, seed);
           break;
         case 4:
           CheckBroadcast(comm, device, count, seed);
