@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <cstring>
 
+// The loops below are compiled once for every vector width that a machine may have.
+#define TESSERA_INLINE [[gnu::always_inline]] inline
+
 namespace tessera {
 namespace {
 
 // Small enough to stay in the first-level cache, a multiple of every vector width.
 constexpr int64_t kBlock = 512;
 
-void Load(const char* source, int64_t at, int64_t n, DType dtype, float* __restrict to) {
+TESSERA_INLINE void Load(const char* source, int64_t at, int64_t n, DType dtype,
+                         float* __restrict to) {
   if (dtype == DType::kF32) {
     std::memcpy(to, source + at * 4, n * 4);
     return;
@@ -18,7 +22,8 @@ void Load(const char* source, int64_t at, int64_t n, DType dtype, float* __restr
   for (int64_t i = 0; i < n; ++i) to[i] = BF16ToFloat(from[i]);
 }
 
-void Add(const char* source, int64_t at, int64_t n, DType dtype, float* __restrict to) {
+TESSERA_INLINE void Add(const char* source, int64_t at, int64_t n, DType dtype,
+                        float* __restrict to) {
   if (dtype == DType::kF32) {
     const auto* from = reinterpret_cast<const float*>(source) + at;
     for (int64_t i = 0; i < n; ++i) to[i] += from[i];
@@ -28,13 +33,11 @@ void Add(const char* source, int64_t at, int64_t n, DType dtype, float* __restri
   for (int64_t i = 0; i < n; ++i) to[i] += BF16ToFloat(from[i]);
 }
 
-void Round(const float* __restrict from, int64_t n, uint16_t* __restrict to) {
+TESSERA_INLINE void Round(const float* __restrict from, int64_t n, uint16_t* __restrict to) {
   for (int64_t i = 0; i < n; ++i) to[i] = FloatToBF16(from[i]);
 }
 
-}  // namespace
-
-void SumRanks(const RankSumArgs& args) {
+TESSERA_INLINE void SumInBlocks(const RankSumArgs& args) {
   alignas(64) float sum[kBlock];
   alignas(64) uint16_t rounded[kBlock];
   const auto element = static_cast<int64_t>(SizeOf(args.dtype));
@@ -50,6 +53,34 @@ void SumRanks(const RankSumArgs& args) {
     }
     for (char* output : args.outputs) std::memcpy(output + at * element, result, n * element);
   }
+}
+
+void SumBaseline(const RankSumArgs& args) { SumInBlocks(args); }
+
+using Sum = void (*)(const RankSumArgs&);
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] void SumAvx2(const RankSumArgs& args) { SumInBlocks(args); }
+[[gnu::target("avx512f,avx512bw,prefer-vector-width=512")]] void SumAvx512(
+    const RankSumArgs& args) {
+  SumInBlocks(args);
+}
+
+Sum WidestSum() {
+  if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0) {
+    return SumAvx512;
+  }
+  return __builtin_cpu_supports("avx2") != 0 ? SumAvx2 : SumBaseline;
+}
+#else
+Sum WidestSum() { return SumBaseline; }
+#endif
+
+}  // namespace
+
+void SumRanks(const RankSumArgs& args) {
+  static const Sum sum = WidestSum();
+  sum(args);
 }
 
 }  // namespace tessera

@@ -4,12 +4,6 @@
 #include <utility>
 
 namespace tessera {
-namespace {
-
-// A group's tokens in equal parts for its tensor-parallel ranks, rounded up.
-int64_t TokensPerRank(int64_t tokens, int32_t tp_size) { return (tokens + tp_size - 1) / tp_size; }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
                                                            const ModelShard& shard,
@@ -47,7 +41,7 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
                              .num_ranks = links_.world->size(),
                              .slots_per_rank = shard_.expert_slots};
   const DispatcherOptions options{
-      .max_tokens = TokensPerRank(max_tokens, shard_.tp_size),
+      .max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
       .hidden = config_.hidden_size,
       .dtype = act_,
       .top_k = config_.num_experts_per_tok,
@@ -65,16 +59,17 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
 }
 
 absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
-  const int64_t tokens = int64_t{max_tokens} * shard_.dp_size;
+  const int64_t part = RowsPerRank(max_tokens, shard_.tp_size);
+  const int64_t padded = part * shard_.tp_size;
+  const int64_t tokens = padded * shard_.dp_size;
   const int64_t k = config_.num_experts_per_tok;
   int64_t rows = tokens * k;
   if (dispatcher_ != nullptr) {
-    rows = std::max(rows, links_.world->size() * TokensPerRank(max_tokens, shard_.tp_size) *
-                              std::min<int64_t>(k, shard_.expert_slots));
+    rows = std::max(rows, tokens * std::min<int64_t>(k, shard_.expert_slots));
   }
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
-                   buffers_.New(DType::kF32, tokens, config_.num_experts, "router logits"));
+                   buffers_.New(DType::kF32, padded, config_.num_experts, "router logits"));
   ASSIGN_OR_RETURN(expert_ids_, buffers_.New(DType::kI32, tokens, k, "expert ids"));
   ASSIGN_OR_RETURN(expert_weights_, buffers_.New(DType::kF32, tokens, k, "expert weights"));
   ASSIGN_OR_RETURN(offsets_,
@@ -88,74 +83,76 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   }
   ASSIGN_OR_RETURN(activated_, buffers_.New(act_, rows, shard_.moe_ffn_size, "expert activations"));
   ASSIGN_OR_RETURN(expert_out_, buffers_.New(act_, rows, hidden, "expert outputs"));
-  // With all-to-all the group's parts come together here, padded to equal sizes.
-  const int64_t padding = dispatcher_ != nullptr ? shard_.tp_size : 0;
-  ASSIGN_OR_RETURN(summed_, buffers_.New(act_, tokens + padding, hidden, "summed expert outputs"));
-  if (dispatcher_ != nullptr) {
-    ASSIGN_OR_RETURN(owned_, buffers_.New(act_, TokensPerRank(max_tokens, shard_.tp_size), hidden,
-                                          "results of owned tokens"));
-  }
+  ASSIGN_OR_RETURN(summed_, buffers_.New(act_, tokens, hidden, "summed expert outputs"));
   if (shard_.dp_size > 1) {
-    ASSIGN_OR_RETURN(gathered_, buffers_.New(act_, tokens, hidden, "tokens of all groups"));
-    no_expert_.assign(max_tokens * k, -1);
+    ASSIGN_OR_RETURN(gathered_, buffers_.New(act_, tokens, hidden, "rows of all ranks"));
+  }
+  if (links_.world != nullptr) {
+    ASSIGN_OR_RETURN(owned_, buffers_.New(act_, part, hidden, "results of this rank's rows"));
+    no_expert_.assign(part * k, -1);
   }
   return absl::OkStatus();
 }
 
-MoeBlock::TokenRange MoeBlock::OwnTokens(int64_t group_tokens) const {
-  const int64_t part = TokensPerRank(group_tokens, shard_.tp_size);
-  const int64_t begin = std::min(group_tokens, part * shard_.tp_rank);
-  return {.begin = begin, .count = std::min(part, group_tokens - begin)};
+bool MoeBlock::DividesRows(const std::vector<int32_t>& group_tokens) const {
+  return shard_.dp_size > 1 || UseAllToAll(group_tokens);
 }
 
 TensorView MoeBlock::Forward(const MoeInput& in) {
   if (UseAllToAll(in.group_tokens)) return ForwardAllToAll(in);
-  if (shard_.dp_size > 1) return ForwardGroups(in);
-  const int64_t tokens = in.x.dim(0);
+  if (in.share.divided || shard_.dp_size > 1) return ForwardGathered(in);
+  return ForwardWhole(in);
+}
+
+TensorView MoeBlock::ForwardWhole(const MoeInput& in) {
+  const int64_t tokens = in.x().dim(0);
   const TensorView out = summed_.Rows(0, tokens);
   if (tokens == 0) return out;
-  Route(in.weights, in.x);
-  const TokenRange own = OwnTokens(tokens);
-  balance_->RecordChoices(in.layer, expert_ids_.Rows(own.begin, own.count));
-  RunLocalExperts(in, in.x, out);
+  Route(in.weights, in.x(), 0);
+  const RowShare own = PartOfRows(tokens, shard_.tp_size, shard_.tp_rank);
+  balance_->RecordChoices(in.layer, expert_ids_.Rows(std::min(own.begin, tokens), own.count));
+  RunLocalExperts(in, in.x(), out);
   links_.AllReduceTp(out);
   return out;
 }
 
-TensorView MoeBlock::ForwardGroups(const MoeInput& in) {
-  const int64_t groups = shard_.dp_size;
-  const int64_t padded = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
-  const int64_t hidden = config_.hidden_size;
-  const int64_t k = config_.num_experts_per_tok;
-  if (padded == 0) return summed_.Rows(0, 0);
-  // Rows beyond a group's tokens are leftovers of earlier steps: they travel, but go to no expert.
-  const ConstTensorView mine(in.x.data(), in.x.dtype(), {padded, hidden});
-  const TensorView all = gathered_.Rows(0, groups * padded);
-  links_.dp->AllGather(mine, all);
-  Route(in.weights, all);
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t unused = padded - in.group_tokens[g];
-    if (unused == 0) continue;
-    const TensorView ids = expert_ids_.Rows(g * padded + in.group_tokens[g], unused);
-    ops_.device().Upload(ids.data(), no_expert_.data(), unused * k * sizeof(int32_t));
+TensorView MoeBlock::ForwardGathered(const MoeInput& in) {
+  const int64_t ranks = links_.world->size();
+  const int64_t rank = links_.world->rank();
+  const int64_t count = in.share.count;
+  const int64_t part = RowsPerRank(
+      *std::max_element(in.group_tokens.begin(), in.group_tokens.end()), shard_.tp_size);
+  if (part == 0) return owned_.Rows(0, 0);
+  Route(in.weights, in.x(), rank * part);
+  const TensorView ids = expert_ids_.Rows(rank * part, part);
+  balance_->RecordChoices(in.layer, ids.Rows(0, count));
+  // Rows beyond this rank's are leftovers of earlier steps: they travel, but go to no expert.
+  if (count < part) {
+    const TensorView unused = ids.Rows(count, part - count);
+    ops_.device().Upload(unused.data(), no_expert_.data(), unused.num_bytes());
   }
-  const int64_t first = shard_.dp_rank * padded;
-  const TokenRange own = OwnTokens(in.x.dim(0));
-  balance_->RecordChoices(in.layer, expert_ids_.Rows(first + own.begin, own.count));
-  const TensorView out = summed_.Rows(0, groups * padded);
-  RunLocalExperts(in, all, out);
-  links_.world->AllReduce(out);
-  return out.Rows(first, in.x.dim(0));
+  const ConstTensorView own(in.x().data(), act_, {part, config_.hidden_size});
+  const TensorView& all_rows = shard_.dp_size > 1 ? gathered_ : in.group_rows;
+  const TensorView all = all_rows.Rows(0, ranks * part);
+  const AllGatherPart parts[] = {{.in = own, .out = all},
+                                 {.in = ids, .out = expert_ids_.Rows(0, ranks * part)},
+                                 {.in = expert_weights_.Rows(rank * part, part),
+                                  .out = expert_weights_.Rows(0, ranks * part)}};
+  links_.world->AllGather(parts);
+  const TensorView sums = summed_.Rows(0, ranks * part);
+  RunLocalExperts(in, all, sums);
+  links_.world->ReduceScatter(sums, owned_.Rows(0, part));
+  return owned_.Rows(0, count);
 }
 
-void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x) {
+void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x, int64_t at) {
   const int64_t tokens = x.dim(0);
   const TensorView logits = router_logits_.Rows(0, tokens);
   ops_.Gemm({.x = x, .weight = weights.router.get(), .out = logits});
   ops_.RouteTopK({.logits = logits,
                   .normalize = config_.norm_topk_prob,
-                  .ids = expert_ids_.Rows(0, tokens),
-                  .weights = expert_weights_.Rows(0, tokens)});
+                  .ids = expert_ids_.Rows(at, tokens),
+                  .weights = expert_weights_.Rows(at, tokens)});
 }
 
 void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
@@ -202,31 +199,22 @@ TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
 }
 
 TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
-  const int64_t tokens = in.x.dim(0);
-  const int64_t part = TokensPerRank(tokens, shard_.tp_size);
-  const auto [begin, count] = OwnTokens(tokens);
+  const int64_t count = in.share.count;
   const int32_t largest = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
-  const ConstTensorView mine = in.x.Rows(begin, count);
-  if (count > 0) Route(in.weights, mine);
+  Route(in.weights, in.x(), 0);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(0, count));
   DispatchedRows rows = dispatcher_->Dispatch(
-      mine, {.ids = expert_ids_.Rows(0, count),
-             .weights = expert_weights_.Rows(0, count),
-             .placement = &balance_->placement(in.layer),
-             .capacity = std::max<int64_t>(1, TokensPerRank(largest, shard_.tp_size))});
+      in.x(), {.ids = expert_ids_.Rows(0, count),
+               .weights = expert_weights_.Rows(0, count),
+               .placement = &balance_->placement(in.layer),
+               .capacity = std::max<int64_t>(1, RowsPerRank(largest, shard_.tp_size))});
   const TensorView y = RunExperts(in, {.x = rows.x,
                                        .row_index = rows.row_index,
                                        .offsets = rows.offsets,
                                        .max_rows = rows.max_rows});
-  if (shard_.tp_size == 1) {
-    const TensorView out = summed_.Rows(0, tokens);
-    dispatcher_->Combine(std::move(rows.handle), y, out);
-    return out;
-  }
-  dispatcher_->Combine(std::move(rows.handle), y, owned_.Rows(0, count));
-  if (tokens == 0) return summed_.Rows(0, 0);
-  links_.tp->AllGather(owned_.Rows(0, part), summed_.Rows(0, part * shard_.tp_size));
-  return summed_.Rows(0, tokens);
+  const TensorView out = owned_.Rows(0, count);
+  dispatcher_->Combine(std::move(rows.handle), y, out);
+  return out;
 }
 
 bool MoeBlock::UseAllToAll(const std::vector<int32_t>& group_tokens) const {

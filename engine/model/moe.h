@@ -12,6 +12,7 @@
 #include "engine/model/model_config.h"
 #include "engine/model/moe_comm_cost.h"
 #include "engine/model/rank_links.h"
+#include "engine/model/row_share.h"
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
 #include "kernels/ops.h"
@@ -24,9 +25,14 @@ namespace tessera {
 struct MoeInput {
   int32_t layer = 0;  // of the model
   const MoeWeights& weights;
-  ConstTensorView x;  // [T, H]: this rank's tokens
+  // [share.part * tensor-parallel ranks, H]: those of the share are the input; when rows are
+  // divided, the others belong to the group's other ranks and are overwritten.
+  TensorView group_rows;
+  const RowShare& share;
   // Tokens of every data-parallel group in this step.
   const std::vector<int32_t>& group_tokens;
+
+  ConstTensorView x() const { return group_rows.Rows(share.begin, share.count); }
 };
 
 // Buffers are shared by all layers. One thread.
@@ -38,10 +44,12 @@ class MoeBlock {
                                                           const RankLinks& links, Ops& ops,
                                                           const ExpertBalance::Options& balance);
 
-  // MoE(x), [T, H]; valid until the next call. With several groups x must be the head of a buffer
-  // of max_tokens rows, and every rank calls this for every layer, also with no tokens: the others
-  // may have some.
+  // MoE(x), [share.count, H]; valid until the next call. With several ranks every one calls this
+  // for every layer, also with no rows: the others may have some.
   TensorView Forward(const MoeInput& in);
+  // Whether Forward wants the rows of a step with these tokens per group divided between the ranks
+  // of a group, however few they are.
+  bool DividesRows(const std::vector<int32_t>& group_tokens) const;
 
   ExpertBalance& balance() { return *balance_; }
 
@@ -60,12 +68,6 @@ class MoeBlock {
     ConstTensorView offsets;    // [experts + 1] int
     int64_t max_rows = 0;       // R
   };
-  // Of a group's tokens, those that one of its tensor-parallel ranks answers for.
-  struct TokenRange {
-    int64_t begin = 0;
-    int64_t count = 0;
-  };
-  TokenRange OwnTokens(int64_t group_tokens) const;
 
   absl::Status CreateDispatcher(int32_t max_tokens);
   // Fills costs_: both ways of communicating, timed for some token counts. Collective.
@@ -74,14 +76,17 @@ class MoeBlock {
   absl::Status CompareCosts(absl::Span<const MoeCommCost> mine);
   bool UseAllToAll(const std::vector<int32_t>& group_tokens) const;
 
-  void Route(const MoeWeights& weights, ConstTensorView x);
+  // Writes expert_ids_ and expert_weights_ from row `at` on.
+  void Route(const MoeWeights& weights, ConstTensorView x, int64_t at);
   // Gate, up, activation and down projection of sorted rows; the result, [R, H], is in expert_out_.
   TensorView RunExperts(const MoeInput& in, const ExpertRows& rows);
   // out = sum over the experts (or expert slices) that this rank holds.
   void RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out);
-  // Data-parallel attention: every rank sees the tokens of all groups, and keeps its own results.
-  TensorView ForwardGroups(const MoeInput& in);
-  // Every rank owns an equal part of its group's tokens; rows travel to their experts and back.
+  // Every rank has all rows of the only group, and gets all results.
+  TensorView ForwardWhole(const MoeInput& in);
+  // Every rank sees the rows of all ranks, and keeps its own results.
+  TensorView ForwardGathered(const MoeInput& in);
+  // Rows travel to their experts and back.
   TensorView ForwardAllToAll(const MoeInput& in);
 
   const ModelConfig& config_;
@@ -96,7 +101,7 @@ class MoeBlock {
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
   std::vector<MoeCommCost> costs_;
 
-  TensorView router_logits_;        // [all tokens, experts] f32
+  TensorView router_logits_;        // [max tokens, experts] f32
   TensorView expert_ids_;           // [all tokens, k] int
   TensorView expert_weights_;       // [all tokens, k] f32
   TensorView local_slots_;          // [all tokens, k] int, when experts may move
@@ -106,9 +111,9 @@ class MoeBlock {
   TensorView gate_up_;              // [all tokens * k, 2 I]
   TensorView activated_;            // [all tokens * k, I]
   TensorView expert_out_;           // [all tokens * k, H]
-  TensorView gathered_;             // [groups * max tokens, H]: tokens of all groups
-  TensorView summed_;               // [groups * max tokens, H]
-  TensorView owned_;                // [max tokens / tp, H]: results of the tokens this rank owns
+  TensorView gathered_;             // [all tokens, H]: rows of all ranks, with several groups
+  TensorView summed_;               // [all tokens, H]
+  TensorView owned_;                // [max tokens / tp, H]: results of this rank's rows
   std::vector<int32_t> no_expert_;  // -1s, the expert ids of rows that are not tokens
 };
 

@@ -70,13 +70,13 @@ absl::Status MoeBlock::CompareCosts(absl::Span<const MoeCommCost> mine) {
 // all decide alike.
 absl::StatusOr<float> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_all) {
   Device& device = ops_.device();
-  const int64_t part = std::max<int64_t>(1, tokens / shard_.tp_size);
+  const int64_t part = RowsPerRank(tokens, shard_.tp_size);
+  const bool divided = shard_.dp_size > 1 || WorthDividing(tokens, shard_.tp_size);
   const int64_t k = config_.num_experts_per_tok;
   // Token t chooses experts t * k, t * k + 1, …: spread as evenly as a router can.
   std::vector<int32_t> ids(part * k);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % config_.num_experts);
   device.Upload(expert_ids_.data(), ids.data(), ids.size() * sizeof(int32_t));
-  const int64_t groups = shard_.dp_size;
   std::array<double, kRepeats> seconds{};
   for (double& elapsed : seconds) {
     links_.world->Barrier();
@@ -90,14 +90,13 @@ absl::StatusOr<float> MoeBlock::TimeCommunication(int64_t tokens, bool all_to_al
                                                        .capacity = part});
       const TensorView y = expert_out_.Rows(0, rows.max_rows);
       dispatcher_->Combine(std::move(rows.handle), y, owned_.Rows(0, part));
-      if (links_.tp != nullptr) {
-        links_.tp->AllGather(owned_.Rows(0, part), summed_.Rows(0, part * shard_.tp_size));
-      }
+    } else if (divided) {
+      const int64_t all = part * links_.world->size();
+      const TensorView& gathered = shard_.dp_size > 1 ? gathered_ : expert_out_;
+      links_.world->AllGather(owned_.Rows(0, part), gathered.Rows(0, all));
+      links_.world->ReduceScatter(summed_.Rows(0, all), owned_.Rows(0, part));
     } else {
-      if (links_.dp != nullptr) {
-        links_.dp->AllGather(summed_.Rows(0, tokens), gathered_.Rows(0, groups * tokens));
-      }
-      links_.world->AllReduce(summed_.Rows(0, groups * tokens));
+      links_.world->AllReduce(summed_.Rows(0, tokens));
     }
     RETURN_IF_ERROR(device.Synchronize());
     elapsed = absl::ToDoubleSeconds(absl::Now() - start);

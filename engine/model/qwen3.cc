@@ -55,14 +55,16 @@ int64_t Qwen3Model::spare_expert_bytes() const {
 
 absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   const int64_t tokens = limits.max_tokens;
+  const int64_t part = RowsPerRank(tokens, shard_.tp_size);
+  const int64_t padded = part * shard_.tp_size;
   const int64_t hidden = config_.hidden_size;
   const int64_t q_width = int64_t{shard_.num_q_heads} * config_.head_dim;
   const int64_t kv_width = int64_t{shard_.num_kv_heads} * config_.head_dim;
   ASSIGN_OR_RETURN(cos_sin_, buffers_.New(DType::kF32, limits.max_positions, config_.head_dim,
                                           "the RoPE table"));
-  ASSIGN_OR_RETURN(residual_, buffers_.New(act_, tokens, hidden, "the residual stream"));
-  ASSIGN_OR_RETURN(normed_, buffers_.New(act_, tokens, hidden, "normalised activations"));
-  ASSIGN_OR_RETURN(delta_, buffers_.New(act_, tokens, hidden, "block outputs"));
+  ASSIGN_OR_RETURN(residual_, buffers_.New(act_, padded, hidden, "the residual stream"));
+  ASSIGN_OR_RETURN(normed_, buffers_.New(act_, padded, hidden, "normalised activations"));
+  ASSIGN_OR_RETURN(delta_, buffers_.New(act_, padded, hidden, "block outputs"));
   ASSIGN_OR_RETURN(qkv_,
                    buffers_.New(act_, tokens, q_width + 2 * kv_width, "queries, keys, values"));
   ASSIGN_OR_RETURN(attention_, buffers_.New(act_, tokens, q_width, "attention outputs"));
@@ -75,6 +77,7 @@ absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   }
   ASSIGN_OR_RETURN(last_rows_, buffers_.New(act_, kMaxLogitsRows, hidden, "logits inputs"));
   if (links_.tp != nullptr) {
+    ASSIGN_OR_RETURN(own_delta_, buffers_.New(act_, part, hidden, "summed block outputs"));
     ASSIGN_OR_RETURN(logits_shard_, buffers_.New(DType::kF32, kMaxLogitsRows, shard_.vocab_rows,
                                                  "the vocabulary shard's logits"));
     ASSIGN_OR_RETURN(logits_all_,
@@ -87,38 +90,79 @@ absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   return absl::OkStatus();
 }
 
+RowShare Qwen3Model::ShareRows(const ForwardBatch& batch) const {
+  if (links_.tp == nullptr) return AllRows(batch.num_tokens);
+  const bool moe_divides = moe_ != nullptr && moe_->DividesRows(batch.group_tokens);
+  if (!moe_divides && !WorthDividing(batch.num_tokens, shard_.tp_size)) {
+    return AllRows(batch.num_tokens);
+  }
+  return PartOfRows(batch.num_tokens, shard_.tp_size, shard_.tp_rank);
+}
+
 void Qwen3Model::Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv) {
-  const int64_t tokens = batch.num_tokens;
-  const TensorView residual = residual_.Rows(0, tokens);
-  const TensorView normed = normed_.Rows(0, tokens);
-  pending_ = ConstTensorView();
-
-  ops_.Embed({.ids = batch.token_ids,
-              .table = weights_.embedding.get(),
-              .vocab_begin = shard_.vocab_begin,
-              .out = residual});
-  links_.AllReduceTp(residual);
-
+  share_ = ShareRows(batch);
+  Embed(batch);
   for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
     const LayerWeights& layer = weights_.layers[i];
-    ops_.RmsNorm({.x = residual,
-                  .add = pending_,
-                  .weight = layer.input_norm.view,
-                  .eps = config_.rms_norm_eps,
-                  .out = normed});
+    Norm(layer.input_norm);
     Attention(i, batch, kv[i]);
-    ops_.RmsNorm({.x = residual,
-                  .add = pending_,
-                  .weight = layer.post_attention_norm.view,
-                  .eps = config_.rms_norm_eps,
-                  .out = normed});
+    Norm(layer.post_attention_norm);
     if (config_.layer_is_moe[i]) {
-      pending_ = moe_->Forward(
-          {.layer = i, .weights = layer.moe, .x = normed, .group_tokens = batch.group_tokens});
+      pending_ = moe_->Forward({.layer = i,
+                                .weights = layer.moe,
+                                .group_rows = normed_,
+                                .share = share_,
+                                .group_tokens = batch.group_tokens});
     } else {
       Mlp(layer, batch.num_tokens);
     }
   }
+  Norm(weights_.final_norm);
+  GatheredNorms(batch.num_tokens);
+}
+
+void Qwen3Model::Embed(const ForwardBatch& batch) {
+  const TensorView& out = share_.divided ? delta_ : residual_;
+  ops_.Embed({.ids = batch.token_ids,
+              .table = weights_.embedding.get(),
+              .vocab_begin = shard_.vocab_begin,
+              .out = out.Rows(0, batch.num_tokens)});
+  if (!share_.divided) {
+    links_.AllReduceTp(residual_.Rows(0, batch.num_tokens));
+  } else if (share_.part > 0) {
+    links_.tp->ReduceScatter(delta_.Rows(0, share_.part * shard_.tp_size),
+                             residual_.Rows(share_.begin, share_.part));
+  }
+  pending_ = ConstTensorView();
+}
+
+void Qwen3Model::Norm(const DeviceVector& norm) {
+  ops_.RmsNorm({.x = residual_.Rows(share_.begin, share_.count),
+                .add = pending_,
+                .weight = norm.view,
+                .eps = config_.rms_norm_eps,
+                .out = normed_.Rows(share_.begin, share_.count)});
+}
+
+ConstTensorView Qwen3Model::GatheredNorms(int64_t rows) {
+  if (share_.divided && share_.part > 0) {
+    links_.tp->AllGather(normed_.Rows(share_.begin, share_.part),
+                         normed_.Rows(0, share_.part * shard_.tp_size));
+  }
+  return normed_.Rows(0, rows);
+}
+
+void Qwen3Model::SumDelta(int64_t rows) {
+  if (!share_.divided) {
+    links_.AllReduceTp(delta_.Rows(0, rows));
+    pending_ = delta_.Rows(0, rows);
+    return;
+  }
+  if (share_.part > 0) {
+    links_.tp->ReduceScatter(delta_.Rows(0, share_.part * shard_.tp_size),
+                             own_delta_.Rows(0, share_.part));
+  }
+  pending_ = own_delta_.Rows(0, share_.count);
 }
 
 void Qwen3Model::Attention(int32_t layer_index, const ForwardBatch& batch, const KvLayer& kv) {
@@ -126,9 +170,8 @@ void Qwen3Model::Attention(int32_t layer_index, const ForwardBatch& batch, const
   const int64_t tokens = batch.num_tokens;
   const TensorView qkv = qkv_.Rows(0, tokens);
   const TensorView attention = attention_.Rows(0, tokens);
-  const TensorView delta = delta_.Rows(0, tokens);
 
-  ops_.Gemm({.x = normed_.Rows(0, tokens),
+  ops_.Gemm({.x = GatheredNorms(tokens),
              .weight = layer.qkv.get(),
              .bias = layer.qkv_bias.view,
              .out = qkv});
@@ -152,35 +195,27 @@ void Qwen3Model::Attention(int32_t layer_index, const ForwardBatch& batch, const
                        .window = config_.layer_window[layer_index],
                        .scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim)),
                        .out = attention});
-  ops_.Gemm({.x = attention, .weight = layer.o.get(), .bias = layer.o_bias.view, .out = delta});
-  links_.AllReduceTp(delta);
-  pending_ = delta;
+  ops_.Gemm({.x = attention,
+             .weight = layer.o.get(),
+             .bias = layer.o_bias.view,
+             .out = delta_.Rows(0, tokens)});
+  SumDelta(tokens);
 }
 
-void Qwen3Model::Mlp(const LayerWeights& layer, int32_t num_tokens) {
-  const TensorView gate_up = gate_up_.Rows(0, num_tokens);
-  const TensorView activated = activated_.Rows(0, num_tokens);
-  const TensorView delta = delta_.Rows(0, num_tokens);
-  ops_.Gemm({.x = normed_.Rows(0, num_tokens), .weight = layer.mlp.gate_up.get(), .out = gate_up});
+void Qwen3Model::Mlp(const LayerWeights& layer, int64_t rows) {
+  const TensorView gate_up = gate_up_.Rows(0, rows);
+  const TensorView activated = activated_.Rows(0, rows);
+  ops_.Gemm({.x = GatheredNorms(rows), .weight = layer.mlp.gate_up.get(), .out = gate_up});
   ops_.SiluAndMul({.x = gate_up, .out = activated});
-  ops_.Gemm({.x = activated, .weight = layer.mlp.down.get(), .out = delta});
-  links_.AllReduceTp(delta);
-  pending_ = delta;
+  ops_.Gemm({.x = activated, .weight = layer.mlp.down.get(), .out = delta_.Rows(0, rows)});
+  SumDelta(rows);
 }
 
 void Qwen3Model::Logits(ConstTensorView rows, TensorView logits) {
   const int64_t count = rows.dim(0);
   TESSERA_CHECK(count <= kMaxLogitsRows);
   const TensorView x = last_rows_.Rows(0, count);
-  // The last layer's output has not been added yet: gather both and let the norm add them.
-  const TensorView add = normed_.Rows(0, count);
-  ops_.GatherRows({.x = residual_, .rows = rows, .out = x});
-  ops_.GatherRows({.x = pending_, .rows = rows, .out = add});
-  ops_.RmsNorm({.x = x,
-                .add = add,
-                .weight = weights_.final_norm.view,
-                .eps = config_.rms_norm_eps,
-                .out = x});
+  ops_.GatherRows({.x = normed_, .rows = rows, .out = x});
   if (links_.tp == nullptr) {
     ops_.Gemm({.x = x, .weight = &weights_.output_head(), .out = logits});
     return;

@@ -10,6 +10,7 @@
 #include "engine/model/buffer_set.h"
 #include "engine/model/model_config.h"
 #include "engine/model/moe.h"
+#include "engine/model/row_share.h"
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
 #include "kernels/ops.h"
@@ -55,8 +56,8 @@ class Qwen3Model {
   // Runs all layers. `kv` has one entry per layer.
   void Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv);
 
-  // logits[n] = lm_head(final_norm(h[rows[n]])), h being what the last Forward left in the residual
-  // stream; at most kMaxLogitsRows rows per call.
+  // logits[n] = lm_head(h[rows[n]]), h being the final norm of the last Forward; at most
+  // kMaxLogitsRows rows per call.
   static constexpr int32_t kMaxLogitsRows = 64;
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
@@ -79,8 +80,16 @@ class Qwen3Model {
              const RankLinks& links, Ops& ops);
   absl::Status AllocateBuffers(const ModelLimits& limits);
 
+  RowShare ShareRows(const ForwardBatch& batch) const;
+  void Embed(const ForwardBatch& batch);
+  // Adds what the last block gave to this rank's rows of the residual stream, and norms them.
+  void Norm(const DeviceVector& norm);
+  // The norms of all rows of the step, whoever made them.
+  ConstTensorView GatheredNorms(int64_t rows);
+  // Sums a block's output, [T, H] at the head of delta_, over the ranks: this rank's rows.
+  void SumDelta(int64_t rows);
   void Attention(int32_t layer, const ForwardBatch& batch, const KvLayer& kv);
-  void Mlp(const LayerWeights& layer, int32_t num_tokens);
+  void Mlp(const LayerWeights& layer, int64_t rows);
 
   const ModelConfig config_;
   const ModelShard shard_;
@@ -92,10 +101,12 @@ class Qwen3Model {
   std::unique_ptr<MoeBlock> moe_;
   BufferSet buffers_;
 
-  TensorView cos_sin_;       // [max_positions, D] f32
-  TensorView residual_;      // [max_tokens, H]
+  TensorView cos_sin_;  // [max_positions, D] f32
+  // With room for equal parts for all ranks:
+  TensorView residual_;      // [max_tokens, H]; of a divided step only this rank's rows
   TensorView normed_;        // [max_tokens, H]
   TensorView delta_;         // [max_tokens, H]: outputs of attention and dense MLP
+  TensorView own_delta_;     // [max_tokens / tp, H]: the sum of this rank's rows of them
   TensorView qkv_;           // [max_tokens, (Nq + 2 Nk) D]
   TensorView attention_;     // [max_tokens, Nq D]
   TensorView gate_up_;       // [max_tokens, 2 F]
@@ -103,7 +114,8 @@ class Qwen3Model {
   TensorView last_rows_;     // [kMaxLogitsRows, H]
   TensorView logits_shard_;  // [kMaxLogitsRows, vocab_rows] f32
   TensorView logits_all_;    // [tp * kMaxLogitsRows, vocab_rows] f32
-  // [T, H]: the last block's output; the next norm adds it to the residual stream.
+  RowShare share_;           // of the step at work
+  // [share_.count, H]: the last block's output; the next norm adds it to the residual stream.
   ConstTensorView pending_;
 };
 

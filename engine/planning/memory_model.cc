@@ -36,36 +36,35 @@ MatrixSize FeedForward(int64_t hidden, int64_t width, WeightFormat format) {
 // buffers exist for both.
 int64_t DispatchBufferBytes(const ModelConfig& config, const ModelShard& shard,
                             const BufferSizes& sizes, int64_t owned_tokens) {
-  const int64_t own_rows = owned_tokens + shard.tp_size;  // results, and padding of the sum
   return ExpertDispatcher::BufferBytes(
-             {.max_tokens = owned_tokens,
-              .hidden = config.hidden_size,
-              .dtype = sizes.activation_bytes == kBF16Bytes ? DType::kBF16 : DType::kF32,
-              .top_k = config.num_experts_per_tok,
-              .placement = {.num_experts = config.num_experts,
-                            .num_ranks = shard.tp_size * shard.dp_size,
-                            .slots_per_rank = shard.num_experts},
-              .combine = CombineMode::kExact,
-              .exchange = ExchangeMode::kCounted}) +
-         own_rows * config.hidden_size * sizes.activation_bytes;
+      {.max_tokens = owned_tokens,
+       .hidden = config.hidden_size,
+       .dtype = sizes.activation_bytes == kBF16Bytes ? DType::kBF16 : DType::kF32,
+       .top_k = config.num_experts_per_tok,
+       .placement = {.num_experts = config.num_experts,
+                     .num_ranks = shard.tp_size * shard.dp_size,
+                     .slots_per_rank = shard.num_experts},
+       .combine = CombineMode::kExact,
+       .exchange = ExchangeMode::kCounted});
 }
 
 int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
                        const BufferSizes& sizes) {
   const int64_t hidden = config.hidden_size;
   const int64_t ranks = int64_t{shard.tp_size} * shard.dp_size;
-  const int64_t tokens = sizes.max_tokens * shard.dp_size;  // every rank sees those of all groups
+  const int64_t part = CeilDiv(sizes.max_tokens, shard.tp_size);
+  const int64_t tokens = part * ranks;  // every rank sees those of all ranks
   const int64_t k = config.num_experts_per_tok;
-  const int64_t hidden_copies = shard.dp_size > 1 ? 2 : 1;
+  // Summed outputs; with several ranks results of the own rows, with several groups all rows.
+  const int64_t hidden_rows = tokens + (ranks > 1 ? part : 0) + (shard.dp_size > 1 ? tokens : 0);
   const int64_t index_arrays = 4;  // expert ids and weights, row lists, positions
   int64_t rows = tokens * k;
-  int64_t bytes = tokens * config.num_experts * kF32Bytes + rows * index_arrays * kF32Bytes +
-                  (shard.num_experts + 1) * kF32Bytes +
-                  tokens * hidden * hidden_copies * sizes.activation_bytes;
+  int64_t bytes = part * shard.tp_size * config.num_experts * kF32Bytes +
+                  rows * index_arrays * kF32Bytes + (shard.num_experts + 1) * kF32Bytes +
+                  hidden_rows * hidden * sizes.activation_bytes;
   if (shard.expert_parallel && ranks > 1) {
-    const int64_t owned_tokens = CeilDiv(sizes.max_tokens, shard.tp_size);
-    rows = std::max(rows, ranks * owned_tokens * std::min<int64_t>(k, shard.num_experts));
-    bytes += DispatchBufferBytes(config, shard, sizes, owned_tokens);
+    rows = std::max(rows, tokens * std::min<int64_t>(k, shard.num_experts));
+    bytes += DispatchBufferBytes(config, shard, sizes, part);
   }
   return bytes + rows * (3 * int64_t{shard.moe_ffn_size} + hidden) * sizes.activation_bytes;
 }
@@ -160,13 +159,16 @@ int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const Bu
   const int64_t q_width = shard.num_q_heads * head_dim;
   const int64_t kv_width = shard.num_kv_heads * head_dim;
   const int64_t moe_layers = NumMoeLayers(config);
-  // Residual stream, its norm, a block's output; queries, keys, values; attention outputs.
-  int64_t token_elements = 3 * hidden + 2 * q_width + 2 * kv_width;
+  // Residual stream, its norm, a block's output: in equal parts for all ranks.
+  const int64_t part = CeilDiv(sizes.max_tokens, shard.tp_size);
+  const int64_t hidden_rows = 3 * part * shard.tp_size + (shard.tp_size > 1 ? part : 0);
+  // Queries, keys, values; attention outputs.
+  int64_t token_elements = 2 * q_width + 2 * kv_width;
   if (moe_layers < config.num_hidden_layers) token_elements += 3 * int64_t{shard.ffn_size};
-  int64_t bytes = sizes.max_positions * head_dim * kF32Bytes +
-                  sizes.max_tokens * token_elements * sizes.activation_bytes +
-                  kLogitsRows * hidden * sizes.activation_bytes +
-                  kLogitsRows * config.vocab_size * kF32Bytes;
+  int64_t bytes =
+      sizes.max_positions * head_dim * kF32Bytes + hidden_rows * hidden * sizes.activation_bytes +
+      sizes.max_tokens * token_elements * sizes.activation_bytes +
+      kLogitsRows * hidden * sizes.activation_bytes + kLogitsRows * config.vocab_size * kF32Bytes;
   if (shard.tp_size > 1) {  // this rank's logits and those of all
     bytes += kLogitsRows * shard.vocab_rows * (1 + shard.tp_size) * kF32Bytes;
   }

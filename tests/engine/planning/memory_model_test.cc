@@ -123,11 +123,12 @@ TEST(MemoryModelTest, RanksTogetherHoldTheModelOnce) {
 //   row lists       32,768 x 4 x 4 + 129 x 4                           =     524,804
 //   expert rows     32,768 x (3 x 192 + 4096) x 2                      = 306,184,192
 //   their sums      4096 x 4096 x 2                                    =  33,554,432
+//   own rows' sums  2 x 512 x 4096 x 2                                 =   8,388,608
 TEST(MemoryModelTest, Buffers) {
   const ModelConfig config = PublishedConfig("Qwen3-235B-A22B");
   const ModelShard shard = ShardOf(config, {.tensor_parallel = 8});
   EXPECT_EQ(BufferBytes(config, shard, {.max_tokens = 4'096, .max_positions = 40'960}),
-            566'047'236);
+            574'435'844);
 }
 
 TEST(MemoryModelTest, FormatsHaveNames) {
