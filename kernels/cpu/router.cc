@@ -55,28 +55,35 @@ void RouteTopK(const Context& context, const RouteTopKArgs& args) {
 }
 
 void MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {
-  const int64_t pairs = args.ids.num_elements();
+  const int64_t tokens = args.ids.dim(0);
   const int64_t top_k = args.ids.dim(1);
-  const auto id_of = [&](int64_t pair) {
-    return args.ids.as<int32_t>()[pair / top_k * args.ids.stride0() + pair % top_k];
+  // One past the experts of this rank stands for all others: no branch depends on the choices.
+  const auto num_experts = static_cast<uint32_t>(args.num_experts);
+  const auto expert_of = [&](int32_t id) {
+    return std::min(static_cast<uint32_t>(id - args.expert_begin), num_experts);
   };
-  int32_t* offsets = args.offsets.as<int32_t>();
-  std::fill_n(offsets, args.num_experts + 1, 0);
-  const auto expert_of = [&](int64_t pair) {
-    const int64_t expert = int64_t{id_of(pair)} - args.expert_begin;
-    return expert >= 0 && expert < args.num_experts ? expert : -1;
-  };
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t expert = expert_of(pair);
-    if (expert >= 0) ++offsets[expert + 1];
+  thread_local std::vector<int32_t> next;
+  next.assign(num_experts + 1, 0);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int32_t* ids = args.ids.as<int32_t>() + t * args.ids.stride0();
+    for (int64_t j = 0; j < top_k; ++j) ++next[expert_of(ids[j])];
   }
-  for (int32_t e = 0; e < args.num_experts; ++e) offsets[e + 1] += offsets[e];
-  std::vector<int32_t> next(offsets, offsets + args.num_experts);
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t expert = expert_of(pair);
-    const int32_t row = expert >= 0 ? next[expert]++ : -1;
-    args.positions.as<int32_t>()[pair / top_k * args.positions.stride0() + pair % top_k] = row;
-    if (row >= 0) args.row_token.as<int32_t>()[row] = static_cast<int32_t>(pair / top_k);
+  int32_t* offsets = args.offsets.as<int32_t>();
+  offsets[0] = 0;
+  for (uint32_t e = 0; e < num_experts; ++e) {
+    offsets[e + 1] = offsets[e] + next[e];
+    next[e] = offsets[e];
+  }
+  int32_t* row_token = args.row_token.as<int32_t>();
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int32_t* ids = args.ids.as<int32_t>() + t * args.ids.stride0();
+    int32_t* positions = args.positions.as<int32_t>() + t * args.positions.stride0();
+    for (int64_t j = 0; j < top_k; ++j) {
+      const uint32_t expert = expert_of(ids[j]);
+      const bool here = expert < num_experts;
+      positions[j] = here ? next[expert]++ : -1;
+      if (here) row_token[positions[j]] = static_cast<int32_t>(t);
+    }
   }
 }
 
