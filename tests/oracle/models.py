@@ -13,6 +13,7 @@ import transformers
 import checkpoints
 from command import run_json
 
+# For logits up to 10, which the reference checkpoints have; rounding grows with the logits.
 LOGIT_TOLERANCE = 5e-5
 # Closer calls than this are decided by rounding, on both sides.
 TIE = 2e-4
@@ -63,7 +64,9 @@ def compare_scores(folder, ids, expected, totals):
                        "--backend", backend)
         error = (torch.tensor(got["last_logits"]) - expected[-1]).abs().max().item()
         totals.worst_logit = max(totals.worst_logit, error)
-        totals.check(error <= LOGIT_TOLERANCE, f"{label}: last logits differ by {error:.2e}")
+        scale = max(1.0, expected[-1].abs().max().item() / 10)
+        totals.check(error <= LOGIT_TOLERANCE * scale,
+                     f"{label}: last logits differ by {error:.2e}")
         for position, token in enumerate(got["argmax"]):
             if token != expected[position].argmax().item() and margin(expected[position]) > TIE:
                 totals.check(False, f"{label}: argmax at {position}")
