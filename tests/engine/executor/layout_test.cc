@@ -126,6 +126,29 @@ TEST(ExpertParallelTest, LogitsAreBitEqualForEverySize) {
   }
 }
 
+// Steps of few rows stay whole on every rank, longer ones are divided (engine/model/row_share.h),
+// in even parts or not, and in a step of one row some ranks have none.
+TEST(DividedRowsTest, LogitsAreBitEqualWhateverTheStep) {
+  for (const std::string name : {"dense", "moe", "moe-mlp-only"}) {
+    const ModelGolden golden = LoadModelGoldens(name).back();
+    for (const LayoutOptions& layout :
+         {LayoutOptions{4, 1, false, "allreduce"}, LayoutOptions{4, 1, true, "allreduce"},
+          LayoutOptions{2, 2, true, "alltoall"}, LayoutOptions{2, 2, true, "allreduce"}}) {
+      if (layout.expert_parallel && name == "dense") continue;
+      const auto executor = MakeExecutor(ReferenceModelDir(name), layout);
+      ASSERT_TRUE(executor.ok()) << executor.status();
+      std::vector<float> expected;
+      for (const int32_t chunk : {1, 2, 7, 8, 13, 256}) {
+        const auto score = ScoreTokens(**executor, kBlockSize, chunk, golden.ids);
+        ASSERT_TRUE(score.ok()) << score.status();
+        if (expected.empty()) expected = score->last_logits;
+        EXPECT_EQ(score->last_logits, expected)
+            << name << " " << LayoutName(layout) << " in chunks of " << chunk;
+      }
+    }
+  }
+}
+
 TEST(LayoutErrorTest, NamesTheSizesThatWork) {
   const auto executor = MakeExecutor(ReferenceModelDir("moe"), {3, 1, false, "auto"});
   EXPECT_EQ(executor.status().code(), absl::StatusCode::kInvalidArgument);
