@@ -179,13 +179,14 @@ int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
   if (flags.workload.num_requests > 0) options.num_requests = flags.workload.num_requests;
   const auto result = MeasureOverhead(options);
   if (!result.ok()) return Fail("bench", result.status());
-  const double value = Percentile(result->per_request, 0.5);
+  const double value = Percentile(result->at_socket, 0.5);
   if (flags.json) {
     Print(absl::StrCat(
         "{\"mode\": \"overhead\", ",
         absl::StrFormat("\"limit\": %.6g, \"value\": %.6g, \"ratio\": %.6g, ", kOverheadLimit,
                         value, value / kOverheadLimit),
-        PercentilesJson("per_request_seconds", result->per_request), ", ",
+        PercentilesJson("at_socket_seconds", result->at_socket), ", ",
+        PercentilesJson("at_client_seconds", result->at_client), ", ",
         PercentilesJson("per_token_seconds", result->per_token), ", ",
         PercentilesJson("step_seconds", result->steps), ", ",
         PercentilesJson("empty_call_seconds", result->empty_calls), ", ",
@@ -196,7 +197,8 @@ int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
   Print(absl::StrCat(
       absl::StrFormat("request overhead         limit %.1f us, value %.1f us (p50), ratio %.3f\n",
                       kOverheadLimit * kMicro, value * kMicro, value / kOverheadLimit),
-      PercentilesText("beside the step", result->per_request),
+      PercentilesText("at the server's socket", result->at_socket),
+      PercentilesText("at a gRPC client", result->at_client),
       PercentilesText("per streamed token", result->per_token),
       PercentilesText("step of a request", result->steps),
       PercentilesText("empty call", result->empty_calls),
@@ -207,11 +209,14 @@ int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
 }  // namespace
 
 int RunBench(const Arguments& arguments) {
-  OptionTable table("bench", "latency|throughput|overhead|serve MODEL|HOST:PORT",
-                    "latency MODEL: one request at a time, in this process.\n"
-                    "throughput MODEL: as many requests as fit, in this process.\n"
-                    "overhead MODEL: what requests through gRPC cost beside the model's steps.\n"
-                    "serve HOST:PORT: concurrent streams against a running server.");
+  OptionTable table(
+      "bench", "latency|throughput|overhead|serve MODEL|HOST:PORT",
+      "latency MODEL: one request at a time, in this process.\n"
+      "throughput MODEL: as many requests as fit, in this process.\n"
+      "overhead MODEL: what a served request costs beside the model's steps, from its "
+      "bytes at the server's socket to those of the answer, and as a gRPC client "
+      "sees it.\n"
+      "serve HOST:PORT: concurrent streams against a running server.");
   BenchFlags flags;
   constexpr int64_t kMany = 1'000'000;
   table.Flag("json", &flags.json, "Print the result as JSON; times in seconds.");

@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/server_process.h"
+#include "server/commands/wire_client.h"
 #include "server/commands/workload.h"
 #include "server/text_generator.h"
 
@@ -28,6 +29,34 @@ absl::StatusOr<OneRequest> Ask(TextGenerator* generator, const v1::GenerateReque
 }
 
 constexpr int32_t kWarmUps = 20;
+constexpr char kPath[] = "/tessera.v1.Inference/StreamGenerate";
+
+absl::StatusOr<OneRequest> AskAtSocket(WireClient* client, const v1::GenerateRequest& request,
+                                       const ServerProcess& server) {
+  const absl::Duration before = server.execution();
+  ASSIGN_OR_RETURN(const WireAnswer answer, client->Call(kPath, request.SerializeAsString()));
+  v1::GenerateResponse last;
+  if (!last.ParseFromString(answer.messages.back()) || last.choices_size() != 1 ||
+      !last.choices(0).has_finish()) {
+    return absl::InternalError("the server's stream does not end with the end of a generation");
+  }
+  return OneRequest{.latency = answer.time, .execution = server.execution() - before};
+}
+
+absl::Status AskAllAtSocket(const OverheadOptions& options, const ServerProcess& server,
+                            OverheadResult* result) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<WireClient> client, WireClient::Connect(server.port()));
+  const Workload single{
+      .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
+  for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
+    ASSIGN_OR_RETURN(const OneRequest one,
+                     AskAtSocket(client.get(), WorkloadRequest(single, i), server));
+    if (i < kWarmUps) continue;
+    result->at_socket.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
+    result->steps.push_back(absl::ToDoubleSeconds(one.execution));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<double> AskNothing(RemoteProbe* probe) {
   const absl::Time begun = absl::Now();
@@ -45,8 +74,7 @@ absl::Status AskAll(const OverheadOptions& options, TextGenerator* generator,
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(single, i), server));
     if (i < kWarmUps) continue;
-    result->per_request.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
-    result->steps.push_back(absl::ToDoubleSeconds(one.execution));
+    result->at_client.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
   }
   for (int32_t i = 0; i < std::max(1, options.num_requests / 10); ++i) {
     ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(stream, i), server));
@@ -82,6 +110,7 @@ absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options) {
                    MakeRemoteGenerator({.address = server->address()}));
   OverheadResult result;
   RETURN_IF_ERROR(AskNothingOften(options, generator.get(), *server, &result));
+  RETURN_IF_ERROR(AskAllAtSocket(options, *server, &result));
   RETURN_IF_ERROR(AskAll(options, generator.get(), *server, &result));
   return result;
 }

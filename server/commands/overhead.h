@@ -11,14 +11,18 @@
 
 namespace tessera {
 
-// Seconds, one value per request: its time as a client sees it, minus the time its steps spent in
-// the executor.
+// Seconds, one value per request: its time minus the time its steps spent in the executor.
 struct OverheadResult {
-  std::vector<double> per_request;  // one-token requests
-  std::vector<double> per_token;    // of a stream: the rest of its time, divided by its tokens
-  std::vector<double> steps;        // the executor's part of the one-token requests
-  // What no server can beat: the whole time of calls that are answered on the spot, one after the
-  // other, and each behind a generation, whose step leaves the caches cold and the cores busy.
+  // One-token requests: the time from the request's bytes into the server's socket until the last
+  // byte of the answer out of it.
+  std::vector<double> at_socket;
+  // The same as a program sees them that uses gRPC: with the work of its library and the waking of
+  // its threads.
+  std::vector<double> at_client;
+  std::vector<double> per_token;  // of a stream, at the client: the rest of its time, by its tokens
+  std::vector<double> steps;      // the executor's part of the one-token requests at the socket
+  // What no server can beat at a client: the whole time of calls that are answered on the spot, one
+  // after the other, and each behind a generation, whose step leaves caches cold and cores busy.
   std::vector<double> empty_calls;
   std::vector<double> empty_calls_after_steps;
 };
@@ -30,8 +34,8 @@ struct OverheadOptions {
   int32_t output_len = 64;  // of the streams, a tenth as many
 };
 
-// Serves the model in a process of its own and asks it from this one through gRPC, one request at
-// a time: client and server share no thread, as it is for users. Call before there are threads.
+// Serves the model in a process of its own and asks it from this one, one request at a time: client
+// and server share no thread, as it is for users. Call before there are threads.
 absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options);
 
 }  // namespace tessera

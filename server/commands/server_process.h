@@ -26,6 +26,7 @@ class ServerProcess {
   ServerProcess& operator=(const ServerProcess&) = delete;
 
   std::string address() const;  // HOST:PORT
+  int32_t port() const { return port_; }
   int32_t vocab_size() const { return vocab_size_; }
   // What the server's executor has taken so far. Exact between requests, when no step runs.
   absl::Duration execution() const { return absl::Nanoseconds(execution_ns_->load()); }

@@ -147,9 +147,9 @@ TEST(ProcessTest, BenchOverheadMeasuresAServerOfItsOwn) {
   Process bench({"bench", "overhead", TESSERA_NANO_MODEL, "--num-requests", "10", "--json"});
   ASSERT_EQ(bench.Wait(), 0) << bench.err();
   const Json result = Json::parse(bench.out());
-  EXPECT_EQ(result["value"], result["per_request_seconds"]["p50"]);
-  for (const char* name : {"per_request_seconds", "per_token_seconds", "step_seconds",
-                           "empty_call_seconds", "empty_call_after_step_seconds"}) {
+  EXPECT_EQ(result["value"], result["at_socket_seconds"]["p50"]);
+  for (const char* name : {"at_socket_seconds", "at_client_seconds", "per_token_seconds",
+                           "step_seconds", "empty_call_seconds", "empty_call_after_step_seconds"}) {
     const double value = result[name]["p50"];
     EXPECT_GT(value, 0) << name;
     EXPECT_LT(value, 10) << name;
