@@ -148,7 +148,8 @@ struct RankGroup::State {
   const ThreadPlan threads;
   const std::shared_ptr<Bell> bell;              // when ranks share threads
   const std::shared_ptr<SharedBuffers> weights;  // then too
-  std::vector<Seat*> seats;                      // by local rank; set before the first work
+  const std::shared_ptr<QuietWork> preparation = std::make_shared<QuietWork>();
+  std::vector<Seat*> seats;  // by local rank; set before the first work
   RankConnector connector;
   // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
   std::vector<std::unique_ptr<Worker>> workers;
@@ -202,7 +203,8 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                      .block_size = settings.limits.block_size,
                                      .max_tokens = settings.limits.max_num_batched_tokens,
                                      .max_positions = settings.limits.max_model_len,
-                                     .rebalance_interval = settings.rebalance.interval};
+                                     .rebalance_interval = settings.rebalance.interval,
+                                     .preparation = preparation};
   ASSIGN_OR_RETURN(
       std::unique_ptr<Worker> worker,
       Worker::Create(config, MakeShard(config, topology, settings.rebalance.spare_slots),

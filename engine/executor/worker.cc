@@ -150,7 +150,8 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
                                        .max_positions = options.max_positions,
                                        .moving = {.interval = options.rebalance_interval,
                                                   .dtype = options.dtype,
-                                                  .checkpoint = std::move(checkpoint)}},
+                                                  .checkpoint = std::move(checkpoint),
+                                                  .preparation = options.preparation}},
                                       worker->links_, *worker->ops_));
   const size_t logits_bytes =
       size_t{Qwen3Model::kMaxLogitsRows} * config.vocab_size * sizeof(float);

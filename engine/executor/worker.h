@@ -23,6 +23,7 @@ struct WorkerOptions {
   int32_t max_positions = 0;   // context limit
   // Steps between decisions whether experts should move; 0: they never do.
   int32_t rebalance_interval = 0;
+  std::shared_ptr<QuietWork> preparation;  // of moving experts; all ranks of the process share it
 };
 
 // What one step brought on one rank.

@@ -22,10 +22,11 @@
 namespace tessera {
 
 // A move runs in rounds (parallel/experts/rebalance.h). In each round a thread of every rank reads
-// and packs what its spare slots take, behind everything else that runs; the rank puts at most one
-// matrix into place between two steps. Each step carries a word of every rank: when all are ready,
-// all switch to the round's placement before the next step. When one has failed or its disk takes
-// too long, all give the move up where it is: the placement in use stays valid.
+// and packs what its spare slots take, behind everything else that runs (see quiet_work.h); the
+// rank puts at most one matrix into place between two steps. Each step carries a word of every
+// rank: when all are ready, all switch to the round's placement before the next step. When one has
+// failed or its disk takes too long, all give the move up where it is: the placement in use stays
+// valid.
 //
 // All ranks start the same moves between the same steps. Used by the rank's thread.
 class ExpertMover {

@@ -9,14 +9,19 @@ namespace tessera {
 
 absl::Status CheckpointExpertSlots::Prepare(int32_t layer, int32_t expert) {
   for (const ExpertPart part : {ExpertPart::kGateUp, ExpertPart::kDown}) {
-    ASSIGN_OR_RETURN(const StoredExpertPart stored,
-                     FindExpertPart(context_.config, context_.shard, *context_.checkpoint,
-                                    {.layer = layer, .expert = expert, .part = part}));
-    ASSIGN_OR_RETURN(prepared_[Part(layer, expert, part)],
-                     context_.ops.PrepareWeight(
-                         {.parts = stored.matrices, .dtype = context_.dtype, .background = true}));
-    for (const StoredTensor& tensor : stored.tensors) tensor.Release();
+    RETURN_IF_ERROR(context_.preparation->Run(
+        [&] { return PreparePart({.layer = layer, .expert = expert, .part = part}); }));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointExpertSlots::PreparePart(const ExpertPartName& name) {
+  ASSIGN_OR_RETURN(const StoredExpertPart stored,
+                   FindExpertPart(context_.config, context_.shard, *context_.checkpoint, name));
+  ASSIGN_OR_RETURN(prepared_[Part(name.layer, name.expert, name.part)],
+                   context_.ops.PrepareWeight(
+                       {.parts = stored.matrices, .dtype = context_.dtype, .background = true}));
+  for (const StoredTensor& tensor : stored.tensors) tensor.Release();
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model_config.h"
+#include "engine/model/quiet_work.h"
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
 #include "kernels/ops.h"
@@ -46,6 +47,7 @@ class CheckpointExpertSlots final : public ExpertSlots {
     const ModelShard& shard;
     DType dtype = DType::kBF16;
     std::shared_ptr<Checkpoint> checkpoint;
+    std::shared_ptr<QuietWork> preparation;
     ModelWeights& weights;  // whose slots are filled
     Ops& ops;
   };
@@ -58,6 +60,8 @@ class CheckpointExpertSlots final : public ExpertSlots {
 
  private:
   using Part = std::tuple<int32_t, int32_t, ExpertPart>;  // layer, expert
+
+  absl::Status PreparePart(const ExpertPartName& name);
 
   const Context context_;
   std::map<Part, std::unique_ptr<Weight>> prepared_;

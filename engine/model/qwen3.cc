@@ -22,6 +22,7 @@ absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig
                                          .shard = model->shard_,
                                          .dtype = limits.moving.dtype,
                                          .checkpoint = limits.moving.checkpoint,
+                                         .preparation = limits.moving.preparation,
                                          .weights = model->weights_,
                                          .ops = ops});
       balance = {.interval = limits.moving.interval, .slots = model->expert_slots_.get()};

@@ -10,6 +10,7 @@
 #include "engine/model/buffer_set.h"
 #include "engine/model/model_config.h"
 #include "engine/model/moe.h"
+#include "engine/model/quiet_work.h"
 #include "engine/model/row_share.h"
 #include "engine/model/shard.h"
 #include "engine/model/weights.h"
@@ -35,6 +36,7 @@ struct ExpertMoving {
   int32_t interval = 0;                    // steps between exchanges of loads; 0: they stay
   DType dtype = DType::kBF16;              // of weights
   std::shared_ptr<Checkpoint> checkpoint;  // to read moving experts from
+  std::shared_ptr<QuietWork> preparation;  // reads and packs them, for all ranks of the process
 };
 
 struct ModelLimits {
