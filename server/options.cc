@@ -290,13 +290,18 @@ void OptionTable::Type(const std::string& name, DType* target, std::string help)
        .get = [target] { return std::string(DTypeName(*target)); }});
 }
 
-void OptionTable::Bytes(const std::string& name, int64_t* target, std::string help) {
+void OptionTable::Bytes(const std::string& name, int64_t* target, Range range, std::string help) {
   Add({.name = name,
        .value_name = "SIZE",
        .help = std::move(help),
        .kind = Kind::kValue,
-       .set = [target](const std::string& text) -> absl::Status {
-         ASSIGN_OR_RETURN(*target, ParseBytes(text));
+       .set = [target, range](const std::string& text) -> absl::Status {
+         ASSIGN_OR_RETURN(const int64_t value, ParseBytes(text));
+         if (value < range.low || value > range.high) {
+           return absl::InvalidArgumentError(absl::StrCat(
+               "must be in [", range.low, ", ", range.high, "] bytes, got \"", text, "\""));
+         }
+         *target = value;
          return absl::OkStatus();
        },
        .get = [target] { return absl::StrCat(*target); }});
@@ -315,14 +320,19 @@ void OptionTable::Milliseconds(const std::string& name, absl::Duration* target, 
        .get = [target] { return absl::StrCat(absl::ToInt64Milliseconds(*target)); }});
 }
 
-void OptionTable::Seconds(const std::string& name, absl::Duration* target, std::string help) {
+void OptionTable::Seconds(const std::string& name, absl::Duration* target, int64_t least,
+                          std::string help) {
+  const double low = 1e-3 * static_cast<double>(least);
   Add({.name = name,
        .value_name = "S",
        .help = std::move(help),
        .kind = Kind::kValue,
-       .set = [target](const std::string& text) -> absl::Status {
+       .set = [target, low](const std::string& text) -> absl::Status {
          ASSIGN_OR_RETURN(const double value, ParseReal(text));
-         if (value < 0 || value > 1e6) return absl::InvalidArgumentError("must be in [0, 1e6]");
+         if (value < low || value > 1e6) {
+           return absl::InvalidArgumentError(
+               absl::StrCat("must be in [", low, ", 1e6], got \"", text, "\""));
+         }
          *target = absl::Seconds(value);
          return absl::OkStatus();
        },

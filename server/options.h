@@ -51,9 +51,10 @@ class OptionTable {
               std::string help);
   void Type(const std::string& name, DType* target, std::string help);  // float32, bfloat16
   // Bytes with an optional unit: 512MiB, 2GiB, 4GB.
-  void Bytes(const std::string& name, int64_t* target, std::string help);
+  void Bytes(const std::string& name, int64_t* target, Range range, std::string help);
   void Milliseconds(const std::string& name, absl::Duration* target, std::string help);
-  void Seconds(const std::string& name, absl::Duration* target, std::string help);
+  // At most 1e6 seconds, with a fraction; `least` is a number of milliseconds.
+  void Seconds(const std::string& name, absl::Duration* target, int64_t least, std::string help);
   // The arguments that are no options, in order.
   void Positional(std::vector<std::string>* target) { positional_target_ = target; }
 

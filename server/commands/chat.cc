@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/commands/command.h"
@@ -47,11 +48,8 @@ bool ReadLine(std::string* line) {
 
 class Dialogue {
  public:
-  Dialogue(TextGenerator* generator, const GenerationFlags& flags)
-      : generator_(*generator), request_(SamplingRequest(flags)) {
-    if (flags.system.empty()) return;
-    AddMessage("system", flags.system);
-  }
+  Dialogue(TextGenerator* generator, v1::GenerateRequest request)
+      : generator_(*generator), request_(std::move(request)) {}
 
   // False ends the program.
   bool Handle(const std::string& line) {
@@ -126,7 +124,7 @@ class Dialogue {
   bool thinking_ = false;
 };
 
-void Talk(TextGenerator* generator, const GenerationFlags& flags) {
+void Talk(TextGenerator* generator, v1::GenerateRequest request) {
   const bool is_interactive = isatty(STDIN_FILENO) != 0;
   if (is_interactive) {
     Print(
@@ -134,7 +132,7 @@ void Talk(TextGenerator* generator, const GenerationFlags& flags) {
         "ends.\n");
   }
   CatchInterrupts();
-  Dialogue dialogue(generator, flags);
+  Dialogue dialogue(generator, std::move(request));
   std::string line;
   while (true) {
     if (is_interactive) Print("\n> ");
@@ -154,6 +152,8 @@ int RunChat(const Arguments& arguments) {
   AddModelOptions(&table, &options);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "chat", arguments, &positional, 1)) return *exit;
+  auto request = ChatRequest(flags);
+  if (!request.ok()) return FailUsage("chat", request.status());
   const std::string& target = positional[0];
   const bool is_address = !CheckModelFolder(target).ok() && target.find('/') == std::string::npos &&
                           target.find(':') != std::string::npos;
@@ -161,14 +161,14 @@ int RunChat(const Arguments& arguments) {
   if (is_address) {
     const auto generator = MakeRemoteGenerator({.address = target});
     if (!generator.ok()) return Fail("chat", generator.status());
-    Talk(generator->get(), flags);
+    Talk(generator->get(), *std::move(request));
     return kExitOk;
   }
   options.model.model_dir = target;
   const auto runtime = LoadRuntime({.engine = options});
   if (!runtime.ok()) return Fail("chat", runtime.status());
   const std::unique_ptr<TextGenerator> generator = MakeLocalGenerator(runtime->get());
-  Talk(generator.get(), flags);
+  Talk(generator.get(), *std::move(request));
   return kExitOk;
 }
 

@@ -13,7 +13,7 @@ int RunClient(const Arguments& arguments) {
   bool json = false;
   absl::Duration timeout = absl::ZeroDuration();
   table.Flag("json", &json, "Print text, reasoning, token ids and usage as JSON.");
-  table.Seconds("timeout", &timeout, "Deadline of the request in seconds; 0: none.");
+  table.Seconds("timeout", &timeout, 0, "Deadline of the request in seconds; 0: none.");
   AddPromptOptions(&table, &flags);
   AddSamplingOptions(&table, &flags);
   std::vector<std::string> positional;

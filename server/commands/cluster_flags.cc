@@ -2,6 +2,9 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+#include "parallel/cluster/node_address.h"
 #include "server/commands/model_flags.h"
 #include "server/logging.h"
 #include "server/version.h"
@@ -18,7 +21,7 @@ void AddAccessOptions(OptionTable* table, ClusterAccess* access) {
               "PEM file of the CA that signs the nodes; with it, control streams use mutual TLS.");
   table->Text("cluster-tls-cert", &access->tls.certificate, "PEM file of this node's certificate.");
   table->Text("cluster-tls-key", &access->tls.key, "PEM file of this node's private key.");
-  table->Seconds("join-timeout", &access->join_timeout,
+  table->Seconds("join-timeout", &access->join_timeout, 0,
                  "How long the nodes wait for each other, in seconds.");
 }
 
@@ -26,6 +29,12 @@ absl::Status NeedsKey(const ClusterAccess& access) {
   if (!access.key_file.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "--cluster-key-file: nodes need a shared key (for example: openssl rand -hex 32 > key)");
+}
+
+absl::Status CheckAddress(const char* option, const std::string& address) {
+  const auto parsed = ParseHostPort(address);
+  if (parsed.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(option, ": ", parsed.status().message()));
 }
 
 }  // namespace
@@ -39,7 +48,7 @@ void AddHeadOptions(OptionTable* table, RuntimeOptions* options) {
   table->Text("cluster-address", &head->address,
               "HOST:PORT or INTERFACE:PORT where the head waits for the other nodes.");
   AddAccessOptions(table, &head->access);
-  table->Seconds("step-timeout", &options->step_timeout,
+  table->Seconds("step-timeout", &options->step_timeout, 1,
                  "A step or a silent node that takes longer ends the group, in seconds.");
 }
 
@@ -60,12 +69,17 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node) {
 }
 
 absl::Status CheckHeadOptions(const HeadOptions& head) {
-  return head.nodes == 1 ? absl::OkStatus() : NeedsKey(head.access);
+  if (head.nodes == 1) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckAddress("--cluster-address", head.address));
+  return NeedsKey(head.access);
 }
 
 absl::Status CheckNodeOptions(const NodeOptions& node) {
-  if (!node.head_address.empty()) return NeedsKey(node.access);
-  return absl::InvalidArgumentError("--join: say where the head is, as HOST:PORT");
+  if (node.head_address.empty()) {
+    return absl::InvalidArgumentError("--join: say where the head is, as HOST:PORT");
+  }
+  RETURN_IF_ERROR(CheckAddress("--join", node.head_address));
+  return NeedsKey(node.access);
 }
 
 void InitHeadLogging(const HeadOptions& head) { InitLogging(head.nodes > 1 ? "info" : "warning"); }

@@ -1,12 +1,21 @@
 #include "server/commands/generation_flags.h"
 
+#include <limits>
+
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "engine/checkpoint/text_file.h"
 #include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 #include "server/chat_json.h"
+#include "server/field_violations.h"
+#include "server/request_builder.h"
+#include "server/request_fields.h"
+#include "server/served_model.h"
+#include "tessera/v1/error_details.pb.h"
 
 namespace tessera {
 namespace {
@@ -28,22 +37,22 @@ absl::Status CheckUtf8(const GenerationFlags& flags) {
   return absl::OkStatus();
 }
 
+void AddMessage(const std::string& role, const std::string& content, v1::ChatPrompt* chat) {
+  v1::ChatMessage* message = chat->add_messages();
+  message->set_role(role);
+  message->set_content(content);
+}
+
 absl::Status SetPrompt(const GenerationFlags& flags, v1::GenerateRequest* request) {
   if (!flags.prompt.empty()) request->set_text(flags.prompt);
   if (!flags.token_ids.empty()) {
-    ASSIGN_OR_RETURN(const std::vector<int64_t> ids, ParseIds(flags.token_ids));
+    ASSIGN_OR_RETURN(const std::vector<int64_t> ids, ParseIds("--token-ids", flags.token_ids));
     request->mutable_token_ids()->mutable_ids()->Add(ids.begin(), ids.end());
   }
   if (!flags.chat.empty()) {
     v1::ChatPrompt* chat = request->mutable_chat();
-    if (!flags.system.empty()) {
-      v1::ChatMessage* system = chat->add_messages();
-      system->set_role("system");
-      system->set_content(flags.system);
-    }
-    v1::ChatMessage* user = chat->add_messages();
-    user->set_role("user");
-    user->set_content(flags.chat);
+    if (!flags.system.empty()) AddMessage("system", flags.system, chat);
+    AddMessage("user", flags.chat, chat);
   }
   if (!flags.messages_path.empty()) {
     ASSIGN_OR_RETURN(const std::string messages, ReadTextFile(flags.messages_path, kMaxFileBytes));
@@ -112,7 +121,11 @@ void AddSamplingOptions(OptionTable* table, GenerationFlags* flags) {
   table->Text("model", &flags->model, "Name of the served model; empty: whatever is served.");
 }
 
-v1::GenerateRequest SamplingRequest(const GenerationFlags& flags) {
+namespace {
+
+// Everything but the prompt.
+absl::StatusOr<v1::GenerateRequest> SamplingRequest(const GenerationFlags& flags) {
+  RETURN_IF_ERROR(CheckUtf8(flags));
   v1::GenerateRequest request;
   request.set_model(flags.model);
   request.set_parse_special_tokens(flags.parse_special_tokens);
@@ -131,6 +144,9 @@ v1::GenerateRequest SamplingRequest(const GenerationFlags& flags) {
   if (flags.max_tokens) stopping->set_max_tokens(*flags.max_tokens);
   if (flags.min_tokens) stopping->set_min_tokens(*flags.min_tokens);
   for (const std::string& stop : flags.stop) stopping->add_stop(stop);
+  ASSIGN_OR_RETURN(const std::vector<int64_t> stop_ids,
+                   ParseIds("--stop-token-ids", flags.stop_token_ids));
+  stopping->mutable_stop_token_ids()->Add(stop_ids.begin(), stop_ids.end());
   stopping->set_include_stop(flags.include_stop);
   stopping->set_ignore_eos(flags.ignore_eos);
   for (const std::string& word : flags.bad_words) {
@@ -145,6 +161,37 @@ v1::GenerateRequest SamplingRequest(const GenerationFlags& flags) {
   return request;
 }
 
+// "stopping.stop[0].length" → "--stop". The options have the names of the fields, but for two.
+std::string OptionOf(absl::string_view field) {
+  if (field == "cache.salt") return "--cache-salt";
+  if (field == "reasoning.mode") return "--enable-thinking";
+  absl::string_view name = field.substr(0, field.find('['));
+  name.remove_prefix(name.rfind('.') + 1);  // npos + 1 is 0
+  return absl::StrCat("--", absl::StrReplaceAll(name, {{"_", "-"}}));
+}
+
+// The server's own checks, before a model is loaded or a server asked.
+absl::Status CheckFields(const v1::GenerateRequest& request) {
+  ServedModel able_model{.vocab_size = std::numeric_limits<int32_t>::max()};
+  able_model.think_open_id = able_model.think_close_id = 0;
+  FieldViolations violations;
+  GenerateRequest unused;
+  ReadPlainFields(request, able_model, RequestLimits{}, &unused, &violations);
+  const auto details = violations.ToStatus().GetPayload(kBadRequestTypeUrl);
+  if (!details.has_value()) return absl::OkStatus();
+  v1::BadRequest bad;
+  bad.ParseFromString(std::string(*details));
+  std::string message;
+  for (const auto& violation : bad.field_violations()) {
+    absl::StrAppend(&message, message.empty() ? "" : "; ", OptionOf(violation.field()), ": ",
+                    absl::EndsWith(violation.field(), ".length") ? "its length " : "",
+                    violation.description());
+  }
+  return absl::InvalidArgumentError(message);
+}
+
+}  // namespace
+
 absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags) {
   int num_prompts = 0;
   for (const std::string* text :
@@ -158,22 +205,28 @@ absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags) 
   if (!flags.tools_path.empty() && flags.messages_path.empty()) {
     return absl::InvalidArgumentError("--tools needs --messages");
   }
-  RETURN_IF_ERROR(CheckUtf8(flags));
-  v1::GenerateRequest request = SamplingRequest(flags);
-  ASSIGN_OR_RETURN(const std::vector<int64_t> stop_ids, ParseIds(flags.stop_token_ids));
-  request.mutable_stopping()->mutable_stop_token_ids()->Add(stop_ids.begin(), stop_ids.end());
+  ASSIGN_OR_RETURN(v1::GenerateRequest request, SamplingRequest(flags));
   RETURN_IF_ERROR(SetPrompt(flags, &request));
+  RETURN_IF_ERROR(CheckFields(request));
   return request;
 }
 
-absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& text) {
+absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags) {
+  ASSIGN_OR_RETURN(v1::GenerateRequest request, SamplingRequest(flags));
+  v1::ChatPrompt* chat = request.mutable_chat();
+  if (!flags.system.empty()) AddMessage("system", flags.system, chat);
+  RETURN_IF_ERROR(CheckFields(request));
+  return request;
+}
+
+absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& option, const std::string& text) {
   std::vector<int64_t> ids;
   if (text.empty()) return ids;
   for (const auto& part : absl::StrSplit(text, absl::ByAnyChar(", \n"), absl::SkipEmpty())) {
     int64_t id = 0;
-    if (!absl::SimpleAtoi(part, &id)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("token ids must be integers separated by commas, got \"", part, "\""));
+    if (!absl::SimpleAtoi(part, &id) || id < 0 || id > std::numeric_limits<int32_t>::max()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          option, ": must be token ids, from 0, separated by commas, got \"", part, "\""));
     }
     ids.push_back(id);
   }

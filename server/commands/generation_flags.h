@@ -50,13 +50,14 @@ struct GenerationFlags {
 void AddPromptOptions(OptionTable* table, GenerationFlags* flags);
 void AddSamplingOptions(OptionTable* table, GenerationFlags* flags);
 
-// Everything but the prompt.
-v1::GenerateRequest SamplingRequest(const GenerationFlags& flags);
-// InvalidArgument unless there is exactly one prompt; reads the files.
+// InvalidArgument unless there is exactly one prompt, and for values that no model allows: the
+// message names the option. Reads the files.
 absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags);
+// The same for a chat that the user has yet to begin.
+absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags);
 
-// "1,2,3".
-absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& text);
+// "1,2,3"; an error names the option.
+absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& option, const std::string& text);
 
 }  // namespace tessera
 

@@ -55,6 +55,7 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
                  "Prompt tokens of one request per step while others decode.");
   table->Integer("block-size", &scheduler.block_size, {1, 256}, "Tokens per KV block.");
   table->Bytes("kv-cache-memory", &options->kv_cache_bytes,
+               {0, std::numeric_limits<int64_t>::max()},
                "KV cache per group, for example 2GiB; 0: a quarter of the free memory, at most "
                "4GiB.");
   table->Integer("max-queued-requests", &scheduler.max_queued_requests, {1, 1 << 20},

@@ -55,6 +55,22 @@ void AddOptions(OptionTable* table, PlanFlags* flags) {
   table->Flag("json", &flags->json, "As JSON, best layout first.");
 }
 
+// What is wrong whatever the model is.
+absl::Status CheckFlags(const PlanFlags& flags) {
+  if (const auto gpu = FindGpu(flags.gpu); !gpu.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--gpu: ", gpu.status().message()));
+  }
+  const double share = flags.memory_utilization.value_or(1);
+  if (!(share > 0 && share <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--gpu-memory-utilization: must be in (0, 1], got ", share));
+  }
+  if (flags.expert_replicas > 0 && flags.expert_stats.empty()) {
+    return absl::InvalidArgumentError("--expert-replicas needs --expert-stats");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PlanRequest> MakeRequest(const PlanFlags& flags, const ModelConfig& config) {
   PlanRequest request;
   request.gpus = flags.gpus;
@@ -70,9 +86,6 @@ absl::StatusOr<PlanRequest> MakeRequest(const PlanFlags& flags, const ModelConfi
 }
 
 absl::StatusOr<PlanReport> MakeReport(const std::string& model, const PlanFlags& flags) {
-  if (flags.expert_replicas > 0 && flags.expert_stats.empty()) {
-    return absl::InvalidArgumentError("--expert-replicas needs --expert-stats");
-  }
   ASSIGN_OR_RETURN(const ModelConfig config, LoadPlanConfig(model));
   PlanReport report{.model = model};
   ASSIGN_OR_RETURN(report.request, MakeRequest(flags, config));
@@ -95,6 +108,9 @@ int RunPlan(const Arguments& arguments) {
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, kCommand, arguments, &positional, 1)) {
     return *exit;
+  }
+  if (const absl::Status status = CheckFlags(flags); !status.ok()) {
+    return FailUsage(kCommand, status);
   }
   const absl::StatusOr<PlanReport> report = MakeReport(positional[0], flags);
   if (!report.ok()) return Fail(kCommand, report.status());

@@ -16,7 +16,7 @@ namespace {
 
 absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::string& text,
                                                 const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const std::vector<int64_t> wide, ParseIds(text));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> wide, ParseIds("--token-ids", text));
   std::vector<int32_t> ids;
   for (const int64_t id : wide) {
     if (id < 0 || id >= config.vocab_size) {
@@ -60,7 +60,7 @@ int RunScore(const Arguments& arguments) {
   if (token_ids.empty()) {
     return FailUsage("score", absl::InvalidArgumentError("give --token-ids"));
   }
-  const auto ids = ParseIds(token_ids);
+  const auto ids = ParseIds("--token-ids", token_ids);
   if (!ids.ok()) return FailUsage("score", ids.status());
   if (ids->empty()) return FailUsage("score", absl::InvalidArgumentError("give --token-ids"));
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <limits>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -225,6 +226,7 @@ absl::Status Serve(const ServeFlags& flags) {
 
 void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   constexpr int64_t kMaxPort = 65535;
+  constexpr int64_t kMaxMessage = int64_t{1} << 30;
   table->Section("Server");
   table->Text("host", &flags->grpc.host, "Address to listen on.");
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
@@ -240,12 +242,14 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Flag("reflection", &flags->grpc.reflection, "Offer gRPC server reflection.");
   table->Integer("max-concurrent-requests", &flags->limits.max_concurrent_requests, {1, 1 << 20},
                  "Open generations; more are refused.");
-  table->Bytes("max-message-size", &flags->limits.max_message_bytes, "Largest request message.");
+  table->Bytes("max-message-size", &flags->limits.max_message_bytes, {1, kMaxMessage},
+               "Largest request message, at most 1GiB.");
   table->Bytes("max-stream-buffer", &flags->limits.max_stream_buffer_bytes,
+               {0, std::numeric_limits<int64_t>::max()},
                "Output that may wait for one slow client.");
-  table->Seconds("drain-delay", &flags->drain.delay,
+  table->Seconds("drain-delay", &flags->drain.delay, 0,
                  "After SIGTERM: time for load balancers to notice, in seconds.");
-  table->Seconds("drain-timeout", &flags->drain.timeout,
+  table->Seconds("drain-timeout", &flags->drain.timeout, 0,
                  "After SIGTERM: time for running requests to finish, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");
@@ -265,10 +269,6 @@ int RunServe(const Arguments& arguments) {
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "serve", arguments, &positional, 1)) return *exit;
   flags.runtime.engine.model.model_dir = positional[0];
-  constexpr int64_t kMaxMessage = int64_t{1} << 30;
-  if (flags.limits.max_message_bytes < 1 || flags.limits.max_message_bytes > kMaxMessage) {
-    return FailUsage("serve", absl::InvalidArgumentError("--max-message-size: at most 1GiB"));
-  }
   if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
     return FailUsage("serve", status);
   }

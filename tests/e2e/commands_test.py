@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 import unittest
 
-from harness import NANO, REFERENCE, load_jsonl, run_json, run_tessera
+from harness import NANO, REFERENCE, Server, load_jsonl, run_json, run_tessera
 
 
 def ids_text(ids):
@@ -110,6 +110,82 @@ class PromptTest(unittest.TestCase):
         done = run_tessera("genrate", NANO, check=False)
         self.assertEqual(done.returncode, 2)
         self.assertIn('did you mean "generate"?', done.stderr)
+
+
+class UsageTest(unittest.TestCase):
+    """A value that no model allows ends every command with 2, before it loads or asks anything."""
+
+    GENERATION = [("temperature", "-1"), ("temperature", "nan"), ("temperature", "inf"),
+                  ("temperature", "warm"), ("top-p", "2"), ("top-p", "0"), ("top-k", "-2"),
+                  ("min-p", "2"), ("repetition-penalty", "0"), ("presence-penalty", "3"),
+                  ("frequency-penalty", "-3"), ("max-tokens", "0"), ("max-tokens", "-1"),
+                  ("max-tokens", "99999999999"), ("min-tokens", "-1"), ("n", "0"), ("n", "17"),
+                  ("logprobs", "21"), ("prompt-logprobs", "-1"), ("priority", "1001"),
+                  ("max-thinking-tokens", "-1"), ("stop-token-ids", "a"),
+                  ("stop-token-ids", "-1"), ("cache-salt", "a/b"), ("stop", ""),
+                  ("bad-words", ""), ("seed", "x")]
+    MODEL = [("threads", "-3"), ("max-num-seqs", "0"), ("tensor-parallel-size", "0"),
+             ("data-parallel-size", "0"), ("dtype", "float16"), ("backend", "gpu"),
+             ("moe-comm", "x"), ("cpu-isa", "sse"), ("kv-cache-memory", "2 cows"),
+             ("kv-cache-memory", "-1"), ("block-size", "0"), ("max-model-len", "-1"),
+             ("batch-wait-ms", "-1"), ("expert-rebalance-interval", "-1"),
+             ("expert-spare-slots", "-1")]
+    HEAD = [("nodes", "0"), ("step-timeout", "-1"), ("step-timeout", "0"), ("join-timeout", "nan")]
+    SERVER = [("port", "99999"), ("port", "-1"), ("metrics-port", "65536"),
+              ("max-message-size", "0"), ("max-message-size", "2GiB"), ("drain-timeout", "-1"),
+              ("log-level", "loud"), ("max-concurrent-requests", "0")]
+    WORKER = [("join", "x"), ("join", "127.0.0.1:99999"), ("node-index", "-2"), ("threads", "-1"),
+              ("join-timeout", "x")]
+    PLAN = [("gpu", "x99"), ("gpus", "0"), ("gpu-memory-utilization", "2"),
+            ("gpu-memory-utilization", "0"), ("dtype", "float3"), ("goal", "x"),
+            ("context", "-1"), ("max-num-batched-tokens", "1"), ("expert-replicas", "-1"),
+            ("expert-replicas", "1")]
+    BENCH = [("num-requests", "-1"), ("concurrency", "-1"), ("input-len", "0"),
+             ("output-len", "0")]
+    NOWHERE = "127.0.0.1:1"  # nobody answers there
+    COMMANDS = [(["generate", NANO, "--prompt", "x"], GENERATION + MODEL + HEAD),
+                (["client", NOWHERE, "--prompt", "x"], [*GENERATION, ("timeout", "-1")]),
+                (["chat", NANO], GENERATION + MODEL), (["chat", NOWHERE], GENERATION),
+                (["serve", NANO], MODEL + HEAD + SERVER),
+                (["score", NANO, "--token-ids", "1"], [*MODEL, *HEAD, ("token-ids", "a"),
+                                                       ("token-ids", "1,-2")]),
+                (["bench", "latency", NANO], BENCH + MODEL + HEAD),
+                (["worker", NANO], WORKER), (["plan", NANO], PLAN)]
+
+    def refuses(self, option, *arguments):
+        with self.subTest(arguments):
+            done = run_tessera(*arguments, check=False)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+            error, hint = done.stderr.splitlines()
+            self.assertRegex(error, f"^tessera {arguments[0]}: --{option}\\b"
+                                    ".* (must|needs|no|not|only)\\b")
+            self.assertIn("--help", hint)
+
+    def test_values_out_of_range(self):
+        for command, options in self.COMMANDS:
+            for option, value in options:
+                self.refuses(option, *command, f"--{option}", value)
+
+    def test_values_that_do_not_go_together(self):
+        for command in (["generate", NANO, "--prompt", "x"], ["chat", NANO]):
+            self.refuses("min-tokens", *command, "--min-tokens", 9, "--max-tokens", 3)
+        self.refuses("enable-thinking", "generate", NANO, "--prompt", "x", "--enable-thinking")
+        self.refuses("cluster-address", "serve", NANO, "--nodes", 2, "--cluster-address", "x")
+
+    def test_what_the_model_or_the_server_refuses(self):
+        """Is a failure: a missing folder, a token that the model does not have, its context."""
+        for arguments in (["generate", "/no/such/model", "--prompt", "x"],
+                          ["check", "/no/such/model"], ["plan", "/no/such/model"],
+                          ["generate", NANO, "--token-ids", "99999"],
+                          ["generate", NANO, "--prompt", "x", "--tensor-parallel-size", 7],
+                          ["client", self.NOWHERE, "--prompt", "x"]):
+            with self.subTest(arguments):
+                done = run_tessera(*arguments, check=False)
+                self.assertEqual(done.returncode, 1, done.stderr)
+        with Server() as server:
+            done = run_tessera("client", server.address, "--token-ids", "99999", check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("token_ids", done.stderr)
 
 
 class CheckTest(unittest.TestCase):

@@ -26,7 +26,8 @@ class OptionsTest : public ::testing::Test {
     table_.List("stop", &stop_, "Stop.");
     table_.Choice("backend", &backend_, {"ref", "cpu"}, "Backend.");
     table_.Type("dtype", &dtype_, "Type.");
-    table_.Bytes("kv-cache-memory", &bytes_, "Size.");
+    table_.Bytes("kv-cache-memory", &bytes_, {0, int64_t{4} << 30}, "Size.");
+    table_.Seconds("step-timeout", &timeout_, 1, "Timeout.");
     table_.Milliseconds("batch-wait-ms", &wait_, "Wait.");
     table_.Positional(&positional_);
   }
@@ -61,6 +62,7 @@ class OptionsTest : public ::testing::Test {
   DType dtype_ = DType::kBF16;
   int64_t bytes_ = 0;
   absl::Duration wait_;
+  absl::Duration timeout_;
   std::vector<std::string> positional_;
 };
 
@@ -138,7 +140,8 @@ TEST_F(OptionsTest, PrintedConfigurationIsAConfiguration) {
   again.Flag("json", &json_, "");
   again.Choice("backend", &backend, {"ref", "cpu"}, "");
   again.Type("dtype", &dtype_, "");
-  again.Bytes("kv-cache-memory", &bytes_, "");
+  again.Bytes("kv-cache-memory", &bytes_, {0, 100}, "");
+  again.Seconds("step-timeout", &timeout_, 0, "");
   again.Milliseconds("batch-wait-ms", &wait_, "");
   ASSERT_TRUE(again.Parse({.arguments = {"--config", path}, .environment = nullptr}).ok());
   EXPECT_EQ(host_, "a \"b\" \\");
@@ -162,6 +165,12 @@ TEST_F(OptionsTest, BadValuesNameTheOption) {
   EXPECT_THAT(Error({"--backend", "gpu"}), HasSubstr("ref|cpu"));
   EXPECT_THAT(Error({"--dtype", "float16"}), HasSubstr("float32 or bfloat16"));
   EXPECT_THAT(Error({"--kv-cache-memory", "2 cows"}), HasSubstr("2GiB"));
+  EXPECT_THAT(Error({"--kv-cache-memory", "5GiB"}),
+              HasSubstr("[0, 4294967296] bytes, got \"5GiB\""));
+  for (const char* bad : {"0", "-1", "1e7", "nan", "soon"}) {
+    EXPECT_THAT(Error({"--step-timeout", bad}), HasSubstr("--step-timeout (flag): must be"));
+  }
+  EXPECT_THAT(Error({"--step-timeout", "0.0005"}), HasSubstr("[0.001, 1e6], got \"0.0005\""));
   EXPECT_THAT(Error({"--config", "/no/such/file"}), HasSubstr("/no/such/file"));
   EXPECT_THAT(Error({"--config", YamlFile("- a\n- b\n")}), HasSubstr("mapping"));
   EXPECT_THAT(Error({"--config", YamlFile("host: {a: b}")}), HasSubstr("host"));

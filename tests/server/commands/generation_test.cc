@@ -168,7 +168,6 @@ TEST(GenerationFlagsTest, ExactlyOnePrompt) {
 TEST(GenerationFlagsTest, FlagsReachTheRequest) {
   GenerationFlags flags;
   flags.token_ids = "1, 2,3";
-  flags.enable_thinking = false;
   flags.max_tokens = 5;
   flags.stop_token_ids = "7";
   const auto request = PromptRequest(flags);
@@ -176,10 +175,32 @@ TEST(GenerationFlagsTest, FlagsReachTheRequest) {
   EXPECT_THAT(request->token_ids().ids(), ElementsAre(1, 2, 3));
   EXPECT_EQ(request->stopping().max_tokens(), 5);
   EXPECT_THAT(request->stopping().stop_token_ids(), ElementsAre(7));
-  EXPECT_EQ(request->reasoning().mode(), v1::ReasoningOptions::MODE_NO_THINK);
   EXPECT_FALSE(request->sampling().has_temperature());
   flags.token_ids = "1,x";
   EXPECT_FALSE(PromptRequest(flags).ok());
+}
+
+TEST(GenerationFlagsTest, FlagsReachTheChat) {
+  GenerationFlags flags;
+  flags.system = "s";
+  flags.enable_thinking = false;
+  flags.stop_token_ids = "7";
+  const auto request = ChatRequest(flags);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->chat().messages_size(), 1);
+  EXPECT_THAT(request->stopping().stop_token_ids(), ElementsAre(7));
+  EXPECT_EQ(request->reasoning().mode(), v1::ReasoningOptions::MODE_NO_THINK);
+}
+
+TEST(GenerationFlagsTest, ErrorsNameTheOption) {
+  const auto error = [](const GenerationFlags& flags) {
+    return std::string(ChatRequest(flags).status().message());
+  };
+  EXPECT_EQ(error({.temperature = -1, .top_p = 2}),
+            "--temperature: must be in [0, 100], got -1; --top-p: must be in (0, 1], got 2");
+  EXPECT_EQ(error({.stop = {"a", ""}}), "--stop: its length must be in [1, 256], got 0");
+  EXPECT_THAT(error({.cache_salt = "a/b"}), HasSubstr("--cache-salt: must be"));
+  EXPECT_THAT(error({.stop_token_ids = "1,-2"}), HasSubstr("--stop-token-ids: must be"));
 }
 
 TEST(RemoteGeneratorTest, NobodyAnswers) {
