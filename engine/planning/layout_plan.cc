@@ -75,17 +75,18 @@ absl::Status CheckRequest(const ModelConfig& config, const PlanRequest& request)
 void EstimateMemory(const ModelConfig& config, const PlanRequest& request, const StepModel& model,
                     LayoutEstimate* estimate) {
   const auto memory = static_cast<double>(request.gpu.memory_bytes);
+  ModelShard shard = model.shard();
+  if (shard.expert_parallel) shard.expert_slots += request.expert_replicas;
   BufferSizes sizes{.max_tokens = request.max_batched_tokens,
                     .max_positions = config.context_limit()};
   while (sizes.max_tokens / 2 >= kMinBatchedTokens &&
-         static_cast<double>(BufferBytes(config, model.shard(), sizes)) >
-             kMaxBufferShare * memory) {
+         static_cast<double>(BufferBytes(config, shard, sizes)) > kMaxBufferShare * memory) {
     sizes.max_tokens /= 2;
   }
   estimate->max_batched_tokens = static_cast<int32_t>(sizes.max_tokens);
-  estimate->buffer_bytes_per_rank = BufferBytes(config, model.shard(), sizes);
-  estimate->weights_bytes_per_rank = WeightBytes(config, model.slices());
-  estimate->kv_bytes_per_token_per_rank = KvBytesPerToken(config, model.shard());
+  estimate->buffer_bytes_per_rank = BufferBytes(config, shard, sizes);
+  estimate->weights_bytes_per_rank = WeightBytes(config, SliceSizes(config, shard, request.format));
+  estimate->kv_bytes_per_token_per_rank = KvBytesPerToken(config, shard);
   const int64_t left = static_cast<int64_t>(memory * request.gpu_memory_utilization) -
                        estimate->weights_bytes_per_rank - estimate->buffer_bytes_per_rank;
   estimate->kv_tokens_per_group =

@@ -33,6 +33,9 @@ struct PlanRequest {
   // Upper limit for the tokens of one step and group.
   int32_t max_batched_tokens = 4096;
   double gpu_memory_utilization = 0.9;  // share of the memory that may be used, (0, 1]
+  // Slots of every rank and MoE layer for copies of experts, in layouts with whole experts: memory
+  // counts them as filled, times are those without.
+  int32_t expert_replicas = 0;
 };
 
 struct LayoutEstimate {

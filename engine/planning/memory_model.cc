@@ -43,7 +43,7 @@ int64_t DispatchBufferBytes(const ModelConfig& config, const ModelShard& shard,
        .top_k = config.num_experts_per_tok,
        .placement = {.num_experts = config.num_experts,
                      .num_ranks = shard.tp_size * shard.dp_size,
-                     .slots_per_rank = shard.num_experts},
+                     .slots_per_rank = shard.expert_slots},
        .combine = CombineMode::kExact,
        .exchange = ExchangeMode::kCounted});
 }
@@ -60,10 +60,10 @@ int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
   const int64_t index_arrays = 4;  // expert ids and weights, row lists, positions
   int64_t rows = tokens * k;
   int64_t bytes = part * shard.tp_size * config.num_experts * kF32Bytes +
-                  rows * index_arrays * kF32Bytes + (shard.num_experts + 1) * kF32Bytes +
+                  rows * index_arrays * kF32Bytes + (shard.expert_slots + 1) * kF32Bytes +
                   hidden_rows * hidden * sizes.activation_bytes;
   if (shard.expert_parallel && ranks > 1) {
-    rows = std::max(rows, tokens * std::min<int64_t>(k, shard.num_experts));
+    rows = std::max(rows, tokens * std::min<int64_t>(k, shard.expert_slots));
     bytes += DispatchBufferBytes(config, shard, sizes, part);
   }
   return bytes + rows * (3 * int64_t{shard.moe_ffn_size} + hidden) * sizes.activation_bytes;
@@ -123,7 +123,7 @@ RankSlices SliceSizes(const ModelConfig& config, const ModelShard& shard, Weight
   if (config.has_moe_layers()) {
     slices.router = PlainMatrix(config.num_experts, hidden);
     slices.expert = FeedForward(hidden, shard.moe_ffn_size, format);
-    slices.num_experts = shard.num_experts;
+    slices.num_experts = shard.expert_slots;
   }
   slices.vocab = PlainMatrix(shard.vocab_rows, hidden);
   int64_t vector_elements = 2 * hidden + 2 * head_dim;

@@ -39,7 +39,7 @@ struct RankSlices {
   MatrixSize dense_mlp;     // of one dense layer
   MatrixSize router;        // of one MoE layer, whole on every rank
   MatrixSize expert;        // one expert, or this rank's columns of it
-  int64_t num_experts = 0;  // held here, per MoE layer
+  int64_t num_experts = 0;  // held here, per MoE layer: one in each of the shard's slots
   MatrixSize vocab;         // embedding or lm_head: a slice, the last one padded
   int64_t layer_vector_bytes = 0;  // norms and biases of one layer
   int64_t final_norm_bytes = 0;

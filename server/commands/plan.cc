@@ -74,6 +74,7 @@ absl::Status CheckFlags(const PlanFlags& flags) {
 absl::StatusOr<PlanRequest> MakeRequest(const PlanFlags& flags, const ModelConfig& config) {
   PlanRequest request;
   request.gpus = flags.gpus;
+  request.expert_replicas = flags.expert_replicas;
   ASSIGN_OR_RETURN(request.gpu, FindGpu(flags.gpu));
   ASSIGN_OR_RETURN(request.format, ParseWeightFormat(flags.dtype));
   ASSIGN_OR_RETURN(request.goal, ParsePlanGoal(flags.goal));

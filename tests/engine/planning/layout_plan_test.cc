@@ -56,6 +56,25 @@ TEST(LayoutPlanTest, LargeMoeOnEightGpusByHand) {
   EXPECT_EQ(groups.tokens_per_s, 0);
 }
 
+// An expert of Qwen3-235B-A22B has 3 x 4096 x 1536 weights of 2 bytes, in 94 layers.
+TEST(LayoutPlanTest, CopiesOfExpertsTakeMemoryWhereExpertsAreWhole) {
+  const ModelConfig config = PublishedConfig("Qwen3-235B-A22B");
+  PlanRequest request = RequestFor(16, "h100");
+  const auto without = Plan(config, request);
+  request.expert_replicas = 2;
+  const auto with = Plan(config, request);
+  constexpr int64_t kCopies = int64_t{2} * 94 * 3 * 4096 * 1536 * 2;
+  const LayoutEstimate& before = Find(without, 8, 2, true);
+  const LayoutEstimate& after = Find(with, 8, 2, true);
+  EXPECT_EQ(after.weights_bytes_per_rank, before.weights_bytes_per_rank + kCopies);
+  EXPECT_GE(after.buffer_bytes_per_rank, before.buffer_bytes_per_rank);
+  EXPECT_LE(after.kv_tokens_per_group,
+            before.kv_tokens_per_group - kCopies / before.kv_bytes_per_token_per_rank);
+  EXPECT_EQ(after.decode_step_ms, before.decode_step_ms);
+  EXPECT_EQ(Find(with, 8, 2, false).weights_bytes_per_rank,
+            Find(without, 8, 2, false).weights_bytes_per_rank);
+}
+
 TEST(LayoutPlanTest, LatencyOfLargeMoeIsBestWithTensorParallelism) {
   const ModelConfig config = PublishedConfig("Qwen3-235B-A22B");
   PlanRequest request = RequestFor(8, "h100");
