@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                                                        std::shared_ptr<const Tokenizer> tokenizer,
                                                        std::unique_ptr<Executor> executor,
                                                        EngineHooks hooks) {
-  EngineLoopOptions loop{.scheduler = options.scheduler};
+  EngineLoopOptions loop{.scheduler = options.scheduler, .step_timeout = options.step_timeout};
   RETURN_IF_ERROR(CheckOptions(loop.scheduler));
   const int32_t groups = std::max(executor->num_groups(), 1);
   // A group's block is spread over its tensor-parallel ranks.

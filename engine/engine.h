@@ -53,8 +53,10 @@ struct StepEvent {
 };
 
 struct EngineHooks {
-  std::function<void(const StepEvent&)> on_step;     // may be empty
-  std::function<void(const absl::Status&)> on_dead;  // the executor failed; called once
+  std::function<void(const StepEvent&)> on_step;  // may be empty
+  // The executor failed, or a step hangs (EngineOptions::step_timeout); called once, then by the
+  // watchdog's thread.
+  std::function<void(const absl::Status&)> on_dead;
 };
 
 // Thread-safe. Submit and Cancel never block on a step.
@@ -66,6 +68,7 @@ class Engine {
                                                         std::shared_ptr<const Tokenizer> tokenizer,
                                                         std::unique_ptr<Executor> executor,
                                                         EngineHooks hooks);
+  // Waits for the engine thread, also when it hangs: after on_dead, better end the process.
   virtual ~Engine() = default;
 
   // RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE when draining or dead,

@@ -52,7 +52,8 @@ EngineLoop::EngineLoop(const EngineLoopOptions& options, std::unique_ptr<Executo
       hooks_(std::move(hooks)),
       executor_(std::move(executor)),
       queue_(options.scheduler),
-      last_progress_(clock_.Now()) {
+      last_progress_(clock_.Now()),
+      watchdog_(options.step_timeout, [this] { TakeOver(); }) {
   const BlockHash key = BlockHasher::RandomKey();
   for (int32_t i = 0; i < executor_->num_groups(); ++i) {
     groups_.push_back(std::make_unique<Scheduler>(options.scheduler, key));
@@ -69,6 +70,7 @@ EngineLoop::~EngineLoop() {
     WakeLoop();
   }
   thread_.join();
+  watchdog_.Stop();
   executor_->Shutdown(absl::Now() + kDrainGrace).IgnoreError();
 }
 
@@ -158,8 +160,9 @@ void EngineLoop::Run() {
   Inbox inbox;
   while (TakeInbox(&inbox)) {
     HandleInbox(&inbox);
-    const absl::Status step = RunStep();
-    if (!step.ok()) return Die(step);
+    const std::optional<absl::Status> step = RunStep();
+    if (!step.has_value()) return;  // nothing is this thread's any more
+    if (!step->ok()) return Die(*step);
   }
   DeliverOutput();
   HandleInbox(&inbox);
@@ -236,7 +239,7 @@ void EngineLoop::AddSiblings(RequestState* state) {
   }
 }
 
-absl::Status EngineLoop::RunStep() {
+std::optional<absl::Status> EngineLoop::RunStep() {
   wake_at_.reset();
   const absl::Time started = clock_.Now();
   StepPlan plan{.step_id = static_cast<uint64_t>(counters_.num_steps)};
@@ -254,7 +257,11 @@ absl::Status EngineLoop::RunStep() {
   executor_->Submit(std::move(plan));
   // While the devices compute, the clients get the tokens of the step before.
   DeliverOutput();
-  return FinishStep(shape, {.started = started, .submitted = submitted}, &event);
+  watchdog_.Begin();
+  absl::StatusOr<StepResult> result = executor_->Wait();
+  if (!watchdog_.End()) return std::nullopt;
+  event.execution = clock_.Now() - submitted;
+  return FinishStep(shape, started, std::move(result), &event);
 }
 
 bool EngineLoop::ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event) {
@@ -294,10 +301,8 @@ void EngineLoop::TakeEvents(const ScheduleResult& result, absl::Time now) {
   }
 }
 
-absl::Status EngineLoop::FinishStep(const StepShape& shape, const StepTimes& times,
-                                    StepEvent* event) {
-  absl::StatusOr<StepResult> result = executor_->Wait();
-  event->execution = clock_.Now() - times.submitted;
+absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started,
+                                    absl::StatusOr<StepResult> result, StepEvent* event) {
   RETURN_IF_ERROR(result.status());
   RETURN_IF_ERROR(CheckStepResult(shape, *result));
   output_.result = *std::move(result);
@@ -310,7 +315,7 @@ absl::Status EngineLoop::FinishStep(const StepShape& shape, const StepTimes& tim
     for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
   }
   ++counters_.num_steps;
-  event->duration = clock_.Now() - times.started;
+  event->duration = clock_.Now() - started;
   if (hooks_.on_step) hooks_.on_step(*event);
   PublishStats();
   return absl::OkStatus();
@@ -425,6 +430,16 @@ absl::Status EngineLoop::CheckBooks() const {
     }
   }
   return absl::OkStatus();
+}
+
+// A rank hangs on the engine thread, inside the executor. That thread touches nothing here again,
+// so this one does in its place what it would do if the executor had failed.
+void EngineLoop::TakeOver() {
+  const absl::Status late = absl::DeadlineExceededError(absl::StrCat(
+      "step ", counters_.num_steps, " has not finished within ",
+      absl::FormatDuration(options_.step_timeout), ": a rank hangs (see --step-timeout)"));
+  Die(late);
+  executor_->Abort(late);  // last: it may need a lock that the rank holds
 }
 
 // Ends every stream; the process is expected to end, too.

@@ -19,13 +19,15 @@
 #include "engine/scheduler/queue_limits.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/step_result_check.h"
+#include "engine/watchdog.h"
 #include "kernels/core/mutex.h"
 
 namespace tessera {
 
 struct EngineLoopOptions {
   SchedulerOptions scheduler;  // num_blocks, max_model_len and vocab_size are set
-  RequestDefaults defaults;    // seed: the base of drawn seeds
+  absl::Duration step_timeout = absl::Seconds(60);
+  RequestDefaults defaults;  // seed: the base of drawn seeds
 };
 
 class EngineLoop final : public Engine {
@@ -53,10 +55,6 @@ class EngineLoop final : public Engine {
     bool empty() const { return submissions.empty() && cancellations.empty() && cancel_all.ok(); }
   };
   // What the last step brought and nobody has been told yet.
-  struct StepTimes {
-    absl::Time started;
-    absl::Time submitted;  // to the executor
-  };
   struct PendingOutput {
     std::vector<std::vector<SequenceUpdate>> updates;  // per group
     StepResult result;
@@ -66,6 +64,9 @@ class EngineLoop final : public Engine {
   // Any thread.
   void WakeLoop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // The watchdog's thread.
+  void TakeOver();
+
   // Engine thread.
   void Run();
   bool TakeInbox(Inbox* inbox);
@@ -74,10 +75,12 @@ class EngineLoop final : public Engine {
   void Start(std::unique_ptr<RequestState> state);
   void AddSiblings(RequestState* state);
   int32_t LeastLoadedGroup() const;
-  absl::Status RunStep();
+  // Nothing: the watchdog has taken over.
+  std::optional<absl::Status> RunStep();
   bool ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event);
   void TakeEvents(const ScheduleResult& result, absl::Time now);
-  absl::Status FinishStep(const StepShape& shape, const StepTimes& times, StepEvent* event);
+  absl::Status FinishStep(const StepShape& shape, absl::Time started,
+                          absl::StatusOr<StepResult> result, StepEvent* event);
   void CountUpdate(const SequenceUpdate& update);
   void DeliverOutput();
   absl::Status DeliverOne(RequestState* state, const SequenceUpdate& update,
@@ -94,7 +97,7 @@ class EngineLoop final : public Engine {
   const EngineHooks hooks_;
   const MonotonicClock clock_;
 
-  // Engine thread only.
+  // Engine thread only; the watchdog's when a step hangs on the engine thread.
   const std::unique_ptr<Executor> executor_;
   std::vector<std::unique_ptr<Scheduler>> groups_;
   absl::flat_hash_map<RequestId, std::unique_ptr<RequestState>> requests_;
@@ -118,6 +121,7 @@ class EngineLoop final : public Engine {
   EngineStats published_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_progress_ ABSL_GUARDED_BY(mutex_);
 
+  Watchdog watchdog_;   // of steps
   std::thread thread_;  // last: everything it uses exists
 };
 

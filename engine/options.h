@@ -54,6 +54,8 @@ struct EngineOptions {
   ModelOptions model;
   SchedulerOptions scheduler;
   int64_t kv_cache_bytes = 0;  // per group; 0: a quarter of the free memory, at most 4 GiB
+  // A step that takes longer ends the engine.
+  absl::Duration step_timeout = absl::Seconds(60);
   // Tokens that end a text (generation_config.json); empty: those of config.json.
   std::vector<int32_t> eos_token_ids;
 };

@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& run
   const ExecutorLimits limits = {.block_size = options.scheduler.block_size,
                                  .max_num_batched_tokens = options.scheduler.max_num_batched_tokens,
                                  .max_model_len = options.model.max_model_len,
-                                 .step_timeout = runtime.step_timeout};
+                                 .step_timeout = options.step_timeout};
   if (runtime.head.nodes > 1) {
     return CreateClusterExecutor(options.model, limits, config, runtime.head, progress);
   }

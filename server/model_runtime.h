@@ -24,7 +24,6 @@ struct RuntimeOptions {
   std::string served_model_name;   // empty: the name of the folder
   bool token_ids_suffice = false;  // the folder need not have a tokenizer
   HeadOptions head{.nodes = 1};    // 1: all ranks live in this process
-  absl::Duration step_timeout = absl::Seconds(60);
 };
 
 // Everything an answer needs. The model outlives the engine's requests.

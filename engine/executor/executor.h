@@ -42,7 +42,8 @@ class Executor {
   virtual absl::Status AllocateKv(int32_t num_blocks) = 0;
   // FIFO: results come back in the order of submission.
   virtual void Submit(StepPlan plan) = 0;
-  // Blocks for the oldest submitted step. An error is sticky: the executor is dead.
+  // Blocks for the oldest submitted step. An error is sticky: the executor is dead. Hangs when a
+  // rank does that shares this thread: watch it (engine/watchdog.h).
   virtual absl::StatusOr<StepResult> Wait() = 0;
   // Makes a pending or later Wait() fail soon. Any thread.
   virtual void Abort(absl::Status reason) = 0;

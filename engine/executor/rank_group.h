@@ -84,8 +84,8 @@ class RankGroup {
   absl::Status AllocateKv(int32_t num_blocks);
   void Submit(std::shared_ptr<const StepPlan> plan);
   // The oldest step's results of those data-parallel groups whose first rank is here. Any error
-  // is sticky; a step that takes longer than the step timeout is one (but a rank that hangs while
-  // it shares the calling thread hangs the caller, too: who watches the engine's progress sees it).
+  // is sticky; a step that takes longer than the step timeout is one. A rank that hangs while it
+  // shares the calling thread hangs the caller, too: callers have a Watchdog (engine/watchdog.h).
   absl::StatusOr<NodeStepResult> Wait();
   // Ends whatever the ranks do; later calls return `reason` (the first one wins). Any thread.
   void Abort(const absl::Status& reason);

@@ -60,13 +60,18 @@ absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
   }
   batch.sampling = GreedyRows(step, next_positions);
   executor_.Submit(std::move(plan));
-  ASSIGN_OR_RETURN(StepResult result, executor_.Wait());
-  return std::move(result.groups[0]);
+  if (watchdog_ != nullptr) watchdog_->Begin();
+  absl::StatusOr<StepResult> result = executor_.Wait();
+  if (watchdog_ != nullptr && !watchdog_->End()) {
+    return absl::DeadlineExceededError("the step came too late");
+  }
+  RETURN_IF_ERROR(result.status());
+  return std::move(result->groups[0]);
 }
 
 absl::StatusOr<ScoreResult> ScoreTokens(Executor& executor, int32_t block_size, int32_t max_chunk,
-                                        absl::Span<const int32_t> token_ids) {
-  SequenceRunner runner(executor, block_size);
+                                        absl::Span<const int32_t> token_ids, Watchdog* watchdog) {
+  SequenceRunner runner(executor, block_size, watchdog);
   ScoreResult score;
   const size_t total = token_ids.size();
   // The last token runs alone, so that only its logits have to come back.

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "engine/executor/executor.h"
 #include "engine/scheduler/step_plan.h"
+#include "engine/watchdog.h"
 
 namespace tessera {
 
@@ -17,8 +18,9 @@ namespace tessera {
 // may use it meanwhile.
 class SequenceRunner {
  public:
-  SequenceRunner(Executor& executor, int32_t block_size)
-      : executor_(executor), block_size_(block_size) {}
+  // `watchdog`: of steps, perhaps.
+  SequenceRunner(Executor& executor, int32_t block_size, Watchdog* watchdog = nullptr)
+      : executor_(executor), block_size_(block_size), watchdog_(watchdog) {}
 
   struct Step {
     absl::Span<const int32_t> token_ids;
@@ -36,6 +38,7 @@ class SequenceRunner {
  private:
   Executor& executor_;
   const int32_t block_size_;
+  Watchdog* const watchdog_;
   int32_t length_ = 0;
   uint64_t step_id_ = 0;
 };
@@ -49,7 +52,8 @@ struct ScoreResult {
 
 // Scores a sequence in chunks of at most `max_chunk` tokens.
 absl::StatusOr<ScoreResult> ScoreTokens(Executor& executor, int32_t block_size, int32_t max_chunk,
-                                        absl::Span<const int32_t> token_ids);
+                                        absl::Span<const int32_t> token_ids,
+                                        Watchdog* watchdog = nullptr);
 
 }  // namespace tessera
 

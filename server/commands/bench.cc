@@ -149,12 +149,19 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
                               .num_threads = (*runtime)->options().model.num_threads},
                              workload.concurrency);
   const auto generator = MakeLocalGenerator(runtime->get());
-  RunWorkload(generator.get(), {.num_requests = 1,
-                                .concurrency = 1,
-                                .input_len = workload.input_len,
-                                .output_len = 2,
-                                .vocab_size = workload.vocab_size});  // warm up
-  report.result = RunWorkload(generator.get(), workload);
+  const auto run = [&](const Workload& load) {
+    WorkloadResult result = RunWorkload(generator.get(), load);
+    if (!(*runtime)->engine().stats().alive) {
+      FailAtOnce("bench", absl::UnavailableError(result.first_error));
+    }
+    return result;
+  };
+  run({.num_requests = 1,
+       .concurrency = 1,
+       .input_len = workload.input_len,
+       .output_len = 2,
+       .vocab_size = workload.vocab_size});  // warm up
+  report.result = run(workload);
   return Finish(flags, report);
 }
 

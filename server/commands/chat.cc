@@ -169,6 +169,9 @@ int RunChat(const Arguments& arguments) {
   if (!runtime.ok()) return Fail("chat", runtime.status());
   const std::unique_ptr<TextGenerator> generator = MakeLocalGenerator(runtime->get());
   Talk(generator.get(), *std::move(request));
+  if (!(*runtime)->engine().stats().alive) {
+    FailAtOnce("chat", absl::UnavailableError("the engine has failed"));
+  }
   return kExitOk;
 }
 

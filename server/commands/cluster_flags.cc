@@ -48,7 +48,7 @@ void AddHeadOptions(OptionTable* table, RuntimeOptions* options) {
   table->Text("cluster-address", &head->address,
               "HOST:PORT or INTERFACE:PORT where the head waits for the other nodes.");
   AddAccessOptions(table, &head->access);
-  table->Seconds("step-timeout", &options->step_timeout, 1,
+  table->Seconds("step-timeout", &options->engine.step_timeout, 1,
                  "A step or a silent node that takes longer ends the group, in seconds.");
 }
 

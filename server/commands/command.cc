@@ -51,6 +51,10 @@ int Fail(const std::string& command, const absl::Status& status) {
   return kExitFailure;
 }
 
+void FailAtOnce(const std::string& command, const absl::Status& status) {
+  std::_Exit(Fail(command, status));
+}
+
 int FailUsage(const std::string& command, const absl::Status& status) {
   PrintError(absl::StrCat("tessera ", command, ": ", status.message(), "\nTry \"tessera ", command,
                           " --help\".\n"));

@@ -39,7 +39,7 @@ int RunGenerate(const Arguments& arguments) {
   const auto runtime = LoadRuntime(options);
   if (!runtime.ok()) return Fail("generate", runtime.status());
   const auto response = Generate(*MakeLocalGenerator(runtime->get()), *request);
-  if (!response.ok()) return Fail("generate", response.status());
+  if (!response.ok()) FailAtOnce("generate", response.status());
   Print(json ? ResponseJson(*response) : ResponseText(*response));
   return kExitOk;
 }

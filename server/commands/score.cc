@@ -37,8 +37,13 @@ absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::stri
   const auto num_blocks = static_cast<int32_t>(ids.size()) / block_size + 1;
   RETURN_IF_ERROR(loaded.executor->AllocateKv(num_blocks));
   constexpr int32_t kChunk = 256;
+  Watchdog watchdog(options.engine.step_timeout, [limit = options.engine.step_timeout] {
+    FailAtOnce("score", absl::DeadlineExceededError(absl::StrCat(
+                            "a step has not finished within ", absl::FormatDuration(limit),
+                            ": a rank hangs (see --step-timeout)")));
+  });
   auto result = ScoreTokens(*loaded.executor, block_size,
-                            std::min(kChunk, scheduler.max_num_batched_tokens), ids);
+                            std::min(kChunk, scheduler.max_num_batched_tokens), ids, &watchdog);
   RETURN_IF_ERROR(loaded.executor->Shutdown(absl::InfiniteFuture()));
   return result;
 }

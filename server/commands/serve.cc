@@ -160,7 +160,8 @@ class LatestExpertLoads {
 MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
   return {
       .metrics = [metrics] { return metrics->Render(); },
-      .healthy = [state, timeout = flags.runtime.step_timeout] { return state->Healthy(timeout); },
+      .healthy = [state,
+                  timeout = flags.runtime.engine.step_timeout] { return state->Healthy(timeout); },
       .ready = [state] { return state->Ready(); }};
 }
 
@@ -219,8 +220,7 @@ absl::Status Serve(const ServeFlags& flags) {
   state.Serve(nullptr);
   const absl::Status written = expert_loads.Write(flags.expert_stats_file);
   if (!written.ok()) LogWarning(std::string(written.message()));
-  // Ranks that hang would be waited for, while a supervisor waits to start the group again.
-  if (!status.ok()) std::_Exit(Fail("serve", status));
+  if (!status.ok()) FailAtOnce("serve", status);  // a supervisor waits to start the group again
   return absl::OkStatus();
 }
 

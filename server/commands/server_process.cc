@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
+#include "server/commands/command.h"
 #include "server/commands/model_flags.h"
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"
@@ -57,12 +58,16 @@ bool ReadAll(int fd, void* data, size_t size) {
 class Server {
  public:
   absl::Status Start(const RuntimeOptions& options, std::atomic<int64_t>* execution_ns) {
-    ASSIGN_OR_RETURN(runtime_,
-                     ModelRuntime::Load(options, LogLoadProgress(options.engine.model.model_dir),
-                                        {.on_step = [this, execution_ns](const StepEvent& step) {
-                                          *execution_ns += absl::ToInt64Nanoseconds(step.execution);
-                                          metrics_.ObserveStep(step);
-                                        }}));
+    ASSIGN_OR_RETURN(
+        runtime_,
+        ModelRuntime::Load(
+            options, LogLoadProgress(options.engine.model.model_dir),
+            {.on_step =
+                 [this, execution_ns](const StepEvent& step) {
+                   *execution_ns += absl::ToInt64Nanoseconds(step.execution);
+                   metrics_.ObserveStep(step);
+                 },
+             .on_dead = [](const absl::Status& status) { FailAtOnce("bench", status); }}));
     context_ = std::make_unique<InferenceContext>(&runtime_->model(), &runtime_->engine(),
                                                   &metrics_, runtime_->options(), ServiceLimits{});
     ASSIGN_OR_RETURN(server_, GrpcServer::Start(context_.get(), {.port = 0}));

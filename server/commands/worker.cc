@@ -1,6 +1,4 @@
 // tessera worker: one more node of a group.
-#include <cstdlib>
-
 #include "engine/executor/node_worker.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
@@ -33,8 +31,7 @@ int RunWorker(const Arguments& arguments) {
   absl::Status status = CheckModelFolder(options.model_dir);
   if (status.ok()) status = RunNodeWorker(options);
   if (status.ok()) return kExitOk;
-  // Not return: ranks that hang have been left behind.
-  std::_Exit(Fail("worker", status));
+  FailAtOnce("worker", status);
 }
 
 }  // namespace tessera

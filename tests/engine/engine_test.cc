@@ -344,6 +344,36 @@ TEST_F(EngineTest, DeathEndsEveryStreamAndIsReportedOnce) {
   for (const auto& sink : sinks) EXPECT_EQ(sink->num_done(), 1);
 }
 
+TEST_F(EngineTest, AStepThatHangsOnTheEngineThreadIsDeathToo) {
+  std::atomic<int> deaths = 0;
+  hooks_.on_dead = [&](const absl::Status& status) {
+    EXPECT_THAT(status.message(), HasSubstr("step 2 has not finished within 50ms"));
+    ++deaths;
+  };
+  options_.scheduler.max_num_seqs = 2;
+  options_.step_timeout = absl::Milliseconds(50);
+  StartEngine();
+  GenerateRequest endless = Request(Prompt(5), 150, 1);
+  endless.stopping.ignore_eos = true;
+  control_->Close();
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 5; ++i) sinks.push_back(Submit(endless));
+  control_->PassOne();
+  control_->PassOne();
+  for (const auto& sink : sinks) {
+    const absl::Status end = sink->Wait();
+    EXPECT_EQ(end.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(end.message(), HasSubstr("a rank hangs"));
+  }
+  EXPECT_TRUE(engine_->Drain(absl::Now() + absl::Seconds(30)).ok());
+  const auto late = engine_->Submit(Request(Prompt(1), 1, 0), std::make_shared<RecordingSink>());
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(engine_->stats().alive);
+  engine_.reset();
+  EXPECT_EQ(deaths, 1);
+  for (const auto& sink : sinks) EXPECT_EQ(sink->num_done(), 1);
+}
+
 TEST_F(EngineTest, AResultOfTheWrongShapeIsDeathNotACrash) {
   std::atomic<int> deaths = 0;
   hooks_.on_dead = [&](const absl::Status&) { ++deaths; };
