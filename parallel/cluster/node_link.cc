@@ -36,7 +36,8 @@ class ClientPipe : public FramePipe {
   bool Read(Frame* frame) override { return stream_->Read(frame); }
   bool Write(const Frame& frame) override { return stream_->Write(frame); }
   void Cancel() override { context_.TryCancel(); }
-  // How the head ended the stream. After Read has failed, with no Write under way.
+  // How the head ended the stream. After Read has failed or Cancel, with no Write under way: while
+  // messages are left unread it would wait for ever.
   absl::Status Finish() {
     const grpc::Status status = stream_->Finish();
     return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
@@ -106,6 +107,7 @@ NodeLinkImpl::~NodeLinkImpl() {
   stream_->Break(absl::CancelledError("the node has left"));
   if (receiver_.joinable()) receiver_.join();
   stream_.reset();
+  pipe_->Cancel();  // a stream that was broken already has not
   pipe_->Finish().IgnoreError();
 }
 

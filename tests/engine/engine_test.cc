@@ -389,9 +389,20 @@ TEST_F(EngineTest, DestructionEndsWhatRuns) {
   StartEngine();
   GenerateRequest endless = Request(Prompt(9), 1000, 6);
   endless.stopping.ignore_eos = true;
+  control_->Close();  // or it ends by itself before this thread goes on
   const auto sink = Submit(endless);
+  for (int i = 0; i < 4; ++i) control_->PassOne();
   sink->WaitForDeltas(3);
-  engine_.reset();
+  std::atomic<bool> destroyed = false;
+  std::thread destroyer([&] {
+    engine_.reset();
+    destroyed = true;
+  });
+  while (!destroyed) {
+    control_->PassOne();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  destroyer.join();
   EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kUnavailable);
 }
 

@@ -2,7 +2,11 @@
 #include "parallel/cluster/host_group.h"
 
 #include <grpcpp/create_channel.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -13,6 +17,8 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "parallel/cluster/control_stream.h"
+#include "parallel/cluster/handshake.h"
 #include "parallel/cluster/node_link.h"
 #include "tessera/v1/cluster.grpc.pb.h"
 
@@ -242,6 +248,81 @@ TEST_F(HostGroupTest, ANodeThatGivesUpSaysWhy) {
   node->Fail(absl::DataLossError("the disk is gone"));
   failed_.WaitForNotification();
   EXPECT_THAT(failure_.message(), HasSubstr("the disk is gone"));
+}
+
+// A head that welcomes a node, fails the group, goes on sending and hangs up: what a node finds
+// that was stopped for a while.
+class FailingHead final : public v1::cluster::ClusterControl::Service {
+ public:
+  FailingHead() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+
+ private:
+  using Stream = grpc::ServerReaderWriter<Frame, Frame>;
+  class Pipe : public FramePipe {
+   public:
+    Pipe(grpc::ServerContext* context, Stream* stream) : context_(*context), stream_(*stream) {}
+    bool Read(Frame* frame) override { return stream_.Read(frame); }
+    bool Write(const Frame& frame) override { return stream_.Write(frame); }
+    void Cancel() override { context_.TryCancel(); }
+
+   private:
+    grpc::ServerContext& context_;
+    Stream& stream_;
+  };
+
+  grpc::Status Connect(grpc::ServerContext* context, Stream* frames) override {
+    Pipe pipe(context, frames);
+    ControlStream stream(&pipe, {});
+    HeadHandshake handshake(kKey, Model(), {.num_nodes = 2, .world_size = 2});
+    stream.Send(*handshake.OnHello(*stream.Receive()));
+    EXPECT_TRUE(handshake.OnJoin(*stream.Receive()).ok());
+    stream.Authenticate(handshake.keys().head_to_node, handshake.keys().node_to_head);
+    v1::cluster::HeadMessage message;
+    message.mutable_welcome()->set_num_ranks(1);
+    stream.Send(message.SerializeAsString());
+    message.mutable_abort()->set_code(static_cast<int>(absl::StatusCode::kInternal));
+    stream.Send(message.SerializeAsString());
+    message.mutable_command()->set_step_plan(std::string(20'000, 'x'));
+    for (int i = 0; i < 3; ++i) stream.Send(message.SerializeAsString());
+    stream.Flush(Soon());
+    return {grpc::StatusCode::UNAVAILABLE, "the group has failed"};
+  }
+
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST(NodeLinkTest, LeavesAFailedGroupThoughMessagesAreLeft) {
+  const FailingHead head;
+  absl::Notification failed;
+  auto node = NodeLink::Join({.head_address = head.address(),
+                              .key = kKey,
+                              .tls = {},
+                              .node_name = "a",
+                              .node_index = -1,
+                              .model = Model(),
+                              .stream = {.heartbeat_interval = absl::Milliseconds(20)},
+                              .on_failure = [&](const absl::Status&) { failed.Notify(); }},
+                             Soon());
+  ASSERT_TRUE(node.ok()) << node.status();
+  failed.WaitForNotification();
+  absl::SleepFor(absl::Milliseconds(300));  // the node notices that it cannot write any more
+  absl::Notification left;
+  std::thread leaving([&] {
+    node->reset();
+    left.Notify();
+  });
+  if (!left.WaitForNotificationWithTimeout(kLong)) {
+    std::fprintf(stderr, "the node does not leave\n");
+    std::_Exit(1);  // nothing could be cleaned up
+  }
+  leaving.join();
 }
 
 // A client that speaks gRPC but not our protocol.
