@@ -63,10 +63,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t padded = part * shard_.tp_size;
   const int64_t tokens = padded * shard_.dp_size;
   const int64_t k = config_.num_experts_per_tok;
-  int64_t rows = tokens * k;
-  if (dispatcher_ != nullptr) {
-    rows = std::max(rows, tokens * std::min<int64_t>(k, shard_.expert_slots));
-  }
+  const int64_t rows = tokens * k;  // one for every choice, wherever its expert is
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
                    buffers_.New(DType::kF32, padded, config_.num_experts, "router logits"));

@@ -58,12 +58,11 @@ int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
   // Summed outputs; with several ranks results of the own rows, with several groups all rows.
   const int64_t hidden_rows = tokens + (ranks > 1 ? part : 0) + (shard.dp_size > 1 ? tokens : 0);
   const int64_t index_arrays = 4;  // expert ids and weights, row lists, positions
-  int64_t rows = tokens * k;
+  const int64_t rows = tokens * k;
   int64_t bytes = part * shard.tp_size * config.num_experts * kF32Bytes +
                   rows * index_arrays * kF32Bytes + (shard.expert_slots + 1) * kF32Bytes +
                   hidden_rows * hidden * sizes.activation_bytes;
   if (shard.expert_parallel && ranks > 1) {
-    rows = std::max(rows, tokens * std::min<int64_t>(k, shard.expert_slots));
     bytes += DispatchBufferBytes(config, shard, sizes, part);
   }
   return bytes + rows * (3 * int64_t{shard.moe_ffn_size} + hidden) * sizes.activation_bytes;
