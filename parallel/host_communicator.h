@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string_view>
 
@@ -28,6 +29,11 @@ struct HostPart {
   const char* chunk_for(int rank) const { return in + rank * in_stride; }
   char* chunk_from(int rank) const { return out + rank * chunk_bytes(); }
 };
+
+// An empty tensor may have no address, which memcpy does not allow; one in place stays there.
+inline void CopyBytes(const char* from, int64_t bytes, char* to) {
+  if (bytes > 0 && from != to) std::memcpy(to, from, bytes);
+}
 
 class HostCommunicator : public Communicator {
  public:

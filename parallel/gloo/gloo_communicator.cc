@@ -1,7 +1,6 @@
 #include "parallel/gloo/gloo_communicator.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -17,11 +16,6 @@ namespace {
 // Up to this size every rank sends all of its input to every other: one round instead of two.
 constexpr int64_t kOneRoundBytes = int64_t{64} << 10;
 constexpr int64_t kSliceElements = 64;
-
-// An empty tensor may have no address, which memcpy does not allow.
-void CopyBytes(const char* from, int64_t bytes, char* to) {
-  if (bytes > 0 && from != to) std::memcpy(to, from, bytes);
-}
 
 class GlooCommunicator : public HostCommunicator {
  public:

@@ -3,7 +3,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -27,11 +26,6 @@ constexpr int64_t kPartBytesWorthWaking = int64_t{1} << 20;
 
 // Slices of an all-reduce begin at cache lines of any element type.
 constexpr int64_t kSliceElements = 64;
-
-// An empty tensor may have no address, which memcpy does not allow.
-void CopyBytes(const char* from, int64_t bytes, char* to) {
-  if (bytes > 0 && from != to) std::memcpy(to, from, bytes);
-}
 
 int AvailableCores() {
   cpu_set_t set;

@@ -33,7 +33,7 @@ absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     const absl::Status checked = check();
     if (checked.ok()) {
-      Open(current, work);
+      Open(work);
     } else {
       Fail(checked);
     }
@@ -52,8 +52,7 @@ absl::Status RankBarrier::Arrive(int rank, std::string_view operation,
   return status();
 }
 
-void RankBarrier::Open(uint32_t current, const MeetingWork& work) {
-  if (work.parts == 0) return Release(current);
+void RankBarrier::Open(const MeetingWork& work) {
   parts_done_.store(0, std::memory_order_relaxed);
   taken_.store(work.parts == MeetingWork::kMaxParts ? 0 : kNoParts << work.parts);
   if (work.long_enough_to_wake) Wake();

@@ -21,7 +21,7 @@ namespace tessera {
 // it runs. It may use what any rank pointed to before it arrived: nobody leaves before the end.
 struct MeetingWork {
   static constexpr int kMaxParts = 64;
-  int parts = 0;
+  int parts = 1;  // 1 to kMaxParts
   absl::FunctionRef<absl::Status(int part)> run;
   // Long enough to wake ranks that sleep already.
   bool long_enough_to_wake = false;
@@ -66,7 +66,7 @@ class RankBarrier {
   static constexpr uint32_t kMeeting = 2;
   static constexpr uint64_t kNoParts = ~uint64_t{0};
 
-  void Open(uint32_t current, const MeetingWork& work);
+  void Open(const MeetingWork& work);
   void Release(uint32_t current);
   bool HasParts() const { return taken_.load(std::memory_order_acquire) != kNoParts; }
   void DoParts(uint32_t current, int rank, const MeetingWork& work);

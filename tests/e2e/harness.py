@@ -167,6 +167,17 @@ def collect(stream):
     return choices, usage
 
 
+def read_until_unavailable(stream):
+    """Reads a StreamGenerate call that must end UNAVAILABLE; the error."""
+    try:
+        for _ in stream:
+            pass
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+        return error
+    raise AssertionError("the stream ended as if nothing had happened")
+
+
 def violations(error):
     """Fields named by the google.rpc.BadRequest of an RpcError."""
     for key, value in error.trailing_metadata() or ():

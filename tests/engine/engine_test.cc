@@ -319,7 +319,20 @@ TEST_F(EngineTest, DrainEndsTheRestAtTheDeadline) {
   EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(EngineTest, DeathEndsEveryStreamAndIsReportedOnce) {
+// An engine whose streams have ended by its death; destroys it.
+class DyingEngineTest : public EngineTest {
+ protected:
+  void ExpectDead(const std::vector<std::shared_ptr<RecordingSink>>& sinks) {
+    EXPECT_TRUE(engine_->Drain(absl::Now() + absl::Seconds(30)).ok());
+    const auto late = engine_->Submit(Request(Prompt(1), 1, 0), std::make_shared<RecordingSink>());
+    EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_FALSE(engine_->stats().alive);
+    engine_.reset();
+    for (const auto& sink : sinks) EXPECT_EQ(sink->num_done(), 1);
+  }
+};
+
+TEST_F(DyingEngineTest, DeathEndsEveryStreamAndIsReportedOnce) {
   std::atomic<int> deaths = 0;
   hooks_.on_dead = [&](const absl::Status& status) {
     EXPECT_THAT(status.message(), HasSubstr("rank 1 is gone"));
@@ -335,16 +348,11 @@ TEST_F(EngineTest, DeathEndsEveryStreamAndIsReportedOnce) {
   for (const auto& sink : sinks) {
     EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kUnavailable);
   }
-  EXPECT_TRUE(engine_->Drain(absl::Now() + absl::Seconds(30)).ok());
-  const auto late = engine_->Submit(Request(Prompt(1), 1, 0), std::make_shared<RecordingSink>());
-  EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_FALSE(engine_->stats().alive);
-  engine_.reset();
+  ExpectDead(sinks);
   EXPECT_EQ(deaths, 1);
-  for (const auto& sink : sinks) EXPECT_EQ(sink->num_done(), 1);
 }
 
-TEST_F(EngineTest, AStepThatHangsOnTheEngineThreadIsDeathToo) {
+TEST_F(DyingEngineTest, AStepThatHangsOnTheEngineThreadIsDeathToo) {
   std::atomic<int> deaths = 0;
   hooks_.on_dead = [&](const absl::Status& status) {
     EXPECT_THAT(status.message(), HasSubstr("step 2 has not finished within 50ms"));
@@ -365,13 +373,8 @@ TEST_F(EngineTest, AStepThatHangsOnTheEngineThreadIsDeathToo) {
     EXPECT_EQ(end.code(), absl::StatusCode::kUnavailable);
     EXPECT_THAT(end.message(), HasSubstr("a rank hangs"));
   }
-  EXPECT_TRUE(engine_->Drain(absl::Now() + absl::Seconds(30)).ok());
-  const auto late = engine_->Submit(Request(Prompt(1), 1, 0), std::make_shared<RecordingSink>());
-  EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_FALSE(engine_->stats().alive);
-  engine_.reset();
+  ExpectDead(sinks);
   EXPECT_EQ(deaths, 1);
-  for (const auto& sink : sinks) EXPECT_EQ(sink->num_done(), 1);
 }
 
 TEST_F(EngineTest, AResultOfTheWrongShapeIsDeathNotACrash) {
