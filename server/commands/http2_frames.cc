@@ -28,12 +28,27 @@ uint64_t FromBigEndian(std::string_view bytes) {
   return value;
 }
 
-// A literal field that no table remembers (RFC 7541, 6.2.2); lengths below 127 are one byte.
-std::string HeaderField(std::string_view name, std::string_view value) {
-  TESSERA_CHECK(name.size() < 127 && value.size() < 127);
-  const std::string kinds(1, '\0');
-  return absl::StrCat(kinds, BigEndian(name.size(), 1), absl::string_view(name.data(), name.size()),
-                      BigEndian(value.size(), 1), absl::string_view(value.data(), value.size()));
+// Places in the table of fields that HPACK starts with (RFC 7541, appendix A).
+constexpr uint8_t kAuthority = 1;
+constexpr uint8_t kPost = 3;
+constexpr uint8_t kPath = 4;
+constexpr uint8_t kHttp = 6;
+constexpr uint8_t kContentType = 31;
+// The first place after it: the newest field of those that were added.
+constexpr uint8_t kNewest = 62;
+
+// A string without Huffman's code; lengths below 127 are one byte.
+std::string StringLiteral(std::string_view text) {
+  TESSERA_CHECK(text.size() < 127);
+  return absl::StrCat(BigEndian(text.size(), 1), absl::string_view(text.data(), text.size()));
+}
+
+// A field that is in the table as a whole (RFC 7541, 6.1).
+std::string KnownField(uint8_t place) { return BigEndian(0x80U | place, 1); }
+
+// A field that is added to the table (6.2.1); its name is there already, or 0.
+std::string AddedField(uint8_t name_place, std::string_view value) {
+  return absl::StrCat(BigEndian(0x40U | name_place, 1), StringLiteral(value));
 }
 
 }  // namespace
@@ -77,11 +92,15 @@ std::string Greeting() {
                       Encode({.type = FrameType::kWindowUpdate, .payload = window}));
 }
 
-std::string CallHeaders(std::string_view path) {
-  return absl::StrCat(HeaderField(":method", "POST"), HeaderField(":scheme", "http"),
-                      HeaderField(":path", path), HeaderField(":authority", "localhost"),
-                      HeaderField("te", "trailers"),
-                      HeaderField("content-type", "application/grpc"));
+std::string FirstCallHeaders(std::string_view path) {
+  return absl::StrCat(KnownField(kPost), KnownField(kHttp), AddedField(kPath, path),
+                      AddedField(kAuthority, "localhost"), AddedField(0, "te"),
+                      StringLiteral("trailers"), AddedField(kContentType, "application/grpc"));
+}
+
+std::string NextCallHeaders() {
+  return absl::StrCat(KnownField(kPost), KnownField(kHttp), KnownField(kNewest + 3),
+                      KnownField(kNewest + 2), KnownField(kNewest + 1), KnownField(kNewest));
 }
 
 std::string EncodeMessage(std::string_view message) {

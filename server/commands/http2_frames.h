@@ -42,8 +42,12 @@ absl::StatusOr<std::optional<Frame>> TakeFrame(std::string_view* bytes);
 // What a client says first: the preface and settings, and all the flow control it will ever need.
 std::string Greeting();
 
-// The headers of a gRPC call of `path` ("/package.Service/Method"), without compression.
-std::string CallHeaders(std::string_view path);
+// The headers of a gRPC call of `path` ("/package.Service/Method"). As every gRPC client does, the
+// first call teaches the connection's table its fields, and later ones name their places there.
+std::string FirstCallHeaders(std::string_view path);
+// Of another call of the path that FirstCallHeaders() last had on this connection.
+std::string NextCallHeaders();
+
 // A message with gRPC's prefix, and the other way round: nullopt while incomplete,
 // INVALID_ARGUMENT for a compressed one.
 std::string EncodeMessage(std::string_view message);

@@ -153,7 +153,9 @@ absl::Status WireClient::TakeFrames(uint32_t stream, Progress* progress) {
 absl::StatusOr<WireAnswer> WireClient::Call(std::string_view path, std::string_view request) {
   const uint32_t stream = stream_;
   stream_ += 2;
-  const std::string headers = http2::CallHeaders(path);
+  const bool known = known_path_ == path;
+  const std::string headers = known ? http2::NextCallHeaders() : http2::FirstCallHeaders(path);
+  known_path_ = path;
   const std::string message = http2::EncodeMessage(request);
   const std::string call = absl::StrCat(http2::Encode({.type = FrameType::kHeaders,
                                                        .flags = http2::kEndHeaders,

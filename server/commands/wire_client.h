@@ -51,7 +51,8 @@ class WireClient {
   absl::Status TakeFrames(uint32_t stream, Progress* progress);
 
   const int socket_;
-  uint32_t stream_ = 1;  // of the next call
+  uint32_t stream_ = 1;     // of the next call
+  std::string known_path_;  // of the fields in the server's table
   std::string received_;
   absl::Time last_arrival_;
 };

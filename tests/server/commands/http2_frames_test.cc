@@ -54,7 +54,14 @@ TEST(Http2FramesTest, WritesWhatTheStandardsSay) {
                                     "\x00\x00\x04\x08\x00\x00\x00\x00\x00"
                                     "\x7f\xff\x00\x00",
                                     24 + 9 + 6 + 9 + 4));
-  EXPECT_THAT(CallHeaders("/a.B/C"), HasSubstr(std::string("\x00\x05:path\x06/a.B/C", 14)));
+  EXPECT_EQ(FirstCallHeaders("/a.B/C"),
+            "\x83\x86"
+            "\x44\x06/a.B/C"
+            "\x41\x09localhost"
+            "\x40\x02te\x08trailers"
+            "\x5f\x10"
+            "application/grpc");
+  EXPECT_EQ(NextCallHeaders(), "\x83\x86\xc1\xc0\xbf\xbe");
   EXPECT_EQ(EncodeMessage("abc"), std::string("\x00\x00\x00\x00\x03"
                                               "abc",
                                               8));
