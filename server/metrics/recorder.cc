@@ -22,6 +22,9 @@ namespace {
 
 using Labels = std::map<std::string, std::string>;
 
+constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
+                                       FinishReason::kToolCalls, FinishReason::kCancelled};
+
 prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry, Metric m) {
   return prometheus::BuildCounter()
       .Name(std::string(SpecOf(m).name))
@@ -212,6 +215,19 @@ struct MetricsRecorder::State {
       CounterFamily(registry, Metric::kExpertMovedBytes);
   std::array<prometheus::Histogram*, kNumCollectiveOps> collectives{};
 
+  // The counters of ends and calls, because finding one by its labels takes longer than all else
+  // that is counted of a request.
+  std::array<prometheus::Counter*, kFinishReasons.size()> finishes{};
+  prometheus::Counter& CallsOf(std::string_view method, absl::StatusCode code) {
+    absl::MutexLock lock(&mutex);
+    prometheus::Counter*& counter = counters_of_calls[{method, code}];
+    if (counter == nullptr) {
+      counter = &calls.Add(
+          {{"method", std::string(method)}, {"code", std::string(StatusCodeName(code))}});
+    }
+    return *counter;
+  }
+
   void ObserveRank(const RankReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   // Makes the series of ranks up to this one.
   void AddRanks(int32_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
@@ -246,6 +262,8 @@ struct MetricsRecorder::State {
 
   mutable absl::Mutex mutex;
   Sources sources ABSL_GUARDED_BY(mutex);
+  std::map<std::pair<std::string_view, absl::StatusCode>, prometheus::Counter*> counters_of_calls
+      ABSL_GUARDED_BY(mutex);
   std::vector<RankCounters> ranks ABSL_GUARDED_BY(mutex);
   std::shared_ptr<const ExpertLoads> expert_loads ABSL_GUARDED_BY(mutex);
 };
@@ -267,9 +285,9 @@ void MetricsRecorder::State::ObserveRank(const RankReport& report) {
 
 MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
   // Series exist from the start, so that rates over them are right from the first event on.
-  for (const FinishReason reason : {FinishReason::kStop, FinishReason::kLength,
-                                    FinishReason::kToolCalls, FinishReason::kCancelled}) {
-    state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
+  for (const FinishReason reason : kFinishReasons) {
+    state_->finishes[static_cast<size_t>(reason)] =
+        &state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
   }
   for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
   for (const char* reason :
@@ -287,8 +305,7 @@ MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
 MetricsRecorder::~MetricsRecorder() = default;
 
 void MetricsRecorder::CountCall(std::string_view method, absl::StatusCode code) {
-  state_->calls.Add({{"method", std::string(method)}, {"code", std::string(StatusCodeName(code))}})
-      .Increment();
+  state_->CallsOf(method, code).Increment();
 }
 
 void MetricsRecorder::CountRejected(absl::StatusCode code) {
@@ -320,7 +337,7 @@ void MetricsRecorder::CountCancelled(bool had_output) {
 }
 
 void MetricsRecorder::CountFinish(FinishReason reason) {
-  state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}}).Increment();
+  state_->finishes[static_cast<size_t>(reason)]->Increment();
 }
 
 void MetricsRecorder::CountSlowReaderEviction() { state_->evictions.Increment(); }

@@ -26,7 +26,8 @@ class MetricsRecorder {
   MetricsRecorder();
   ~MetricsRecorder();
 
-  // One finished call of the service. Both arguments come from closed sets.
+  // One finished call of the service. Both arguments come from closed sets; the name of the method
+  // outlives the recorder.
   void CountCall(std::string_view method, absl::StatusCode code);
   // A generation that never reached the queue.
   void CountRejected(absl::StatusCode code);

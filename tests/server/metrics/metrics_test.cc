@@ -97,6 +97,24 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_step_duration_seconds_count{phase=\"mixed\"} 1\n"));
 }
 
+TEST(RecorderTest, CallsAndEndsAreCountedApart) {
+  MetricsRecorder metrics;
+  for (int i = 0; i < 3; ++i) metrics.CountCall("Generate", absl::StatusCode::kOk);
+  metrics.CountCall("Generate", absl::StatusCode::kInvalidArgument);
+  metrics.CountCall("Tokenize", absl::StatusCode::kOk);
+  for (int i = 0; i < 2; ++i) metrics.CountFinish(FinishReason::kToolCalls);
+  metrics.CountFinish(FinishReason::kCancelled);
+  const std::string page = metrics.Render();
+  for (const char* line : {"requests_total{code=\"OK\",method=\"Generate\"} 3\n",
+                           "requests_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1\n",
+                           "requests_total{code=\"OK\",method=\"Tokenize\"} 1\n",
+                           "request_success_total{finish_reason=\"tool_calls\"} 2\n",
+                           "request_success_total{finish_reason=\"abort\"} 1\n",
+                           "request_success_total{finish_reason=\"stop\"} 0\n"}) {
+    EXPECT_THAT(page, HasSubstr(absl::StrCat("tessera_", line)));
+  }
+}
+
 TEST(RecorderTest, PageIsCleanForPromtool) {
   if (std::system("command -v promtool >/dev/null 2>&1") != 0) {  // NOLINT(concurrency-mt-unsafe)
     GTEST_SKIP() << "promtool (Debian package prometheus) is not installed";
