@@ -97,6 +97,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   defaults.now = clock_.Now();
   auto state =
       MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
+  bool stands_in = false;
   bool sleeps = false;
   {
     MutexLock lock(&mutex_);
@@ -106,12 +107,31 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
       gone_.SignalAll();
       return absl::UnavailableError("the engine has ended");
     }
-    inbox_.submissions.push_back(std::move(state));
     sleeps = waiting_;
+    stands_in = MayStandIn() && state->request->deadline > defaults.now;
+    if (stands_in) {
+      stand_in_ = true;
+    } else {
+      inbox_.submissions.push_back(std::move(state));
+    }
   }
+  if (stands_in) StandIn(std::move(state), defaults.now);
   // Outside the lock: the engine thread may run at once, on this very core.
   if (sleeps) work_.Signal();
   return static_cast<RequestId>(id);
+}
+
+// The engine thread sleeps and has nothing to do: no other request can end in the step that begins.
+bool EngineLoop::MayStandIn() const {
+  return waiting_ && !stand_in_ && inbox_.empty() && !under_way_.has_value() &&
+         !wake_at_.has_value() && !long_idle_;
+}
+
+void EngineLoop::StandIn(std::unique_ptr<RequestState> state, absl::Time now) {
+  Start(std::move(state));
+  BeginStep(now);
+  MutexLock lock(&mutex_);
+  stand_in_ = false;
 }
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
@@ -173,6 +193,7 @@ void EngineLoop::Run() {
 bool EngineLoop::TakeInbox(Inbox* inbox) {
   MutexLock lock(&mutex_);
   WaitForWork();
+  if (under_way_.has_value()) return true;  // what has come since waits for its end
   *inbox = std::exchange(inbox_, {});
   return !stop_;
 }
@@ -180,20 +201,22 @@ bool EngineLoop::TakeInbox(Inbox* inbox) {
 void EngineLoop::WaitForWork() {
   long_idle_ = false;
   const auto has_work = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stop_ || !inbox_.empty();
+    return !stand_in_ && (stop_ || !inbox_.empty() || under_way_.has_value());
   };
   const bool busy = !output_.empty() || std::any_of(groups_.begin(), groups_.end(),
                                                     [](const auto& g) { return !g->idle(); });
   if (busy && !wake_at_.has_value()) return;
   waiting_ = true;
   while (!has_work() && !long_idle_) {
-    if (wake_at_.has_value()) {
+    if (stand_in_) {
+      work_.Wait(&mutex_);
+    } else if (wake_at_.has_value()) {
       const absl::Duration left = *wake_at_ - clock_.Now();
       if (left <= absl::ZeroDuration() || work_.WaitWithTimeout(&mutex_, left)) break;
     } else if (books_checked_) {
       work_.Wait(&mutex_);
     } else {
-      long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work();
+      long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work() && !stand_in_;
     }
   }
   waiting_ = false;
@@ -240,28 +263,32 @@ void EngineLoop::AddSiblings(RequestState* state) {
 }
 
 std::optional<absl::Status> EngineLoop::RunStep() {
-  wake_at_.reset();
-  const absl::Time started = clock_.Now();
-  StepPlan plan{.step_id = static_cast<uint64_t>(counters_.num_steps)};
-  StepEvent event;
-  if (!ScheduleAll(started, &plan, &event)) {
+  if (!under_way_.has_value() && !BeginStep(clock_.Now())) {
     DeliverOutput();
     PublishStats();
     if (!long_idle_) return absl::OkStatus();
     books_checked_ = true;
     return CheckBooks();
   }
-  books_checked_ = false;
-  const StepShape shape = StepShape::Of(plan);
-  const absl::Time submitted = clock_.Now();
-  executor_->Submit(std::move(plan));
   // While the devices compute, the clients get the tokens of the step before.
   DeliverOutput();
   watchdog_.Begin();
   absl::StatusOr<StepResult> result = executor_->Wait();
   if (!watchdog_.End()) return std::nullopt;
-  event.execution = clock_.Now() - submitted;
-  return FinishStep(shape, started, std::move(result), &event);
+  return FinishStep(*std::exchange(under_way_, std::nullopt), std::move(result));
+}
+
+bool EngineLoop::BeginStep(absl::Time now) {
+  wake_at_.reset();
+  StepPlan plan{.step_id = static_cast<uint64_t>(counters_.num_steps)};
+  StepUnderWay step{.started = now};
+  if (!ScheduleAll(now, &plan, &step.event)) return false;
+  books_checked_ = false;
+  step.shape = StepShape::Of(plan);
+  step.submitted = clock_.Now();
+  under_way_ = std::move(step);
+  executor_->Submit(std::move(plan));
+  return true;
 }
 
 bool EngineLoop::ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event) {
@@ -301,13 +328,14 @@ void EngineLoop::TakeEvents(const ScheduleResult& result, absl::Time now) {
   }
 }
 
-absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started,
-                                    absl::StatusOr<StepResult> result, StepEvent* event) {
+absl::Status EngineLoop::FinishStep(StepUnderWay step, absl::StatusOr<StepResult> result) {
+  const absl::Time finished = clock_.Now();
   RETURN_IF_ERROR(result.status());
-  RETURN_IF_ERROR(CheckStepResult(shape, *result));
+  RETURN_IF_ERROR(CheckStepResult(step.shape, *result));
   output_.result = *std::move(result);
-  event->ranks = std::move(output_.result.ranks);
-  event->expert_loads = std::move(output_.result.expert_loads);
+  step.event.execution = finished - step.submitted;
+  step.event.ranks = std::move(output_.result.ranks);
+  step.event.expert_loads = std::move(output_.result.expert_loads);
   for (size_t g = 0; g < groups_.size(); ++g) {
     output_.updates.emplace_back();
     if (!groups_[g]->in_flight()) continue;
@@ -315,8 +343,8 @@ absl::Status EngineLoop::FinishStep(const StepShape& shape, absl::Time started,
     for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
   }
   ++counters_.num_steps;
-  event->duration = clock_.Now() - started;
-  if (hooks_.on_step) hooks_.on_step(*event);
+  step.event.duration = clock_.Now() - step.started;
+  if (hooks_.on_step) hooks_.on_step(step.event);
   PublishStats();
   return absl::OkStatus();
 }

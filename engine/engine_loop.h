@@ -1,4 +1,5 @@
-// The engine thread: takes requests in, runs steps, hands tokens out.
+// The engine thread: takes requests in, runs steps, hands tokens out. While it sleeps, who submits
+// a request starts the step itself: by the time the engine thread is awake the ranks compute.
 #ifndef TESSERA_ENGINE_ENGINE_LOOP_H_
 #define TESSERA_ENGINE_ENGINE_LOOP_H_
 
@@ -61,8 +62,19 @@ class EngineLoop final : public Engine {
     bool empty() const { return updates.empty(); }
   };
 
+  struct StepUnderWay {
+    StepShape shape;
+    absl::Time started;
+    absl::Time submitted;  // to the executor
+    StepEvent event;
+  };
+
   // Any thread.
   void WakeLoop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // The submitting thread, in the place of the engine thread.
+  bool MayStandIn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StandIn(std::unique_ptr<RequestState> state, absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The watchdog's thread.
   void TakeOver();
@@ -77,10 +89,11 @@ class EngineLoop final : public Engine {
   int32_t LeastLoadedGroup() const;
   // Nothing: the watchdog has taken over.
   std::optional<absl::Status> RunStep();
+  // False when there is nothing to compute.
+  bool BeginStep(absl::Time now);
   bool ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event);
   void TakeEvents(const ScheduleResult& result, absl::Time now);
-  absl::Status FinishStep(const StepShape& shape, absl::Time started,
-                          absl::StatusOr<StepResult> result, StepEvent* event);
+  absl::Status FinishStep(StepUnderWay step, absl::StatusOr<StepResult> result);
   void CountUpdate(const SequenceUpdate& update);
   void DeliverOutput();
   absl::Status DeliverOne(RequestState* state, const SequenceUpdate& update,
@@ -97,10 +110,12 @@ class EngineLoop final : public Engine {
   const EngineHooks hooks_;
   const MonotonicClock clock_;
 
-  // Engine thread only; the watchdog's when a step hangs on the engine thread.
+  // Engine thread only; the watchdog's when a step hangs on the engine thread, and a submitting
+  // thread's while it stands in.
   const std::unique_ptr<Executor> executor_;
   std::vector<std::unique_ptr<Scheduler>> groups_;
   absl::flat_hash_map<RequestId, std::unique_ptr<RequestState>> requests_;
+  std::optional<StepUnderWay> under_way_;
   PendingOutput output_;
   EngineStats counters_;
   std::optional<absl::Time> wake_at_;
@@ -113,8 +128,9 @@ class EngineLoop final : public Engine {
   Inbox inbox_ ABSL_GUARDED_BY(mutex_);
   QueueLimits queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  int64_t num_live_ ABSL_GUARDED_BY(mutex_) = 0;  // submitted, OnDone not returned
-  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;  // for work_
+  int64_t num_live_ ABSL_GUARDED_BY(mutex_) = 0;   // submitted, OnDone not returned
+  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;   // the engine thread, for work_
+  bool stand_in_ ABSL_GUARDED_BY(mutex_) = false;  // a submitting thread is in its place
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status death_ ABSL_GUARDED_BY(mutex_);

@@ -29,7 +29,8 @@ struct GroupFacts {
   int64_t spare_expert_bytes = 0;         // of one rank, once all are filled
 };
 
-// Used by one thread (the engine's), except Abort().
+// Used by one thread at a time (the engine's, or one that begins a step in its place), except
+// Abort().
 class Executor {
  public:
   virtual ~Executor() = default;

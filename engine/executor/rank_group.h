@@ -68,7 +68,7 @@ struct RankGroupOptions {
   ConnectRemote connect_remote;  // with several nodes
 };
 
-// Used by one thread, except Abort.
+// Used by one thread at a time, except Abort.
 class RankGroup {
  public:
   RankGroup(RankGroupOptions options, ModelConfig config);

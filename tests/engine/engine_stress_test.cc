@@ -37,8 +37,9 @@ class EngineStressTest : public EngineFixture {
     return request;
   }
 
-  // One client: submits, sometimes cancels at once, later or by deadline.
-  void RunClient(uint64_t seed, int count, std::vector<Sent>* sent) {
+  // One client: submits, sometimes cancels at once, later or by deadline. `patient`: one request
+  // after the other, with pauses in which the engine falls asleep.
+  void RunClient(uint64_t seed, int count, bool patient, std::vector<Sent>* sent) {
     std::mt19937_64 random(seed);
     for (int i = 0; i < count; ++i) {
       Sent one{.request = RandomRequest(&random), .sink = std::make_shared<RecordingSink>()};
@@ -52,6 +53,10 @@ class EngineStressTest : public EngineFixture {
       if (fate == 2) {
         one.sink->WaitForDeltas(1 + random() % 10);
         engine_->Cancel(*id);
+      }
+      if (patient) {
+        one.sink->Wait().IgnoreError();
+        absl::SleepFor(absl::Microseconds(random() % 300));
       }
       sent->push_back(std::move(one));
     }
@@ -78,18 +83,22 @@ class EngineStressTest : public EngineFixture {
     EXPECT_GT(completed, static_cast<int>(sent.size()) / 3);
   }
 
-  void RunLoad(int32_t num_groups, int clients, int requests_each) {
-    options_.kv_cache_bytes = 60 * 1024;  // tight: preemptions happen
-    StartEngine(num_groups);
+  void RunClients(int clients, int requests_each, bool patient) {
     std::vector<std::vector<Sent>> sent(clients);
     std::vector<std::thread> threads;
     for (int c = 0; c < clients; ++c) {
-      threads.emplace_back([&, c] { RunClient(100 + c, requests_each, &sent[c]); });
+      threads.emplace_back([&, c] { RunClient(100 + c, requests_each, patient, &sent[c]); });
     }
     for (std::thread& thread : threads) thread.join();
     for (const auto& one : sent) Check(one);
     ExpectClean();
     EXPECT_GT(engine_->stats().prefix_cache_hits, 0);
+  }
+
+  void RunLoad(int32_t num_groups, int clients, int requests_each) {
+    options_.kv_cache_bytes = 60 * 1024;  // tight: preemptions happen
+    StartEngine(num_groups);
+    RunClients(clients, requests_each, /*patient=*/false);
     EXPECT_GT(engine_->stats().num_preemptions, 0);
   }
 };
@@ -97,6 +106,18 @@ class EngineStressTest : public EngineFixture {
 TEST_F(EngineStressTest, OneGroup) { RunLoad(1, 4, 500); }
 
 TEST_F(EngineStressTest, TwoGroups) { RunLoad(2, 4, 250); }
+
+TEST_F(EngineStressTest, ManyFindTheEngineAsleep) {
+  StartEngine();
+  RunClients(1, 500, /*patient=*/true);
+  RunClients(3, 500, /*patient=*/true);
+}
+
+TEST_F(EngineStressTest, ManyFindTheEngineWaitingForABatch) {
+  options_.scheduler.batch_wait = absl::Microseconds(300);
+  StartEngine(2);
+  RunClients(2, 300, /*patient=*/true);
+}
 
 TEST_F(EngineStressTest, DestructionUnderLoad) {
   for (int round = 0; round < 20; ++round) {

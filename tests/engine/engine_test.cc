@@ -45,6 +45,34 @@ TEST_F(EngineTest, OneRequestFromSubmitToDone) {
   EXPECT_EQ(engine_->stats().generation_tokens, static_cast<int64_t>(expected.tokens.size()));
 }
 
+// The engine thread would have to be woken first. It may happen not to sleep yet, but not always.
+TEST_F(EngineTest, WhoFindsTheEngineAsleepBeginsTheStep) {
+  StartEngine();
+  bool by_this_thread = false;
+  for (int i = 0; i < 1000 && !by_this_thread; ++i) {
+    const auto sink = Submit(Request(Prompt(3), 1, 0));
+    by_this_thread = control_->last_submitter() == std::this_thread::get_id();
+    EXPECT_TRUE(sink->Wait().ok());
+    ExpectClean();
+  }
+  EXPECT_TRUE(by_this_thread);
+  // The next tokens are the engine thread's work.
+  EXPECT_TRUE(Submit(Request(Prompt(3), 2, 0))->Wait().ok());
+  EXPECT_NE(control_->last_submitter(), std::this_thread::get_id());
+}
+
+// Whose deadline has passed is told so by the engine thread, as always.
+TEST_F(EngineTest, WhoComesTooLateBeginsNothing) {
+  StartEngine();
+  for (int i = 0; i < 20; ++i) {
+    GenerateRequest request = Request(Prompt(3), 2, 0);
+    request.deadline = absl::Now() - absl::Seconds(1);
+    EXPECT_EQ(Submit(request)->Wait().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  ExpectClean();
+  EXPECT_EQ(engine_->stats().num_steps, 0);
+}
+
 TEST_F(EngineTest, EndsAtEosWithoutItsText) {
   StartEngine();
   const std::vector<int32_t> eos = NanoConfig().eos_token_ids;

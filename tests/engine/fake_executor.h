@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -41,6 +42,7 @@ class FakeControl {
   // Lets exactly one step pass a closed gate.
   void PassOne();
   void WaitForSteps(int64_t count);  // submitted since the start
+  std::thread::id last_submitter();  // the thread
   void FailNext(absl::Status status);
   void BreakNextShape();
 
@@ -56,6 +58,7 @@ class FakeControl {
   bool open_ ABSL_GUARDED_BY(mutex_) = true;
   int64_t passes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t submitted_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread::id last_submitter_ ABSL_GUARDED_BY(mutex_);
   bool break_shape_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
