@@ -18,6 +18,7 @@ namespace {
 struct BenchFlags {
   Workload workload = {.num_requests = 0, .concurrency = 0};
   RuntimeOptions runtime{.token_ids_suffice = true};
+  absl::Duration pause = absl::ZeroDuration();
   bool json = false;
 };
 
@@ -181,7 +182,7 @@ int BenchServer(const std::string& address, BenchFlags flags) {
 constexpr double kOverheadLimit = 200e-6;
 
 int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
-  OverheadOptions options{.runtime = flags.runtime};
+  OverheadOptions options{.runtime = flags.runtime, .pause = flags.pause};
   options.runtime.engine.model.model_dir = model_dir;
   if (flags.workload.num_requests > 0) options.num_requests = flags.workload.num_requests;
   const auto result = MeasureOverhead(options);
@@ -235,6 +236,8 @@ int RunBench(const Arguments& arguments) {
                 "serve.");
   table.Integer("input-len", &flags.workload.input_len, {1, kMany}, "Prompt tokens.");
   table.Integer("output-len", &flags.workload.output_len, {1, kMany}, "Generated tokens.");
+  table.Milliseconds("pause-ms", &flags.pause,
+                     "overhead: how long the server is left alone before each request.");
   AddModelOptions(&table, &flags.runtime.engine);
   AddHeadOptions(&table, &flags.runtime);
   std::vector<std::string> positional;

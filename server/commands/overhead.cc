@@ -49,6 +49,7 @@ absl::Status AskAllAtSocket(const OverheadOptions& options, const ServerProcess&
   const Workload single{
       .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
+    absl::SleepFor(options.pause);
     ASSIGN_OR_RETURN(const OneRequest one,
                      AskAtSocket(client.get(), WorkloadRequest(single, i), server));
     if (i < kWarmUps) continue;
@@ -72,6 +73,7 @@ absl::Status AskAll(const OverheadOptions& options, TextGenerator* generator,
                         .output_len = options.output_len,
                         .vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
+    absl::SleepFor(options.pause);
     ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(single, i), server));
     if (i < kWarmUps) continue;
     result->at_client.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
@@ -88,6 +90,7 @@ absl::Status AskNothingOften(const OverheadOptions& options, TextGenerator* gene
                              const ServerProcess& server, OverheadResult* result) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RemoteProbe> probe, MakeRemoteProbe(server.address()));
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
+    absl::SleepFor(options.pause);
     ASSIGN_OR_RETURN(const double seconds, AskNothing(probe.get()));
     if (i >= kWarmUps) result->empty_calls.push_back(seconds);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "server/model_runtime.h"
 
 namespace tessera {
@@ -32,6 +33,8 @@ struct OverheadOptions {
   int32_t num_requests = 1000;
   int32_t input_len = 4;
   int32_t output_len = 64;  // of the streams, a tenth as many
+  // Before each request: long enough, and the server has to wake up first.
+  absl::Duration pause = absl::ZeroDuration();
 };
 
 // Serves the model in a process of its own and asks it from this one, one request at a time: client
