@@ -19,7 +19,7 @@ int RunClient(const Arguments& arguments) {
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "client", arguments, &positional, 1)) return *exit;
   const auto request = PromptRequest(flags);
-  if (!request.ok()) return FailUsage("client", request.status());
+  if (!request.ok()) return FailRequest("client", request.status());
 
   const auto generator = MakeRemoteGenerator(
       {.address = positional[0],

@@ -61,6 +61,10 @@ int FailUsage(const std::string& command, const absl::Status& status) {
   return kExitUsage;
 }
 
+int FailRequest(const std::string& command, const absl::Status& status) {
+  return absl::IsInvalidArgument(status) ? FailUsage(command, status) : Fail(command, status);
+}
+
 void Print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);

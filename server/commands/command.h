@@ -39,6 +39,8 @@ std::optional<int> ParseCommandLine(OptionTable* table, const std::string& comma
 // Prints the error and tells the exit code.
 int Fail(const std::string& command, const absl::Status& status);
 int FailUsage(const std::string& command, const absl::Status& status);
+// Of a request that was made from the options: InvalidArgument is a wrong command line.
+int FailRequest(const std::string& command, const absl::Status& status);
 // Ends the process as it is: for commands with ranks, which may hang and would be waited for.
 [[noreturn]] void FailAtOnce(const std::string& command, const absl::Status& status);
 

@@ -24,7 +24,7 @@ int RunGenerate(const Arguments& arguments) {
     return *exit;
   }
   const auto request = PromptRequest(flags);
-  if (!request.ok()) return FailUsage("generate", request.status());
+  if (!request.ok()) return FailRequest("generate", request.status());
   if (const absl::Status status = CheckHeadOptions(options.head); !status.ok()) {
     return FailUsage("generate", status);
   }

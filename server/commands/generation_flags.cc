@@ -43,6 +43,19 @@ void AddMessage(const std::string& role, const std::string& content, v1::ChatPro
   message->set_content(content);
 }
 
+absl::StatusOr<v1::ChatPrompt> ReadMessages(const GenerationFlags& flags) {
+  ASSIGN_OR_RETURN(const std::string messages, ReadTextFile(flags.messages_path, kMaxFileBytes));
+  std::string tools;
+  if (!flags.tools_path.empty()) {
+    ASSIGN_OR_RETURN(tools, ReadTextFile(flags.tools_path, kMaxFileBytes));
+  }
+  auto chat = ParseChatPrompt(messages, tools);
+  if (chat.ok()) return chat;
+  const bool of_tools = absl::StartsWith(chat.status().message(), "tools");
+  return absl::InvalidArgumentError(absl::StrCat(of_tools ? flags.tools_path : flags.messages_path,
+                                                 ": ", chat.status().message()));
+}
+
 absl::Status SetPrompt(const GenerationFlags& flags, v1::GenerateRequest* request) {
   if (!flags.prompt.empty()) request->set_text(flags.prompt);
   if (!flags.token_ids.empty()) {
@@ -55,12 +68,9 @@ absl::Status SetPrompt(const GenerationFlags& flags, v1::GenerateRequest* reques
     AddMessage("user", flags.chat, chat);
   }
   if (!flags.messages_path.empty()) {
-    ASSIGN_OR_RETURN(const std::string messages, ReadTextFile(flags.messages_path, kMaxFileBytes));
-    std::string tools;
-    if (!flags.tools_path.empty()) {
-      ASSIGN_OR_RETURN(tools, ReadTextFile(flags.tools_path, kMaxFileBytes));
-    }
-    ASSIGN_OR_RETURN(*request->mutable_chat(), ParseChatPrompt(messages, tools));
+    absl::StatusOr<v1::ChatPrompt> chat = ReadMessages(flags);
+    if (!chat.ok()) return absl::FailedPreconditionError(chat.status().message());
+    *request->mutable_chat() = *std::move(chat);
   }
   return absl::OkStatus();
 }

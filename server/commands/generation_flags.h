@@ -51,7 +51,7 @@ void AddPromptOptions(OptionTable* table, GenerationFlags* flags);
 void AddSamplingOptions(OptionTable* table, GenerationFlags* flags);
 
 // InvalidArgument unless there is exactly one prompt, and for values that no model allows: the
-// message names the option. Reads the files.
+// message names the option. Reads the files; FailedPrecondition when one is of no use.
 absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags);
 // The same for a chat that the user has yet to begin.
 absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags);

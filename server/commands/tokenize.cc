@@ -110,6 +110,9 @@ absl::Status ConvertMessages(const TokenizeJob& job) {
                    ReadTextFile(job.flags.messages_path, kMaxFileBytes));
   if (!job.flags.tools_path.empty()) {
     ASSIGN_OR_RETURN(conversation.tools_json, ReadTextFile(job.flags.tools_path, kMaxFileBytes));
+    if (!Json::accept(conversation.tools_json)) {
+      return absl::InvalidArgumentError(absl::StrCat(job.flags.tools_path, ": not valid JSON"));
+    }
   }
   RETURN_IF_ERROR(CheckMessages(conversation.messages_json, job.flags.messages_path));
   conversation.add_generation_prompt = job.flags.generation_prompt;

@@ -99,6 +99,24 @@ class TokenizeTest(unittest.TestCase):
 
 
 class PromptTest(unittest.TestCase):
+    def test_files_of_no_use(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as messages, \
+                tempfile.NamedTemporaryFile("w", suffix=".json") as broken:
+            json.dump([{"role": "user", "content": "hi"}], messages)
+            broken.write('{"')
+            for file in (messages, broken):
+                file.flush()
+            for files, culprit in ((["--messages", "/nowhere.json"], "/nowhere.json"),
+                                   (["--messages", "/"], "/"),
+                                   (["--messages", broken.name], broken.name),
+                                   (["--messages", messages.name, "--tools", broken.name],
+                                    broken.name)):
+                for command in (["generate", NANO], ["client", "127.0.0.1:1"],
+                                ["tokenize", NANO]):
+                    done = run_tessera(*command, *files, check=False)
+                    self.assertEqual(done.returncode, 1, done.stderr)
+                    self.assertIn(f"{culprit}: ", done.stderr)
+
     def test_text_that_is_not_utf8(self):
         for option in ("--prompt", "--chat", "--stop"):
             prompt = [] if option == "--prompt" or option == "--chat" else ["--prompt", "x"]
