@@ -80,7 +80,7 @@ void EngineLoop::WakeLoop() {
 
 absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
                                              std::shared_ptr<ResponseSink> sink) {
-  RETURN_IF_ERROR(CheckRequest(request, max_model_len()));
+  RETURN_IF_ERROR(CheckRequest(request, max_model_len(), options_.defaults.vocab_size));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
   uint64_t id = 0;
   {

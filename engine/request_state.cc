@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
@@ -28,6 +29,15 @@ void MoveToEngineTime(absl::Time now, GenerateRequest* request) {
                          : std::min(now, now - (wall - request->arrival));
 }
 
+absl::Status CheckIds(const std::vector<int32_t>& ids, int32_t vocab_size) {
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("token id ", id, " is not one of the model's ", vocab_size));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Usage RequestState::TotalUsage() const {
@@ -39,7 +49,17 @@ Usage RequestState::TotalUsage() const {
   return total;
 }
 
-absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len) {
+absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
+                          int32_t vocab_size) {
+  RETURN_IF_ERROR(CheckIds(request.prompt_ids, vocab_size));
+  RETURN_IF_ERROR(CheckIds(request.reasoning.close_token_ids, vocab_size));
+  RETURN_IF_ERROR(CheckIds(request.sampling.allowed_token_ids, vocab_size));
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    RETURN_IF_ERROR(CheckIds({id}, vocab_size));
+  }
+  for (const std::vector<int32_t>& word : request.sampling.bad_words) {
+    RETURN_IF_ERROR(CheckIds(word, vocab_size));
+  }
   const auto prompt = static_cast<int64_t>(request.prompt_ids.size());
   if (prompt == 0) return absl::InvalidArgumentError("the prompt has no tokens");
   if (prompt >= max_model_len) {

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/jinja/json.h"
 #include "engine/text/tokenizer.h"
@@ -62,6 +63,12 @@ class ModelPromptEncoder final : public PromptEncoder {
 };
 
 }  // namespace
+
+std::string ForeignTokenizerWarning(int32_t tokenizer_size, int32_t vocab_size) {
+  return absl::StrCat("tokenizer.json has token ids up to ", tokenizer_size - 1,
+                      ", the model only ", vocab_size,
+                      " tokens: it may be another model's; prompts with the others are refused");
+}
 
 absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir, bool token_ids_suffice) {
   ModelText text;

@@ -2,6 +2,7 @@
 #ifndef TESSERA_SERVER_MODEL_PROMPT_ENCODER_H_
 #define TESSERA_SERVER_MODEL_PROMPT_ENCODER_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -25,6 +26,9 @@ struct ModelText {
 // error.
 absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir,
                                         bool token_ids_suffice = false);
+
+// Of a tokenizer with more tokens than the model: requests that meet one are refused.
+std::string ForeignTokenizerWarning(int32_t tokenizer_size, int32_t vocab_size);
 
 }  // namespace tessera
 

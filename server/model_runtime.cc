@@ -52,6 +52,11 @@ void WarnOfLongContext(const ModelOptions& options, const ModelConfig& config) {
                           config.context_limit(), " this model was made for"));
 }
 
+void WarnOfForeignTokenizer(const ModelConfig& config, const Tokenizer& tokenizer) {
+  if (tokenizer.vocab_size() <= config.vocab_size) return;
+  LogWarning(ForeignTokenizerWarning(tokenizer.vocab_size(), config.vocab_size));
+}
+
 void LogCommunicationCosts(absl::Span<const MoeCommCost> costs) {
   for (const MoeCommCost& cost : costs) {
     constexpr double kMicroseconds = 1e6;
@@ -119,6 +124,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   WarnOfLongContext(options.engine.model, config);
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
   ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir, options.token_ids_suffice));
+  WarnOfForeignTokenizer(config, *text.tokenizer);
   ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));
 
   std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);

@@ -62,6 +62,12 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(const v1::GenerateRequest&
   RETURN_IF_ERROR(violations.ToStatus());
 
   ASSIGN_OR_RETURN(out.prompt_ids, EncodePrompt(request));
+  for (const int32_t id : out.prompt_ids) {
+    if (id < model_->vocab_size) continue;
+    return FieldError(request.has_chat() ? "chat" : "text",
+                      absl::StrCat("the tokenizer makes it the token ", id, ", but the model has ",
+                                   model_->vocab_size, "; its tokenizer.json is another model's"));
+  }
   out.sampling.top_k = std::min(out.sampling.top_k, model_->vocab_size);
   ReadBadWords(request, &out, &violations);
   FitContext(request, &out, &violations);
@@ -115,13 +121,18 @@ void RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRe
                                   FieldViolations* violations) const {
   size_t num_ids = 0;
   for (const std::string& word : request.constraints().bad_words()) {
-    for (const char* prefix : {"", " "}) {
-      std::vector<int32_t> ids = model_->encoder->EncodeText(
-          absl::StrCat(prefix, absl::StripLeadingAsciiWhitespace(word)), false);
+    const absl::string_view letters = absl::StripLeadingAsciiWhitespace(word);
+    const std::string spellings[] = {letters.empty() ? word : std::string(letters),
+                                     letters.empty() ? word : absl::StrCat(" ", letters)};
+    for (const std::string& spelling : spellings) {
+      std::vector<int32_t> ids = model_->encoder->EncodeText(spelling, false);
       const bool is_known =
           std::find(out->sampling.bad_words.begin(), out->sampling.bad_words.end(), ids) !=
           out->sampling.bad_words.end();
-      if (ids.empty() || is_known) continue;
+      // What the model has no token for it cannot write.
+      const bool is_writable =
+          std::all_of(ids.begin(), ids.end(), [&](int32_t id) { return id < model_->vocab_size; });
+      if (ids.empty() || is_known || !is_writable) continue;
       num_ids += ids.size();
       out->sampling.bad_words.push_back(std::move(ids));
     }

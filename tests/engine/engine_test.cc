@@ -203,6 +203,22 @@ TEST_F(EngineTest, RefusesWhatCanNeverRun) {
   EXPECT_EQ(refused(none), invalid);
   none.n = std::numeric_limits<int32_t>::max();
   EXPECT_EQ(refused(none), invalid);
+  // Ids of a tokenizer that is not the model's.
+  for (const int32_t foreign : {-1, NanoConfig().vocab_size, 2'000'000}) {
+    EXPECT_EQ(refused(Request({300, foreign}, 1, 0)), invalid);
+    GenerateRequest request = Request(Prompt(1), 1, 0);
+    request.reasoning.close_token_ids = {foreign};
+    EXPECT_EQ(refused(request), invalid);
+    request = Request(Prompt(1), 1, 0);
+    request.sampling.bad_words = {{300, foreign}};
+    EXPECT_EQ(refused(request), invalid);
+    request = Request(Prompt(1), 1, 0);
+    request.sampling.logit_bias = {{foreign, 1.0F}};
+    EXPECT_EQ(refused(request), invalid);
+    request = Request(Prompt(1), 1, 0);
+    request.sampling.allowed_token_ids = {foreign};
+    EXPECT_EQ(refused(request), invalid);
+  }
   EXPECT_TRUE(Submit(Request(Prompt(199), 1, 0))->Wait().ok());
   ExpectClean();
 }
@@ -460,7 +476,7 @@ TEST_F(EngineTest, TooSmallACacheIsRefusedWithAReason) {
                          FakeExecutorOptions{.vocab_size = NanoConfig().vocab_size}, control_),
                      {});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(engine.status().message(), HasSubstr("lower max_model_len"));
+  EXPECT_THAT(engine.status().message(), HasSubstr("lower --max-model-len"));
 }
 
 }  // namespace

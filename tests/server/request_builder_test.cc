@@ -295,6 +295,11 @@ TEST_F(RequestBuilderTest, BadWordsAreBannedWithAndWithoutSpace) {
   request.mutable_constraints()->add_bad_words("no");
   EXPECT_THAT(Build(request)->sampling.bad_words,
               ElementsAre(ElementsAre('n', 'o'), ElementsAre(' ', 'n', 'o')));
+  request.mutable_constraints()->set_bad_words(0, "  no");
+  EXPECT_THAT(Build(request)->sampling.bad_words,
+              ElementsAre(ElementsAre('n', 'o'), ElementsAre(' ', 'n', 'o')));
+  request.mutable_constraints()->set_bad_words(0, "\n");  // nothing but white space: as it is
+  EXPECT_THAT(Build(request)->sampling.bad_words, ElementsAre(ElementsAre('\n')));
 }
 
 TEST_F(RequestBuilderTest, NamesAreChecked) {
