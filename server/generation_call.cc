@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
+#include "server/field_violations.h"
 #include "server/logging.h"
 
 namespace tessera {
@@ -26,7 +27,8 @@ void GenerationCall::Submit(const absl::StatusOr<v1::GenerateRequest>& request, 
   }
   if (status.ok()) return;
   Leave();
-  context_.metrics->CountRejected(status.code());
+  const bool is_bad = status.GetPayload(kBadRequestTypeUrl).has_value();
+  context_.metrics->CountRejected(is_bad ? absl::StatusCode::kInvalidArgument : status.code());
   absl::MutexLock lock(&mutex_);
   end_ = status;
   Advance();
@@ -83,7 +85,9 @@ void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) 
   absl::MutexLock lock(&mutex_);
   engine_done_ = true;
   if (end_.has_value()) return;
-  end_ = status;
+  // The engine knows no fields; of a request that it has accepted only these can be wrong.
+  end_ = absl::IsInvalidArgument(status) ? FieldError("constraints", std::string(status.message()))
+                                         : status;
   Advance();
 }
 

@@ -114,9 +114,10 @@ void ResponseAccumulator::Add(TokenDelta delta) {
 
 v1::GenerateResponse ResponseAccumulator::Take() {
   Usage total;
+  // The other choices find in the cache what the first one computed.
+  if (!usage_.empty()) total.cached_tokens = usage_.front().cached_tokens;
   for (const Usage& usage : usage_) {
     total.prompt_tokens = std::max(total.prompt_tokens, usage.prompt_tokens);
-    total.cached_tokens = std::max(total.cached_tokens, usage.cached_tokens);
     total.completion_tokens += usage.completion_tokens;
     total.reasoning_tokens += usage.reasoning_tokens;
   }

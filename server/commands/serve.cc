@@ -3,11 +3,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <memory>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -126,6 +129,14 @@ absl::Status WriteWhole(const char* option, const std::string& path, const std::
   return absl::UnavailableError(absl::StrCat(option, ": cannot write ", path));
 }
 
+absl::Status CheckFolderOf(const char* option, const std::string& path) {
+  if (path.empty()) return absl::OkStatus();
+  const std::string folder = std::filesystem::absolute(path).parent_path();
+  if (access(folder.c_str(), W_OK) == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(option, ": cannot write into ", folder, ": ",
+                                             std::generic_category().message(errno)));
+}
+
 absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
   if (path.empty()) return absl::OkStatus();
   return WriteWhole("--ready-file", path,
@@ -174,6 +185,10 @@ absl::Status Serve(const ServeFlags& flags) {
   ASSIGN_OR_RETURN(
       const std::unique_ptr<MetricsHttp> http,
       MetricsHttp::Start(flags.grpc.host, flags.metrics_port, PagesOf(flags, &metrics, &state)));
+  // Loading takes minutes: what would fail after it is tried before.
+  RETURN_IF_ERROR(GrpcServer::CheckAddress(flags.grpc));
+  RETURN_IF_ERROR(CheckFolderOf("--ready-file", flags.ready_file));
+  RETURN_IF_ERROR(CheckFolderOf("--expert-stats-file", flags.expert_stats_file));
   RuntimeOptions options = flags.runtime;
   // An idle engine asks nothing of the other nodes and would not notice.
   options.head.on_failure = [&state](const absl::Status& why) { state.OnEngineDead(why); };

@@ -29,8 +29,8 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<UnaryCall> self) {
     self_ = self;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(ParseBuffer<v1::GenerateRequest>(request), absl::FromChrono(call_->deadline()),
-           std::move(self));
+    Submit(ParseBuffer<v1::GenerateRequest>(request, context_.limits.max_message_bytes),
+           absl::FromChrono(call_->deadline()), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -64,8 +64,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<StreamCall> self) {
     self_ = self;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(ParseBuffer<v1::GenerateRequest>(request), absl::FromChrono(call_->deadline()),
-           std::move(self));
+    Submit(ParseBuffer<v1::GenerateRequest>(request, context_.limits.max_message_bytes),
+           absl::FromChrono(call_->deadline()), std::move(self));
   }
 
   using GenerationCall::OnDone;

@@ -1,9 +1,16 @@
 #include "server/grpc/grpc_server.h"
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -120,7 +127,7 @@ class InferenceService final : public RawService {
   template <typename Request, typename Handler>
   grpc::ServerUnaryReactor* Answer(Call* call, std::string_view method, const Buffer& in,
                                    Buffer* out, const Handler& handler) {
-    absl::StatusOr<Request> request = ParseBuffer<Request>(in);
+    absl::StatusOr<Request> request = ParseBuffer<Request>(in, context_.limits.max_message_bytes);
     absl::Status status = request.status();
     if (status.ok()) {
       auto response = handler(*request);
@@ -136,13 +143,38 @@ class InferenceService final : public RawService {
   InferenceContext& context_;
 };
 
+// Calls of what is not there.
+class UnknownMethods final : public grpc::CallbackGenericService {
+ public:
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* call) override {
+    class Refusal final : public grpc::ServerGenericBidiReactor {
+     public:
+      explicit Refusal(const std::string& method) {
+        Finish({grpc::StatusCode::UNIMPLEMENTED,
+                absl::StrCat("there is no method ", method.substr(0, kMaxShown),
+                             "; this server has ", Inference::service_full_name(),
+                             ", grpc.health.v1.Health and, unless it is switched off, server "
+                             "reflection, which lists the methods")});
+      }
+      void OnDone() override { delete this; }
+    };
+    return new Refusal(call->method());
+  }
+
+ private:
+  static constexpr size_t kMaxShown = 200;
+};
+
 void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
   constexpr int kMinPingIntervalMs = 10'000;
   constexpr int kHandshakeTimeoutMs = 10'000;  // silent connections go
   constexpr int kMaxMetadataBytes = 8 << 10;
-  builder->SetMaxReceiveMessageSize(static_cast<int>(context.limits.max_message_bytes));
+  // What is somewhat too large gets through to the service, which says so better and counts it.
+  constexpr int64_t kMost = std::numeric_limits<int>::max();
+  builder->SetMaxReceiveMessageSize(
+      static_cast<int>(std::min(kMost, 2 * context.limits.max_message_bytes)));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -156,6 +188,31 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+std::string AddressOf(const GrpcServerOptions& options) {
+  const bool is_bare_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
+  const std::string host = is_bare_ipv6 ? absl::StrCat("[", options.host, "]") : options.host;
+  return absl::StrCat(host, ":", options.port);
+}
+
+absl::Status CannotListen(const std::string& address) {
+  return absl::UnavailableError(
+      absl::StrCat("cannot listen on ", address,
+                   "; if another program uses the port choose a different --port (0 picks a "
+                   "free one), otherwise check --host"));
+}
+
+// False only when another program listens there: about everything else gRPC knows more.
+bool MayBind(const addrinfo& address) {
+  const int descriptor = socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return true;
+  const int on = 1;
+  setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const bool taken =
+      bind(descriptor, address.ai_addr, address.ai_addrlen) != 0 && errno == EADDRINUSE;
+  close(descriptor);
+  return !taken;
+}
+
 class RunningServer final : public GrpcServer {
  public:
   explicit RunningServer(InferenceContext* context) : service_(context) {}
@@ -166,17 +223,13 @@ class RunningServer final : public GrpcServer {
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     Configure(context, &builder);
-    const bool is_bare_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
-    const std::string host = is_bare_ipv6 ? absl::StrCat("[", options.host, "]") : options.host;
-    const std::string address = absl::StrCat(host, ":", options.port);
+    const std::string address = AddressOf(options);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
+    builder.RegisterCallbackGenericService(&unknown_methods_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
-      return absl::UnavailableError(
-          absl::StrCat("cannot listen on ", address,
-                       "; if another program uses the port choose a different --port (0 picks a "
-                       "free one), otherwise check --host"));
+      return CannotListen(address);
     }
     SetServing(false);
     return absl::OkStatus();
@@ -198,6 +251,7 @@ class RunningServer final : public GrpcServer {
 
  private:
   InferenceService service_;
+  UnknownMethods unknown_methods_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   bool stopped_ = false;
@@ -212,6 +266,20 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* 
   absl::Status status = server->Listen(*context, options);
   if (!status.ok()) return status;
   return server;
+}
+
+absl::Status GrpcServer::CheckAddress(const GrpcServerOptions& options) {
+  if (options.port == 0) return absl::OkStatus();
+  const addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+  std::string host = options.host;
+  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), absl::StrCat(options.port).c_str(), &hints, &found) != 0) {
+    return absl::OkStatus();
+  }
+  const bool may_bind = MayBind(*found);
+  freeaddrinfo(found);
+  return may_bind ? absl::OkStatus() : CannotListen(AddressOf(options));
 }
 
 std::string GrpcVersion() { return grpc::Version(); }

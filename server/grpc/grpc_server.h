@@ -25,6 +25,8 @@ class GrpcServer {
   // `context` must outlive the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(InferenceContext* context,
                                                            const GrpcServerOptions& options);
+  // UNAVAILABLE when the port is taken already: asked before a model is loaded for minutes.
+  static absl::Status CheckAddress(const GrpcServerOptions& options);
   virtual ~GrpcServer() = default;
 
   virtual int32_t port() const = 0;

@@ -6,17 +6,22 @@
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace tessera {
 
-absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite* message);
+// RESOURCE_EXHAUSTED above `max_bytes`, INVALID_ARGUMENT for what is no such message; both with a
+// google.rpc.BadRequest.
+absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
+                         google::protobuf::MessageLite* message);
 
 template <typename Message>
-absl::StatusOr<Message> ParseBuffer(const grpc::ByteBuffer& buffer) {
+absl::StatusOr<Message> ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes) {
   Message message;
-  absl::Status status = ParseBuffer(buffer, &message);
+  absl::Status status = ParseBuffer(buffer, max_bytes, &message);
   if (!status.ok()) return status;
   return message;
 }

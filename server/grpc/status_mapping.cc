@@ -37,7 +37,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
     any->set_type_url(std::string(kBadRequestTypeUrl));
     any->set_value(std::string(*payload));
   }
-  if (absl::IsResourceExhausted(status)) {
+  // What is wrong with the request itself is not better later.
+  if (absl::IsResourceExhausted(status) && details.details().empty()) {
     v1::RetryInfo retry;
     retry.mutable_retry_delay()->set_nanos(
         static_cast<int32_t>(absl::ToInt64Nanoseconds(kRetryDelay)));
@@ -52,15 +53,24 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   return {code, message, details.SerializeAsString()};
 }
 
-absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite* message) {
+absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
+                         google::protobuf::MessageLite* message) {
+  if (static_cast<int64_t>(buffer.Length()) > max_bytes) {
+    const absl::Status error = FieldError(
+        "request", absl::StrCat("has ", buffer.Length(), " bytes, at most ", max_bytes,
+                                " are allowed: send less, or raise serve --max-message-size"));
+    absl::Status too_large = absl::ResourceExhaustedError(error.message());
+    too_large.SetPayload(kBadRequestTypeUrl, *error.GetPayload(kBadRequestTypeUrl));
+    return too_large;
+  }
   grpc::Slice slice;
   grpc::Status status = buffer.TrySingleSlice(&slice);
   if (!status.ok()) status = buffer.DumpToSingleSlice(&slice);
   if (status.ok() && message->ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the request is not a valid ", message->GetTypeName(), "; all strings must be UTF-8"));
+  return FieldError("request", absl::StrCat("is not a valid ", message->GetTypeName(),
+                                            "; all strings must be UTF-8"));
 }
 
 grpc::ByteBuffer ToBuffer(const google::protobuf::MessageLite& message) {

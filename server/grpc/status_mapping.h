@@ -9,9 +9,9 @@
 
 namespace tessera {
 
-// A google.rpc.BadRequest payload travels in the status details; RESOURCE_EXHAUSTED gets a
-// google.rpc.RetryInfo there and the trailer grpc-retry-pushback-ms. To be called at most once per
-// call, before Finish.
+// A google.rpc.BadRequest payload travels in the status details; RESOURCE_EXHAUSTED without one
+// gets a google.rpc.RetryInfo there and the trailer grpc-retry-pushback-ms. To be called at most
+// once per call, before Finish.
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext* context);
 
 }  // namespace tessera

@@ -73,13 +73,14 @@ class Listener final : public MetricsHttp {
     const bool is_bare_ipv6 = host.find(':') != std::string::npos && host[0] != '[';
     const std::string address =
         is_bare_ipv6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
-    // Few threads and a short timeout: half-open connections cannot pile up for long.
+    // A connection that says nothing takes a thread until the timeout: probes must get through
+    // beside dozens of them.
     const char* options[] = {"listening_ports",
                              address.c_str(),
                              "num_threads",
-                             "4",
+                             "32",
                              "request_timeout_ms",
-                             "5000",
+                             "1000",
                              "enable_keep_alive",
                              "no",
                              nullptr};

@@ -3,6 +3,7 @@ import math
 import resource
 import socket
 import threading
+import time
 import unittest
 
 import grpc
@@ -88,8 +89,29 @@ class BadInputTest(HostileTest):
 
     def test_message_over_four_mebibytes(self):
         request = pb.GenerateRequest(text="x" * (4 << 20))
+        before = self.server.metrics()
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.server.stub.Generate(request)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertEqual(violations(caught.exception), ["request"])
+        self.assertIn("--max-message-size", caught.exception.details())
+        trailers = dict(caught.exception.trailing_metadata())
+        self.assertNotIn("grpc-retry-pushback-ms", trailers)  # later it is as large
+        after = self.server.metrics()
+        for series in ('tessera_requests_total{code="RESOURCE_EXHAUSTED",method="Generate"}',
+                       'tessera_rejected_total{reason="invalid"}'):
+            self.assertEqual(after[series], before.get(series, 0) + 1)
+        request.text = "x" * (9 << 20)  # beyond what gRPC lets through
         code, _ = self.code_of(lambda: self.server.stub.Generate(request))
         self.assertEqual(code, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    def test_what_cannot_be_drawn_names_its_field(self):
+        request = pb.GenerateRequest(text="Hi")
+        request.constraints.allowed_token_ids.append(5)
+        request.stopping.stop_token_ids.append(5)
+        request.stopping.min_tokens = 3
+        self.assertEqual(self.code_of(lambda: self.server.stub.Generate(request)),
+                         (grpc.StatusCode.INVALID_ARGUMENT, ["constraints"]))
 
     def test_unknown_method_and_garbage(self):
         for method, body in (("/tessera.v1.Inference/Nope", b""),
@@ -97,9 +119,16 @@ class BadInputTest(HostileTest):
                              ("/tessera.v1.Inference/Generate", b"\xff\xff\xff\xff"),
                              ("/tessera.v1.Inference/Generate", b"\x1a\x02\xff\xfe")):
             call = self.server.channel.unary_unary(method)
-            code, _ = self.code_of(lambda: call(body, timeout=10))
-            self.assertIn(code, (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL,
-                                 grpc.StatusCode.INVALID_ARGUMENT))
+            with self.assertRaises(grpc.RpcError) as caught:
+                call(body, timeout=10)
+            error = caught.exception
+            if body:
+                self.assertEqual(error.code(), grpc.StatusCode.INVALID_ARGUMENT)
+                self.assertEqual(violations(error), ["request"])
+            else:
+                self.assertEqual(error.code(), grpc.StatusCode.UNIMPLEMENTED)
+                self.assertIn(f"no method {method}; this server has tessera.v1.Inference",
+                              error.details())
 
     def test_half_open_connections(self):
         sockets = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(32)]
@@ -107,6 +136,16 @@ class BadInputTest(HostileTest):
         sockets[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
         sockets[2].sendall(bytes(range(256)))
         self.assertEqual(self.server.stub.Generate(self.canary).choices[0].token_ids, self.expected)
+        for s in sockets:
+            s.close()
+
+    def test_silent_connections_to_the_metrics_port(self):
+        sockets = [socket.create_connection(("127.0.0.1", self.server.metrics_port))
+                   for _ in range(24)]
+        sockets[0].sendall(b"GET /hea")
+        begun = time.monotonic()
+        self.assertEqual(self.server.get("/healthz")[0], 200)
+        self.assertLess(time.monotonic() - begun, 5)
         for s in sockets:
             s.close()
 

@@ -220,8 +220,18 @@ class StartTest(unittest.TestCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            self.assertIn(str(port), self.fails("serve", NANO, "--port", port, "--metrics-port", 0))
-            self.assertIn(str(port), self.fails("serve", NANO, "--port", 0, "--metrics-port", port))
+            for ports in (("--port", port, "--metrics-port", 0),
+                          ("--port", 0, "--metrics-port", port)):
+                error = self.fails("serve", NANO, *ports)
+                self.assertIn(str(port), error)
+                self.assertNotIn("loading", error)  # that would have been minutes
+
+    def test_files_that_could_not_be_written_in_the_end(self):
+        for option in ("--ready-file", "--expert-stats-file"):
+            error = self.fails("serve", NANO, "--port", 0, "--metrics-port", 0, option,
+                               "/nowhere/file")
+            self.assertIn(f"{option}: cannot write into /nowhere", error)
+            self.assertNotIn("loading", error)
 
     def test_too_little_memory(self):
         self.assertIn("give the KV cache less memory",

@@ -46,6 +46,22 @@ TEST(ResponseAccumulatorTest, OneMessageHasWholeToolCallsHoweverTheyWereCut) {
   }
 }
 
+// The prompt counts once, and the other choices find in the cache what the first one computed.
+TEST(ResponseAccumulatorTest, TheFirstChoiceTellsWhatWasCached) {
+  ResponseAccumulator accumulator;
+  accumulator.Begin("r", /*with_token_ids=*/true);
+  for (int32_t choice = 0; choice < 3; ++choice) {
+    accumulator.Add({.choice = choice,
+                     .usage = {.prompt_tokens = 152,
+                               .cached_tokens = choice == 0 ? 16 : 144,
+                               .completion_tokens = 5}});
+  }
+  const v1::GenerateResponse response = accumulator.Take();
+  EXPECT_EQ(response.usage().prompt_tokens(), 152);
+  EXPECT_EQ(response.usage().cached_tokens(), 16);
+  EXPECT_EQ(response.usage().completion_tokens(), 15);
+}
+
 // As a client joins a stream: the name comes once, fragments by index.
 TEST(ResponseAccumulatorTest, MessagesOfAStreamHoldFragments) {
   ResponseAccumulator accumulator;
