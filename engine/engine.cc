@@ -34,7 +34,7 @@ absl::Status AllocateKv(Executor& executor, int32_t num_blocks, int64_t block_by
   if (!absl::IsResourceExhausted(status)) return status;
   return absl::ResourceExhaustedError(absl::StrCat(
       "a KV cache of ", num_blocks * block_bytes, " bytes does not fit: ", status.message(),
-      "; give the KV cache less memory (kv_cache_memory) or free some"));
+      "; give the KV cache less memory (--kv-cache-memory) or free some"));
 }
 
 uint64_t RandomSeed() {

@@ -32,10 +32,10 @@ absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& in) {
   const int64_t tokens = blocks * in.block_size;
   if (tokens < std::max(kMinModelLen, in.max_model_len)) {
     const int64_t needed = std::max<int64_t>(blocks_per_sequence, 1) * in.block_bytes;
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a KV cache of ", WantedBytes(in), " bytes holds ", tokens,
-                     " tokens, one sequence of ", wanted_len, " tokens needs ", needed,
-                     " bytes: give the KV cache more memory or lower ", "max_model_len"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a KV cache of ", WantedBytes(in), " bytes holds ", tokens, " tokens, one sequence of ",
+        wanted_len, " tokens needs ", needed,
+        " bytes: give the KV cache more memory (--kv-cache-memory) or lower --max-model-len"));
   }
   return KvSizing{.num_blocks = static_cast<int32_t>(blocks),
                   .max_model_len = static_cast<int32_t>(std::min<int64_t>(wanted_len, tokens))};

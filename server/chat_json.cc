@@ -140,6 +140,7 @@ absl::StatusOr<v1::ChatPrompt> ParseChatPrompt(std::string_view messages_json,
                                                std::string_view tools_json) {
   v1::ChatPrompt chat;
   ASSIGN_OR_RETURN(const Json messages, ParseArray(messages_json, "messages"));
+  if (messages.empty()) return absl::InvalidArgumentError("messages: must have at least one");
   for (size_t i = 0; i < messages.size(); ++i) {
     RETURN_IF_ERROR(
         ReadMessage(messages[i], absl::StrCat("messages[", i, "]"), chat.add_messages()));

@@ -1,6 +1,8 @@
 #include "engine/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -60,6 +62,15 @@ absl::StatusOr<int64_t> CheckPlaced(const ShardIndex& index, const Files& files,
 }
 
 absl::Status NoWeights(const std::string& directory) {
+  for (const std::string_view name : {kSingleName, kIndexName}) {
+    const std::string path = Message(directory, "/", name);
+    std::error_code error;
+    if (std::filesystem::is_symlink(path, error)) {
+      return absl::NotFoundError(Message(path, ": is a link to ",
+                                         std::filesystem::read_symlink(path, error).string(),
+                                         ", which does not exist; download the model again"));
+    }
+  }
   return absl::NotFoundError(Message(directory, ": holds neither ", kSingleName, " nor ",
                                      kIndexName,
                                      "; give a Hugging Face model folder with "

@@ -1,9 +1,11 @@
 #include "engine/checkpoint/checkpoint_check.h"
 
+#include <cstring>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "engine/checkpoint/message.h"
+#include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
@@ -156,6 +158,37 @@ CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& c
   }
   FindSurplus(config, checkpoint, expected, report);
   return report;
+}
+
+namespace {
+
+// The exponent's bits are all set in NaN and infinities, and nowhere else.
+template <typename Bits>
+int64_t CountWithAllBits(const std::byte* data, int64_t bytes, Bits exponent) {
+  int64_t count = 0;
+  for (int64_t at = 0; at < bytes; at += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, data + at, sizeof(Bits));
+    count += (bits & exponent) == exponent ? 1 : 0;
+  }
+  return count;
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> CountNonFinite(const StoredTensor& tensor) {
+  const SafetensorsEntry& entry = *tensor.entry;
+  ASSIGN_OR_RETURN(const std::byte* const data, tensor.Map());
+  int64_t count = 0;
+  if (entry.dtype == DType::kBF16) {
+    count = CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7F80);
+  } else if (entry.dtype == DType::kF16) {
+    count = CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7C00);
+  } else if (entry.dtype == DType::kF32) {
+    count = CountWithAllBits<uint32_t>(data, entry.num_bytes, 0x7F800000);
+  }
+  tensor.Release();
+  return count;
 }
 
 }  // namespace tessera

@@ -47,6 +47,10 @@ struct CheckpointReport {
 // stored tables of RoPE frequencies are ignored.
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 
+// How many values of a tensor (BF16, F16 or F32) are NaN or infinite. Reads all of it, and gives
+// the memory back.
+absl::StatusOr<int64_t> CountNonFinite(const StoredTensor& tensor);
+
 }  // namespace tessera
 
 #endif  // TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_

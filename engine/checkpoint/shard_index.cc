@@ -60,6 +60,7 @@ absl::Status ReadWeightMap(JsonScanner& scanner, ShardIndex& index) {
 }
 
 absl::Status ReadMetadata(JsonScanner& scanner, ShardIndex& index) {
+  if (scanner.Peek() != '{') return scanner.SkipValue();  // null, for example
   RETURN_IF_ERROR(scanner.Expect('{'));
   if (scanner.Accept('}')) return absl::OkStatus();
   std::string key;
@@ -107,8 +108,10 @@ absl::StatusOr<ShardIndex> ParseShardIndex(std::string_view json) {
     } else if (key == "metadata" && !has_metadata) {
       has_metadata = true;
       RETURN_IF_ERROR(ReadMetadata(scanner, index));
+    } else if (key == "weight_map" || key == "metadata") {
+      return scanner.Error(Message("key ", PrintableName(key), " given twice"));
     } else {
-      return scanner.Error(Message("key ", PrintableName(key), " unknown or given twice"));
+      RETURN_IF_ERROR(scanner.SkipValue());
     }
   } while (scanner.Accept(','));
   RETURN_IF_ERROR(scanner.Expect('}'));

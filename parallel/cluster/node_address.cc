@@ -10,6 +10,7 @@
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -73,7 +74,7 @@ absl::StatusOr<HostPort> ParseHostPort(const std::string& text) {
     absl::string_view host = absl::string_view(text).substr(0, colon);
     if (absl::ConsumePrefix(&host, "[") && !absl::ConsumeSuffix(&host, "]")) host = "";
     parsed.host = std::string(host);
-    if (!host.empty()) return parsed;
+    if (!host.empty() && !absl::StrContains(host, '/')) return parsed;  // no URLs
   }
   return absl::InvalidArgumentError(
       absl::StrCat("'", text, "' is not an address of the form HOST:PORT"));

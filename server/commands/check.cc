@@ -10,6 +10,7 @@
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
 #include "server/commands/command.h"
+#include "server/commands/model_flags.h"
 #include "server/model_prompt_encoder.h"
 #include "server/model_runtime.h"
 
@@ -22,6 +23,8 @@ constexpr const char* kServes = "ok: this model can be served";
 constexpr const char* kTokenIdsOnly =
     "ok without a tokenizer: score, bench and generate work with token ids, serve and chat do not";
 constexpr const char* kCannotServe = "this model cannot be served";
+
+constexpr size_t kMaxErrors = 20;  // about values
 
 // What was found; everything that can be read is, whatever else is wrong.
 struct Findings {
@@ -56,6 +59,26 @@ void DescribeModel(const ModelConfig& config, Json* facts) {
   (*facts)["kv_bytes_per_token_bfloat16"] = config.KvBytesPerToken(DType::kBF16);
 }
 
+void CheckValues(const Checkpoint& checkpoint, Findings* findings) {
+  constexpr int64_t kLong = int64_t{1} << 30;  // bytes
+  const LoadProgress log =
+      checkpoint.total_bytes() >= kLong ? LogLoadProgress(checkpoint.directory()) : LoadProgress();
+  for (const std::string_view name : checkpoint.names()) {
+    const StoredTensor tensor = checkpoint.Find(name);
+    const auto broken = CountNonFinite(tensor);
+    if (findings->Note(broken.status()) && *broken > 0) {
+      findings->errors.push_back(absl::StrCat(tensor.file->path(), ": tensor \"",
+                                              absl::string_view(name.data(), name.size()),
+                                              "\": ", *broken, " values are NaN or infinite"));
+    }
+    if (findings->errors.size() >= kMaxErrors) return;
+    if (log) {
+      log(static_cast<double>(checkpoint.bytes_read()) /
+          static_cast<double>(checkpoint.total_bytes()));
+    }
+  }
+}
+
 void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* findings) {
   const auto checkpoint = Checkpoint::Open(dir);
   if (!findings->Note(checkpoint.status())) return;
@@ -69,9 +92,11 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
         "and ", report.num_errors - static_cast<int64_t>(report.errors.size()), " more errors"));
   }
   for (const std::string& warning : report.warnings) findings->warnings.push_back(warning);
+  if (report.ok()) CheckValues(**checkpoint, findings);
 }
 
-void CheckText(const std::string& dir, Findings* findings) {
+// `vocab_size`: of the model, 0 when it is unknown.
+void CheckText(const std::string& dir, int32_t vocab_size, Findings* findings) {
   const auto text = LoadModelText(dir);
   if (absl::IsNotFound(text.status())) {
     findings->warnings.push_back(std::string(text.status().message()));
@@ -80,6 +105,10 @@ void CheckText(const std::string& dir, Findings* findings) {
   }
   if (!findings->Note(text.status())) return;
   findings->facts["tokenizer_size"] = text->tokenizer->vocab_size();
+  if (vocab_size > 0 && text->tokenizer->vocab_size() > vocab_size) {
+    findings->warnings.push_back(
+        ForeignTokenizerWarning(text->tokenizer->vocab_size(), vocab_size));
+  }
   findings->facts["chat_template"] = text->has_chat_template;
   if (!text->has_chat_template) {
     findings->warnings.push_back(
@@ -99,7 +128,7 @@ Findings CheckModel(const std::string& dir) {
     }
     CheckWeights(dir, *config, &findings);
   }
-  CheckText(dir, &findings);
+  CheckText(dir, config.ok() ? config->vocab_size : 0, &findings);
   return findings;
 }
 

@@ -1,4 +1,5 @@
 // tessera client: one answer from a running server.
+#include "parallel/cluster/node_address.h"
 #include "server/commands/command.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
@@ -18,6 +19,9 @@ int RunClient(const Arguments& arguments) {
   AddSamplingOptions(&table, &flags);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "client", arguments, &positional, 1)) return *exit;
+  if (const auto address = ParseHostPort(positional[0]); !address.ok()) {
+    return FailUsage("client", address.status());
+  }
   const auto request = PromptRequest(flags);
   if (!request.ok()) return FailRequest("client", request.status());
 

@@ -1,8 +1,10 @@
 #include "server/commands/command.h"
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
@@ -66,8 +68,12 @@ int FailRequest(const std::string& command, const absl::Status& status) {
 }
 
 void Print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  const size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
+  if (std::fflush(stdout) == 0 && written == text.size()) return;
+  // Whoever reads the output must not take a part of it for the whole.
+  PrintError(absl::StrCat("tessera: cannot write the output: ",
+                          std::error_code(errno, std::generic_category()).message(), "\n"));
+  std::_Exit(kExitFailure);
 }
 
 std::string ReadStdin() {

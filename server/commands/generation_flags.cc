@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -210,7 +212,7 @@ absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags) 
   }
   if (num_prompts != 1) {
     return absl::InvalidArgumentError(
-        "give exactly one of --prompt, --chat, --token-ids and --messages");
+        "give exactly one of --prompt, --chat, --token-ids and --messages, and not an empty one");
   }
   if (!flags.tools_path.empty() && flags.messages_path.empty()) {
     return absl::InvalidArgumentError("--tools needs --messages");
@@ -232,9 +234,11 @@ absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags) {
 absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& option, const std::string& text) {
   std::vector<int64_t> ids;
   if (text.empty()) return ids;
-  for (const auto& part : absl::StrSplit(text, absl::ByAnyChar(", \n"), absl::SkipEmpty())) {
+  for (const absl::string_view piece : absl::StrSplit(text, ',')) {
+    const absl::string_view part = absl::StripAsciiWhitespace(piece);
+    const bool is_number = !part.empty() && absl::c_all_of(part, absl::ascii_isdigit);
     int64_t id = 0;
-    if (!absl::SimpleAtoi(part, &id) || id < 0 || id > std::numeric_limits<int32_t>::max()) {
+    if (!is_number || !absl::SimpleAtoi(part, &id) || id > std::numeric_limits<int32_t>::max()) {
       return absl::InvalidArgumentError(absl::StrCat(
           option, ": must be token ids, from 0, separated by commas, got \"", part, "\""));
     }

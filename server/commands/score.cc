@@ -1,6 +1,8 @@
 // tessera score: the model's opinion of a token sequence.
 #include <algorithm>
+#include <cmath>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/executor/sequence_runner.h"
@@ -29,9 +31,11 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::string& text,
 }
 
 absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::string& token_ids) {
-  ASSIGN_OR_RETURN(const LoadedExecutor loaded,
-                   LoadExecutor(options, LogLoadProgress(options.engine.model.model_dir)));
-  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, CheckedIds(token_ids, loaded.config));
+  const std::string& dir = options.engine.model.model_dir;
+  RETURN_IF_ERROR(CheckModelFolder(dir));
+  ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, CheckedIds(token_ids, config));
+  ASSIGN_OR_RETURN(const LoadedExecutor loaded, LoadExecutor(options, LogLoadProgress(dir)));
   const SchedulerOptions& scheduler = options.engine.scheduler;
   const int32_t block_size = scheduler.block_size;
   const auto num_blocks = static_cast<int32_t>(ids.size()) / block_size + 1;
@@ -45,7 +49,11 @@ absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::stri
   auto result = ScoreTokens(*loaded.executor, block_size,
                             std::min(kChunk, scheduler.max_num_batched_tokens), ids, &watchdog);
   RETURN_IF_ERROR(loaded.executor->Shutdown(absl::InfiniteFuture()));
-  return result;
+  RETURN_IF_ERROR(result.status());
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  if (std::isfinite(result->nll) && absl::c_all_of(result->last_logits, is_finite)) return result;
+  return absl::DataLossError(absl::StrCat(
+      "the logits are not finite: the weights may be damaged; see \"tessera check ", dir, "\""));
 }
 
 }  // namespace

@@ -2,10 +2,14 @@
 import gzip
 import json
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
-from harness import NANO, REFERENCE, Server, load_jsonl, run_json, run_tessera
+import grpc
+
+from harness import (BIN, NANO, REFERENCE, Server, load_jsonl, pb, run_json, run_tessera,
+                     violations)
 
 
 def ids_text(ids):
@@ -129,6 +133,15 @@ class PromptTest(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn('did you mean "generate"?', done.stderr)
 
+    def test_output_that_cannot_be_written(self):
+        for command in (["generate", NANO, "--prompt", "x", "--max-tokens", "2"],
+                        ["score", NANO, "--token-ids", "1,2", "--json"], ["tokenize", NANO]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([BIN, *map(str, command)], stdin=subprocess.DEVNULL,
+                                      stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("cannot write the output", done.stderr)
+
 
 class UsageTest(unittest.TestCase):
     """A value that no model allows ends every command with 2, before it loads or asks anything."""
@@ -140,7 +153,8 @@ class UsageTest(unittest.TestCase):
                   ("max-tokens", "99999999999"), ("min-tokens", "-1"), ("n", "0"), ("n", "17"),
                   ("logprobs", "21"), ("prompt-logprobs", "-1"), ("priority", "1001"),
                   ("max-thinking-tokens", "-1"), ("stop-token-ids", "a"),
-                  ("stop-token-ids", "-1"), ("cache-salt", "a/b"), ("stop", ""),
+                  ("stop-token-ids", "-1"), ("stop-token-ids", "1,,2"),
+                  ("stop-token-ids", "+1"), ("cache-salt", "a/b"), ("stop", ""),
                   ("bad-words", ""), ("seed", "x")]
     MODEL = [("threads", "-3"), ("max-num-seqs", "0"), ("tensor-parallel-size", "0"),
              ("data-parallel-size", "0"), ("dtype", "float16"), ("backend", "gpu"),
@@ -179,6 +193,12 @@ class UsageTest(unittest.TestCase):
                                     ".* (must|needs|no|not|only)\\b")
             self.assertIn("--help", hint)
 
+    def test_addresses(self):
+        for address in ("foo", "http://127.0.0.1:50051", "127.0.0.1:99999"):
+            done = run_tessera("client", address, "--prompt", "x", check=False)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+            self.assertIn("HOST:PORT", done.stderr)
+
     def test_values_out_of_range(self):
         for command, options in self.COMMANDS:
             for option, value in options:
@@ -216,8 +236,7 @@ class CheckTest(unittest.TestCase):
         """Weights that config.json does not mention are of another model."""
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            for file in NANO.iterdir():
-                (folder / file.name).write_bytes(file.read_bytes())
+            self.changed_nano(folder)
             config = json.loads((folder / "config.json").read_text())
             config["num_hidden_layers"] -= 1
             (folder / "config.json").write_text(json.dumps(config))
@@ -225,6 +244,62 @@ class CheckTest(unittest.TestCase):
                 done = run_tessera(command[0], folder, *command[1:], check=False)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn('model.safetensors: tensor "model.layers.3.', done.stderr)
+
+    def changed_nano(self, folder):
+        for file in NANO.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    def test_weights_that_are_no_numbers(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            self.changed_nano(folder)
+            weights = bytearray((folder / "model.safetensors").read_bytes())
+            size = int.from_bytes(weights[:8], "little")
+            begin, end = json.loads(weights[8:8 + size])["model.norm.weight"]["data_offsets"]
+            weights[8 + size + begin:8 + size + end] = b"\xff\x7f" * ((end - begin) // 2)
+            (folder / "model.safetensors").write_bytes(weights)
+            done = run_tessera("check", folder, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn('"model.norm.weight": 256 values are NaN or infinite', done.stderr)
+            done = run_tessera("score", folder, "--token-ids", "1,2,3", "--json", check=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn("not finite", done.stderr)
+
+    def test_a_tokenizer_of_another_model(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            self.changed_nano(folder)
+            tokenizer = json.loads((folder / "tokenizer.json").read_text())
+            tokenizer["added_tokens"].append(
+                {"id": 2000000, "content": "<foo>", "special": True, "single_word": False,
+                 "lstrip": False, "rstrip": False, "normalized": False})
+            (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+            self.assertIn("token ids up to 2000000", run_tessera("check", folder).stdout)
+            with Server("--dtype", "float32", model=folder) as server:
+                for field in ("repetition_penalty", "prompt_logprobs"):
+                    request = pb.GenerateRequest(text="a<foo>b", parse_special_tokens=True)
+                    if field == "repetition_penalty":
+                        request.sampling.repetition_penalty = 1.3
+                    else:
+                        request.response.prompt_logprobs = 2
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        server.stub.Generate(request)
+                    self.assertEqual(violations(caught.exception), ["text"])
+                request = pb.GenerateRequest(text="a<foo>b")  # letters, not the token
+                request.constraints.bad_words.append("<foo>")
+                request.stopping.max_tokens = 2
+                server.stub.Generate(request)
+
+    def test_a_link_to_nothing(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for file in NANO.iterdir():
+                (folder / file.name).symlink_to(file)
+            (folder / "model.safetensors").unlink()
+            (folder / "model.safetensors").symlink_to("/nowhere/blob")
+            done = run_tessera("check", folder, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("model.safetensors: is a link to /nowhere/blob", done.stderr)
 
     def test_without_a_tokenizer(self):
         text = run_tessera("check", REFERENCE / "models/dense").stdout

@@ -50,7 +50,8 @@ TEST(ChatJsonTest, ErrorsSayWhere) {
   EXPECT_THAT(error(R"([{"role": 3}])"), HasSubstr("messages[0].role"));
   EXPECT_THAT(error(R"([{"role": "user", "content": [{"image": 1}]}])"), HasSubstr("text parts"));
   EXPECT_THAT(error(R"([{"role": "assistant", "tool_calls": 3}])"), HasSubstr("tool_calls"));
-  EXPECT_THAT(error("[]", "{}"), HasSubstr("tools"));
+  EXPECT_THAT(error("[]"), HasSubstr("messages: must have at least one"));
+  EXPECT_THAT(error(R"([{"role": "user"}])", "{}"), HasSubstr("tools"));
 }
 
 TEST(ChatJsonTest, OnlyObjectsAreTools) {

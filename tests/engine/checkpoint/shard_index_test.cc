@@ -49,14 +49,25 @@ TEST(ShardIndexTest, RefusesNamesThatLeaveTheFolder) {
   }
 }
 
+TEST(ShardIndexTest, WhatOthersWriteBesideTheMapIsNotItsBusiness) {
+  for (const std::string text : {R"({"weight_map":{"a":"m.safetensors"},"other":{"x":[1]}})",
+                                 R"({"metadata":null,"weight_map":{"a":"m.safetensors"}})",
+                                 R"({"metadata":[],"weight_map":{"a":"m.safetensors"}})"}) {
+    const auto index = ParseShardIndex(text);
+    ASSERT_TRUE(index.ok()) << text << index.status();
+    EXPECT_EQ(index->entries.size(), 1U);
+  }
+}
+
 TEST(ShardIndexTest, RefusesBrokenText) {
   for (const std::string text :
        {R"()", R"({})", R"([])", R"({"weight_map":{}})", R"({"weight_map":3})",
         R"({"metadata":{}})", R"({"weight_map":{"a":3}})",
         R"({"weight_map":{"a":"m.safetensors"}} x)", R"({"weight_map":{"a":"m.safetensors",}})",
         R"({"weight_map":{"a":"m.safetensors"},"weight_map":{"b":"m.safetensors"}})",
-        R"({"weight_map":{"a":"m.safetensors"},"other":1})",
-        R"({"metadata":[],"weight_map":{"a":"m.safetensors"}})"}) {
+        R"({"weight_map":{"a":"m.safetensors"},"other":[1})",
+        R"({"metadata":{},"weight_map":{"a":"m.safetensors"},"metadata":{}})",
+        R"({"metadata":nul,"weight_map":{"a":"m.safetensors"}})"}) {
     EXPECT_FALSE(ParseShardIndex(text).ok()) << text;
   }
   const auto twice =
