@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks of the sources themselves: formatting, include direction, size of the tracked tree.
+# Checks of the sources themselves: formatting, include direction, comments of the API, size of the
+# tracked tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,6 +11,7 @@ sources() { git ls-files -co --exclude-standard -- "$@" | while read -r f; do [ 
 sources '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 echo "clang-format: clean"
 python3 tests/include_direction.py
+python3 tests/proto_comments.py
 bytes=$(git ls-files -z | xargs -0 du -cb 2>/dev/null | tail -n 1 | cut -f1)
 if [ "$bytes" -gt $((40 * 1024 * 1024)) ]; then
   echo "The tracked tree has $bytes bytes; the limit is 40 MiB." >&2

@@ -116,7 +116,7 @@ void AddSamplingOptions(OptionTable* table, GenerationFlags* flags) {
   table->Integer("seed", &flags->seed, "Equal seeds repeat the same answer.");
   table->Integer("n", &flags->n, "Answers to the prompt.");
   table->List("stop", &flags->stop, "Text that ends the answer.");
-  table->List("bad-words", &flags->bad_words, "Text that is never written.");
+  table->List("bad-words", &flags->bad_words, "Words never written in their usual tokens.");
   table->Text("stop-token-ids", &flags->stop_token_ids, "Token ids that end the answer: 1,2,3.");
   table->Flag("include-stop", &flags->include_stop, "Keep the stop text in the answer.");
   table->Flag("ignore-eos", &flags->ignore_eos, "Go on after the end of the text.");
