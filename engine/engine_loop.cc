@@ -41,7 +41,9 @@ absl::Status UnusableLogits(const GenerateRequest& request) {
     return absl::InvalidArgumentError(
         "no token can be drawn: allowed_token_ids, bad words and min_tokens leave none");
   }
-  return absl::InternalError("no token can be drawn: the logits are not finite or all banned");
+  return absl::InternalError(
+      "no token can be drawn: the logits are not finite or all banned (if it happens to every "
+      "request the weights may be damaged: see \"tessera check\")");
 }
 
 }  // namespace

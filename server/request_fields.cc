@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/chat_json.h"
 
@@ -154,6 +155,9 @@ void CheckReasoning(const v1::GenerateRequest& request, const ServedModel& model
   violations->CheckInt("reasoning.close_message.length",
                        static_cast<int64_t>(in.close_message().size()),
                        {0, limits.max_close_message_bytes});
+  if (absl::StrContains(in.close_message(), "</think>")) {
+    violations->Add("reasoning.close_message", "must not hold </think>: that follows by itself");
+  }
   const bool needs_tags = in.has_max_thinking_tokens() || in.min_answer_tokens() > 0 ||
                           in.has_close_message() || in.separate();
   if (needs_tags && !model.supports_reasoning()) {

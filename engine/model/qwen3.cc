@@ -62,7 +62,7 @@ absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
   const int64_t q_width = int64_t{shard_.num_q_heads} * config_.head_dim;
   const int64_t kv_width = int64_t{shard_.num_kv_heads} * config_.head_dim;
   ASSIGN_OR_RETURN(cos_sin_, buffers_.New(DType::kF32, limits.max_positions, config_.head_dim,
-                                          "the RoPE table"));
+                                          "the RoPE table (lower --max-model-len)"));
   ASSIGN_OR_RETURN(residual_, buffers_.New(act_, padded, hidden, "the residual stream"));
   ASSIGN_OR_RETURN(normed_, buffers_.New(act_, padded, hidden, "normalised activations"));
   ASSIGN_OR_RETURN(delta_, buffers_.New(act_, padded, hidden, "block outputs"));
