@@ -11,6 +11,7 @@
 #include "kernels/core/status_macros.h"
 #include "server/commands/command.h"
 #include "server/commands/response_json.h"
+#include "server/logging.h"
 #include "server/model_prompt_encoder.h"
 #include "server/model_runtime.h"
 
@@ -86,15 +87,29 @@ absl::Status ConvertLines(const TokenizeJob& job) {
   return absl::OkStatus();
 }
 
+// Templates that know no parts leave them out; the server and generate join them before.
+void WarnOfParts(const Json& messages, const std::string& path) {
+  const bool has_parts = std::any_of(messages.begin(), messages.end(), [](const Json& message) {
+    return message.contains("content") && message["content"].is_array();
+  });
+  if (!has_parts) return;
+  LogWarning(absl::StrCat(path,
+                          ": content in parts goes to the template as it is, and Qwen3's "
+                          "leaves it out; generate and the server join the texts"));
+}
+
 // The template decides about everything else.
 absl::Status CheckMessages(const std::string& json, const std::string& path) {
   const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
   const bool is_list =
       parsed.is_array() &&
       std::all_of(parsed.begin(), parsed.end(), [](const Json& m) { return m.is_object(); });
-  if (is_list && !parsed.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, ": messages must be a JSON array of objects, at least one"));
+  if (!is_list || parsed.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": messages must be a JSON array of objects, at least one"));
+  }
+  WarnOfParts(parsed, path);
+  return absl::OkStatus();
 }
 
 // Ids of the model, padding included, if its configuration is there.
