@@ -101,6 +101,14 @@ class TokenizeTest(unittest.TestCase):
                 messages.flush()
                 self.assertIn("messages", self.refuses("--messages", messages.name))
 
+    def test_content_in_parts_is_the_templates_business(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as messages:
+            json.dump([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], messages)
+            messages.flush()
+            done = run_tessera("tokenize", NANO, "--messages", messages.name, "--render")
+            self.assertNotIn("Hello", done.stdout)
+            self.assertIn("in parts", done.stderr)
+
 
 class PromptTest(unittest.TestCase):
     def test_files_of_no_use(self):
