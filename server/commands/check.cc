@@ -11,6 +11,7 @@
 #include "engine/text/tokenizer.h"
 #include "server/commands/command.h"
 #include "server/commands/model_flags.h"
+#include "server/logging.h"
 #include "server/model_prompt_encoder.h"
 #include "server/model_runtime.h"
 
@@ -155,6 +156,7 @@ int RunCheck(const Arguments& arguments) {
   table.Flag("json", &json, "As JSON.");
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "check", arguments, &positional, 1)) return *exit;
+  InitLogging("info");
   Findings findings = CheckModel(positional[0]);
   if (json) {
     findings.facts["warnings"] = findings.warnings;

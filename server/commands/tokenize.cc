@@ -185,6 +185,7 @@ int RunTokenize(const Arguments& arguments) {
   if (!flags.tools_path.empty() && flags.messages_path.empty()) {
     return FailUsage("tokenize", absl::InvalidArgumentError("--tools needs --messages"));
   }
+  InitLogging("warning");
   if (const absl::Status folder = CheckModelFolder(positional[0]); !folder.ok()) {
     return Fail("tokenize", folder);
   }
