@@ -126,7 +126,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
 // The engine thread sleeps and has nothing to do: no other request can end in the step that begins.
 bool EngineLoop::MayStandIn() const {
   return waiting_ && !stand_in_ && inbox_.empty() && !under_way_.has_value() &&
-         !wake_at_.has_value() && !long_idle_;
+         !wake_at_.has_value();
 }
 
 void EngineLoop::StandIn(std::unique_ptr<RequestState> state, absl::Time now) {
@@ -210,12 +210,10 @@ void EngineLoop::WaitForWork() {
   if (busy && !wake_at_.has_value()) return;
   waiting_ = true;
   while (!has_work() && !long_idle_) {
-    if (stand_in_) {
-      work_.Wait(&mutex_);
-    } else if (wake_at_.has_value()) {
+    if (!stand_in_ && wake_at_.has_value()) {
       const absl::Duration left = *wake_at_ - clock_.Now();
       if (left <= absl::ZeroDuration() || work_.WaitWithTimeout(&mutex_, left)) break;
-    } else if (books_checked_) {
+    } else if (stand_in_ || books_checked_) {
       work_.Wait(&mutex_);
     } else {
       long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work() && !stand_in_;
