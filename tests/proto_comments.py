@@ -4,21 +4,22 @@ import pathlib
 import re
 import sys
 
-PROTO = pathlib.Path(__file__).resolve().parent.parent / "proto/tessera/v1/inference.proto"
-FIELD = re.compile(r"^\s+(?:optional |repeated )?[\w.<>, ]+ (\w+) = \d+;(.*)$")
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "proto/tessera/v1"
+PUBLIC = ("inference.proto", "error_details.proto")
+FIELD = re.compile(r"^\s+(?:optional |repeated )?(?:map<[^>]+>|[\w.]+) (\w+) = \d+\b[^;]*;(.*)$")
 
 
 def main():
-    lines = PROTO.read_text().splitlines()
     fields, bare = 0, []
-    for number, line in enumerate(lines, 1):
-        field = FIELD.match(line)
-        if not field:
-            continue
-        fields += 1
-        above = lines[number - 2].strip()
-        if not above.startswith("//") and "//" not in field[2]:
-            bare.append(f"{PROTO.name}:{number}: field {field[1]} has no comment")
+    for name in PUBLIC:
+        above = ""
+        for number, line in enumerate((FOLDER / name).read_text().splitlines(), 1):
+            field = FIELD.match(line)
+            if field:
+                fields += 1
+                if not above.strip().startswith("//") and "//" not in field[2]:
+                    bare.append(f"{name}:{number}: field {field[1]} has no comment")
+            above = line
     print("\n".join(bare + [f"proto comments: {fields} fields, {len(bare)} without"]))
     return 1 if bare else 0
 
