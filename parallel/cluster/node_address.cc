@@ -65,6 +65,24 @@ std::string HostPort::ToString() const {
                                              : absl::StrCat("[", host, "]:", port);
 }
 
+HostPort MakeHostPort(absl::string_view host, int port) {
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  return {.host = std::string(host), .port = port};
+}
+
+bool IsTaken(const HostPort& address) {
+  const auto list = Lookup(address.host, address.port);
+  if (!list.ok()) return false;
+  const sockaddr* const name = (*list)->ai_addr;
+  const int listener = socket(name->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener < 0) return false;
+  const int on = 1;
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const bool taken = bind(listener, name, (*list)->ai_addrlen) != 0 && errno == EADDRINUSE;
+  close(listener);
+  return taken;
+}
+
 absl::StatusOr<HostPort> ParseHostPort(const std::string& text) {
   const size_t colon = text.rfind(':');
   HostPort parsed;

@@ -1,10 +1,11 @@
-// Where a node listens: a named interface or address, never all of them.
+// Addresses of this and other programs. Nodes listen at a named interface or address, never at all.
 #ifndef TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
 #define TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
 
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace tessera {
 
@@ -13,6 +14,12 @@ struct HostPort {
   int port = 0;
   std::string ToString() const;
 };
+
+// Of a host that may have brackets.
+HostPort MakeHostPort(absl::string_view host, int port);
+
+// Another program listens there. False when that cannot be told.
+bool IsTaken(const HostPort& address);
 
 // "HOST:PORT" or "[V6]:PORT"; port 0 … 65535.
 absl::StatusOr<HostPort> ParseHostPort(const std::string& text);

@@ -4,16 +4,13 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "parallel/cluster/node_address.h"
 #include "parallel/cluster/quiet_libraries.h"
 #include "server/field_violations.h"
 #include "server/grpc/generation_reactors.h"
@@ -188,29 +185,15 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
-std::string AddressOf(const GrpcServerOptions& options) {
-  const bool is_bare_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
-  const std::string host = is_bare_ipv6 ? absl::StrCat("[", options.host, "]") : options.host;
-  return absl::StrCat(host, ":", options.port);
+HostPort AddressOf(const GrpcServerOptions& options) {
+  return MakeHostPort(options.host, options.port);
 }
 
-absl::Status CannotListen(const std::string& address) {
+absl::Status CannotListen(const HostPort& address) {
   return absl::UnavailableError(
-      absl::StrCat("cannot listen on ", address,
+      absl::StrCat("cannot listen on ", address.ToString(),
                    "; if another program uses the port choose a different --port (0 picks a "
                    "free one), otherwise check --host"));
-}
-
-// False only when another program listens there: about everything else gRPC knows more.
-bool MayBind(const addrinfo& address) {
-  const int descriptor = socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return true;
-  const int on = 1;
-  setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  const bool taken =
-      bind(descriptor, address.ai_addr, address.ai_addrlen) != 0 && errno == EADDRINUSE;
-  close(descriptor);
-  return !taken;
 }
 
 class RunningServer final : public GrpcServer {
@@ -223,8 +206,8 @@ class RunningServer final : public GrpcServer {
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     Configure(context, &builder);
-    const std::string address = AddressOf(options);
-    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+    const HostPort address = AddressOf(options);
+    builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     builder.RegisterCallbackGenericService(&unknown_methods_);
     server_ = builder.BuildAndStart();
@@ -269,17 +252,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* 
 }
 
 absl::Status GrpcServer::CheckAddress(const GrpcServerOptions& options) {
-  if (options.port == 0) return absl::OkStatus();
-  const addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-  std::string host = options.host;
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), absl::StrCat(options.port).c_str(), &hints, &found) != 0) {
-    return absl::OkStatus();
-  }
-  const bool may_bind = MayBind(*found);
-  freeaddrinfo(found);
-  return may_bind ? absl::OkStatus() : CannotListen(AddressOf(options));
+  const HostPort address = AddressOf(options);
+  return options.port != 0 && IsTaken(address) ? CannotListen(address) : absl::OkStatus();
 }
 
 std::string GrpcVersion() { return grpc::Version(); }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "parallel/cluster/node_address.h"
 
 namespace tessera {
 namespace {
@@ -70,9 +71,7 @@ class Listener final : public MetricsHttp {
   }
 
   absl::Status Listen(const std::string& host, int32_t port) {
-    const bool is_bare_ipv6 = host.find(':') != std::string::npos && host[0] != '[';
-    const std::string address =
-        is_bare_ipv6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+    const std::string address = MakeHostPort(host, port).ToString();
     // A connection that says nothing takes a thread until the timeout: probes must get through
     // beside dozens of them.
     const char* options[] = {"listening_ports",
