@@ -5,7 +5,6 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "engine/checkpoint/message.h"
-#include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
@@ -174,21 +173,37 @@ int64_t CountWithAllBits(const std::byte* data, int64_t bytes, Bits exponent) {
   return count;
 }
 
+int64_t CountNonFinite(const std::byte* data, const SafetensorsEntry& entry) {
+  if (entry.dtype == DType::kBF16) return CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7F80);
+  if (entry.dtype == DType::kF16) return CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7C00);
+  if (entry.dtype != DType::kF32) return 0;
+  return CountWithAllBits<uint32_t>(data, entry.num_bytes, 0x7F800000);
+}
+
+// What is wrong with the tensor's values; empty when nothing is.
+std::string FindBrokenValues(const StoredTensor& stored) {
+  const auto data = stored.Map();
+  if (!data.ok()) return std::string(data.status().message());
+  const int64_t broken = CountNonFinite(*data, *stored.entry);
+  stored.Release();
+  return broken == 0 ? "" : Message(broken, " values are NaN or infinite");
+}
+
 }  // namespace
 
-absl::StatusOr<int64_t> CountNonFinite(const StoredTensor& tensor) {
-  const SafetensorsEntry& entry = *tensor.entry;
-  ASSIGN_OR_RETURN(const std::byte* const data, tensor.Map());
-  int64_t count = 0;
-  if (entry.dtype == DType::kBF16) {
-    count = CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7F80);
-  } else if (entry.dtype == DType::kF16) {
-    count = CountWithAllBits<uint16_t>(data, entry.num_bytes, 0x7C00);
-  } else if (entry.dtype == DType::kF32) {
-    count = CountWithAllBits<uint32_t>(data, entry.num_bytes, 0x7F800000);
+CheckpointReport VerifyValues(const Checkpoint& checkpoint,
+                              const std::function<void(double)>& progress) {
+  CheckpointReport report;
+  for (const std::string_view name : checkpoint.names()) {
+    const StoredTensor stored = checkpoint.Find(name);
+    const std::string fault = FindBrokenValues(stored);
+    if (!fault.empty()) AddError(stored.file->path(), name, fault, report);
+    if (progress) {
+      progress(static_cast<double>(checkpoint.bytes_read()) /
+               static_cast<double>(checkpoint.total_bytes()));
+    }
   }
-  tensor.Release();
-  return count;
+  return report;
 }
 
 }  // namespace tessera

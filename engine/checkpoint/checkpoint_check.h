@@ -3,6 +3,7 @@
 #define TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -47,9 +48,10 @@ struct CheckpointReport {
 // stored tables of RoPE frequencies are ignored.
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 
-// How many values of a tensor (BF16, F16 or F32) are NaN or infinite. Reads all of it, and gives
-// the memory back.
-absl::StatusOr<int64_t> CountNonFinite(const StoredTensor& tensor);
+// Reads all values of all tensors and names the tensors with NaN or infinities, as errors.
+// `progress` may be empty; it gets the share that has been read.
+CheckpointReport VerifyValues(const Checkpoint& checkpoint,
+                              const std::function<void(double)>& progress);
 
 }  // namespace tessera
 

@@ -25,8 +25,6 @@ constexpr const char* kTokenIdsOnly =
     "ok without a tokenizer: score, bench and generate work with token ids, serve and chat do not";
 constexpr const char* kCannotServe = "this model cannot be served";
 
-constexpr size_t kMaxErrors = 20;  // about values
-
 // What was found; everything that can be read is, whatever else is wrong.
 struct Findings {
   Json facts = Json::object();
@@ -60,23 +58,11 @@ void DescribeModel(const ModelConfig& config, Json* facts) {
   (*facts)["kv_bytes_per_token_bfloat16"] = config.KvBytesPerToken(DType::kBF16);
 }
 
-void CheckValues(const Checkpoint& checkpoint, Findings* findings) {
-  constexpr int64_t kLong = int64_t{1} << 30;  // bytes
-  const LoadProgress log =
-      checkpoint.total_bytes() >= kLong ? LogLoadProgress(checkpoint.directory()) : LoadProgress();
-  for (const std::string_view name : checkpoint.names()) {
-    const StoredTensor tensor = checkpoint.Find(name);
-    const auto broken = CountNonFinite(tensor);
-    if (findings->Note(broken.status()) && *broken > 0) {
-      findings->errors.push_back(absl::StrCat(tensor.file->path(), ": tensor \"",
-                                              absl::string_view(name.data(), name.size()),
-                                              "\": ", *broken, " values are NaN or infinite"));
-    }
-    if (findings->errors.size() >= kMaxErrors) return;
-    if (log) {
-      log(static_cast<double>(checkpoint.bytes_read()) /
-          static_cast<double>(checkpoint.total_bytes()));
-    }
+void NoteErrors(const CheckpointReport& report, Findings* findings) {
+  for (const std::string& error : report.errors) findings->errors.push_back(error);
+  const auto listed = static_cast<int64_t>(report.errors.size());
+  if (report.num_errors > listed) {
+    findings->errors.push_back(absl::StrCat("and ", report.num_errors - listed, " more errors"));
   }
 }
 
@@ -87,13 +73,13 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
   findings->facts["tensors"] = (*checkpoint)->names().size();
   findings->facts["stored_bytes"] = (*checkpoint)->total_bytes();
   const CheckpointReport report = VerifyCheckpoint(config, **checkpoint);
-  for (const std::string& error : report.errors) findings->errors.push_back(error);
-  if (report.num_errors > static_cast<int64_t>(report.errors.size())) {
-    findings->errors.push_back(absl::StrCat(
-        "and ", report.num_errors - static_cast<int64_t>(report.errors.size()), " more errors"));
-  }
+  NoteErrors(report, findings);
   for (const std::string& warning : report.warnings) findings->warnings.push_back(warning);
-  if (report.ok()) CheckValues(**checkpoint, findings);
+  if (!report.ok()) return;
+  constexpr int64_t kLong = int64_t{1} << 30;  // bytes
+  const bool takes_long = (*checkpoint)->total_bytes() >= kLong;
+  NoteErrors(VerifyValues(**checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
+             findings);
 }
 
 // `vocab_size`: of the model, 0 when it is unknown.
