@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/span.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -29,7 +30,7 @@ void MoveToEngineTime(absl::Time now, GenerateRequest* request) {
                          : std::min(now, now - (wall - request->arrival));
 }
 
-absl::Status CheckIds(const std::vector<int32_t>& ids, int32_t vocab_size) {
+absl::Status CheckIds(absl::Span<const int32_t> ids, int32_t vocab_size) {
   for (const int32_t id : ids) {
     if (id >= 0 && id < vocab_size) continue;
     return absl::InvalidArgumentError(

@@ -35,7 +35,7 @@ bool FieldViolations::CheckReal(std::string_view field, double value, RealRange 
   return false;
 }
 
-absl::Status FieldViolations::ToStatus() const {
+absl::Status FieldViolations::ToStatus(absl::StatusCode code) const {
   if (entries_.empty()) return absl::OkStatus();
   v1::BadRequest details;
   for (const auto& [field, description] : entries_) {
@@ -43,16 +43,15 @@ absl::Status FieldViolations::ToStatus() const {
     violation->set_field(field);
     violation->set_description(description);
   }
-  absl::Status status =
-      absl::InvalidArgumentError(absl::StrJoin(entries_, "; ", absl::PairFormatter(": ")));
+  absl::Status status(code, absl::StrJoin(entries_, "; ", absl::PairFormatter(": ")));
   status.SetPayload(kBadRequestTypeUrl, absl::Cord(details.SerializeAsString()));
   return status;
 }
 
-absl::Status FieldError(std::string field, std::string description) {
+absl::Status FieldError(std::string field, std::string description, absl::StatusCode code) {
   FieldViolations violations;
   violations.Add(std::move(field), std::move(description));
-  return violations.ToStatus();
+  return violations.ToStatus(code);
 }
 
 }  // namespace tessera

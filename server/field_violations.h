@@ -39,8 +39,8 @@ class FieldViolations {
   bool CheckReal(std::string_view field, double value, RealRange range);
 
   bool empty() const { return entries_.empty(); }
-  // OK, or InvalidArgument whose message lists the violations and whose payload has them typed.
-  absl::Status ToStatus() const;
+  // OK, or an error whose message lists the violations and whose payload has them typed.
+  absl::Status ToStatus(absl::StatusCode code = absl::StatusCode::kInvalidArgument) const;
 
  private:
   // The error travels in trailers of at most 8 KiB.
@@ -50,7 +50,8 @@ class FieldViolations {
 };
 
 // One violation as a status.
-absl::Status FieldError(std::string field, std::string description);
+absl::Status FieldError(std::string field, std::string description,
+                        absl::StatusCode code = absl::StatusCode::kInvalidArgument);
 
 }  // namespace tessera
 

@@ -104,15 +104,11 @@ absl::Status CheckModelFolder(const std::string& model_dir) {
                    "tokenizer.json, *.safetensors)"));
 }
 
-absl::StatusOr<LoadedExecutor> LoadExecutor(const RuntimeOptions& options,
-                                            const LoadProgress& progress) {
-  const ModelOptions& model = options.engine.model;
-  RETURN_IF_ERROR(CheckModelFolder(model.model_dir));
-  LoadedExecutor loaded;
-  ASSIGN_OR_RETURN(loaded.config, LoadModelConfig(model.model_dir));
-  WarnOfLongContext(model, loaded.config);
-  ASSIGN_OR_RETURN(loaded.executor, MakeExecutor(options, loaded.config, progress));
-  return loaded;
+absl::StatusOr<std::unique_ptr<Executor>> LoadExecutor(const RuntimeOptions& options,
+                                                       const ModelConfig& config,
+                                                       const LoadProgress& progress) {
+  WarnOfLongContext(options.engine.model, config);
+  return MakeExecutor(options, config, progress);
 }
 
 absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions options,

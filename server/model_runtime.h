@@ -50,13 +50,10 @@ class ModelRuntime {
   std::unique_ptr<Engine> engine_;
 };
 
-// Model and executor without an engine, for scoring.
-struct LoadedExecutor {
-  ModelConfig config;
-  std::unique_ptr<Executor> executor;
-};
-absl::StatusOr<LoadedExecutor> LoadExecutor(const RuntimeOptions& options,
-                                            const LoadProgress& progress);
+// The executor without an engine, for scoring. `config`: of the folder's model.
+absl::StatusOr<std::unique_ptr<Executor>> LoadExecutor(const RuntimeOptions& options,
+                                                       const ModelConfig& config,
+                                                       const LoadProgress& progress);
 
 // InvalidArgument says that the folder does not exist or is none.
 absl::Status CheckModelFolder(const std::string& model_dir);

@@ -71,8 +71,8 @@ void Print(const std::string& text) {
   const size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
   if (std::fflush(stdout) == 0 && written == text.size()) return;
   // Whoever reads the output must not take a part of it for the whole.
-  PrintError(absl::StrCat("tessera: cannot write the output: ",
-                          std::error_code(errno, std::generic_category()).message(), "\n"));
+  PrintError(absl::StrCat(
+      "tessera: cannot write the output: ", std::generic_category().message(errno), "\n"));
   std::_Exit(kExitFailure);
 }
 

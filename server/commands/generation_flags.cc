@@ -46,12 +46,8 @@ void AddMessage(const std::string& role, const std::string& content, v1::ChatPro
 }
 
 absl::StatusOr<v1::ChatPrompt> ReadMessages(const GenerationFlags& flags) {
-  ASSIGN_OR_RETURN(const std::string messages, ReadTextFile(flags.messages_path, kMaxFileBytes));
-  std::string tools;
-  if (!flags.tools_path.empty()) {
-    ASSIGN_OR_RETURN(tools, ReadTextFile(flags.tools_path, kMaxFileBytes));
-  }
-  auto chat = ParseChatPrompt(messages, tools);
+  ASSIGN_OR_RETURN(const ChatFiles files, ReadChatFiles(flags.messages_path, flags.tools_path));
+  auto chat = ParseChatPrompt(files.messages, files.tools);
   if (chat.ok()) return chat;
   const bool of_tools = absl::StartsWith(chat.status().message(), "tools");
   return absl::InvalidArgumentError(absl::StrCat(of_tools ? flags.tools_path : flags.messages_path,
@@ -229,6 +225,15 @@ absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags) {
   if (!flags.system.empty()) AddMessage("system", flags.system, chat);
   RETURN_IF_ERROR(CheckFields(request));
   return request;
+}
+
+absl::StatusOr<ChatFiles> ReadChatFiles(const std::string& messages_path,
+                                        const std::string& tools_path) {
+  ChatFiles files;
+  ASSIGN_OR_RETURN(files.messages, ReadTextFile(messages_path, kMaxFileBytes));
+  if (tools_path.empty()) return files;
+  ASSIGN_OR_RETURN(files.tools, ReadTextFile(tools_path, kMaxFileBytes));
+  return files;
 }
 
 absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& option, const std::string& text) {

@@ -56,6 +56,14 @@ absl::StatusOr<v1::GenerateRequest> PromptRequest(const GenerationFlags& flags);
 // The same for a chat that the user has yet to begin.
 absl::StatusOr<v1::GenerateRequest> ChatRequest(const GenerationFlags& flags);
 
+// The texts of --messages and --tools; without a path no tools. Errors name the file.
+struct ChatFiles {
+  std::string messages;
+  std::string tools;
+};
+absl::StatusOr<ChatFiles> ReadChatFiles(const std::string& messages_path,
+                                        const std::string& tools_path);
+
 // "1,2,3"; an error names the option.
 absl::StatusOr<std::vector<int64_t>> ParseIds(const std::string& option, const std::string& text);
 

@@ -35,20 +35,21 @@ absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::stri
   RETURN_IF_ERROR(CheckModelFolder(dir));
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   ASSIGN_OR_RETURN(const std::vector<int32_t> ids, CheckedIds(token_ids, config));
-  ASSIGN_OR_RETURN(const LoadedExecutor loaded, LoadExecutor(options, LogLoadProgress(dir)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Executor> executor,
+                   LoadExecutor(options, config, LogLoadProgress(dir)));
   const SchedulerOptions& scheduler = options.engine.scheduler;
   const int32_t block_size = scheduler.block_size;
   const auto num_blocks = static_cast<int32_t>(ids.size()) / block_size + 1;
-  RETURN_IF_ERROR(loaded.executor->AllocateKv(num_blocks));
+  RETURN_IF_ERROR(executor->AllocateKv(num_blocks));
   constexpr int32_t kChunk = 256;
   Watchdog watchdog(options.engine.step_timeout, [limit = options.engine.step_timeout] {
     FailAtOnce("score", absl::DeadlineExceededError(absl::StrCat(
                             "a step has not finished within ", absl::FormatDuration(limit),
                             ": a rank hangs (see --step-timeout)")));
   });
-  auto result = ScoreTokens(*loaded.executor, block_size,
+  auto result = ScoreTokens(*executor, block_size,
                             std::min(kChunk, scheduler.max_num_batched_tokens), ids, &watchdog);
-  RETURN_IF_ERROR(loaded.executor->Shutdown(absl::InfiniteFuture()));
+  RETURN_IF_ERROR(executor->Shutdown(absl::InfiniteFuture()));
   RETURN_IF_ERROR(result.status());
   const auto is_finite = [](float value) { return std::isfinite(value); };
   if (std::isfinite(result->nll) && absl::c_all_of(result->last_logits, is_finite)) return result;

@@ -4,12 +4,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "engine/checkpoint/text_file.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/command.h"
+#include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
 #include "server/logging.h"
 #include "server/model_prompt_encoder.h"
@@ -19,8 +19,6 @@ namespace tessera {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr int64_t kMaxFileBytes = 64 << 20;
 
 struct TokenizeFlags {
   bool lines = false;
@@ -120,15 +118,12 @@ int32_t NumIds(const std::string& dir, const Tokenizer& tokenizer) {
 }
 
 absl::Status ConvertMessages(const TokenizeJob& job) {
-  Conversation conversation;
-  ASSIGN_OR_RETURN(conversation.messages_json,
-                   ReadTextFile(job.flags.messages_path, kMaxFileBytes));
-  if (!job.flags.tools_path.empty()) {
-    ASSIGN_OR_RETURN(conversation.tools_json, ReadTextFile(job.flags.tools_path, kMaxFileBytes));
-    if (!Json::accept(conversation.tools_json)) {
-      return absl::InvalidArgumentError(absl::StrCat(job.flags.tools_path, ": not valid JSON"));
-    }
+  ASSIGN_OR_RETURN(ChatFiles files, ReadChatFiles(job.flags.messages_path, job.flags.tools_path));
+  if (!job.flags.tools_path.empty() && !Json::accept(files.tools)) {
+    return absl::InvalidArgumentError(absl::StrCat(job.flags.tools_path, ": not valid JSON"));
   }
+  Conversation conversation{.messages_json = std::move(files.messages),
+                            .tools_json = std::move(files.tools)};
   RETURN_IF_ERROR(CheckMessages(conversation.messages_json, job.flags.messages_path));
   conversation.add_generation_prompt = job.flags.generation_prompt;
   conversation.enable_thinking = job.flags.enable_thinking;

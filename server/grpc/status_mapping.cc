@@ -56,12 +56,10 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
 absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
                          google::protobuf::MessageLite* message) {
   if (static_cast<int64_t>(buffer.Length()) > max_bytes) {
-    const absl::Status error = FieldError(
-        "request", absl::StrCat("has ", buffer.Length(), " bytes, at most ", max_bytes,
-                                " are allowed: send less, or raise serve --max-message-size"));
-    absl::Status too_large = absl::ResourceExhaustedError(error.message());
-    too_large.SetPayload(kBadRequestTypeUrl, *error.GetPayload(kBadRequestTypeUrl));
-    return too_large;
+    return FieldError("request",
+                      absl::StrCat("has ", buffer.Length(), " bytes, at most ", max_bytes,
+                                   " are allowed: send less, or raise serve --max-message-size"),
+                      absl::StatusCode::kResourceExhausted);
   }
   grpc::Slice slice;
   grpc::Status status = buffer.TrySingleSlice(&slice);

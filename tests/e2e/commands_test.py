@@ -244,7 +244,7 @@ class CheckTest(unittest.TestCase):
         """Weights that config.json does not mention are of another model."""
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            self.changed_nano(folder)
+            self.copy_nano(folder)
             config = json.loads((folder / "config.json").read_text())
             config["num_hidden_layers"] -= 1
             (folder / "config.json").write_text(json.dumps(config))
@@ -253,14 +253,14 @@ class CheckTest(unittest.TestCase):
                 self.assertEqual(done.returncode, 1)
                 self.assertIn('model.safetensors: tensor "model.layers.3.', done.stderr)
 
-    def changed_nano(self, folder):
+    def copy_nano(self, folder):
         for file in NANO.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
 
     def test_weights_that_are_no_numbers(self):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            self.changed_nano(folder)
+            self.copy_nano(folder)
             weights = bytearray((folder / "model.safetensors").read_bytes())
             size = int.from_bytes(weights[:8], "little")
             begin, end = json.loads(weights[8:8 + size])["model.norm.weight"]["data_offsets"]
@@ -276,7 +276,7 @@ class CheckTest(unittest.TestCase):
     def test_a_tokenizer_of_another_model(self):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            self.changed_nano(folder)
+            self.copy_nano(folder)
             tokenizer = json.loads((folder / "tokenizer.json").read_text())
             tokenizer["added_tokens"].append(
                 {"id": 2000000, "content": "<foo>", "special": True, "single_word": False,
