@@ -8,7 +8,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "server/commands/command.h"
-#include "server/options.h"
+#include "server/option_table.h"
 
 namespace tessera {
 namespace {

@@ -10,7 +10,7 @@
 #include "engine/executor/abort_relay.h"
 #include "engine/executor/group_messages.h"
 #include "engine/executor/model_fingerprint.h"
-#include "engine/executor/remote_ranks.h"
+#include "engine/executor/network_connector.h"
 #include "engine/executor/step_plan_codec.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/cluster_key.h"

@@ -15,7 +15,7 @@
 #include "absl/time/clock.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/checkpoint_check.h"
-#include "engine/executor/worker.h"
+#include "engine/executor/rank_worker.h"
 #include "engine/model/shard.h"
 #include "kernels/core/host_device.h"
 #include "kernels/core/shared_buffers.h"
@@ -62,8 +62,8 @@ absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
 // One step under way.
 struct RunningStep {
   uint64_t step_id = 0;
-  int32_t unfinished = 0;             // ranks
-  std::vector<WorkerResult> results;  // by local rank
+  int32_t unfinished = 0;                 // ranks
+  std::vector<RankWorkerResult> results;  // by local rank
 };
 
 }  // namespace
@@ -152,7 +152,7 @@ struct RankGroup::State {
   std::vector<Seat*> seats;  // by local rank; set before the first work
   RankConnector connector;
   // Entry r is made, used and ended on rank r's thread; read by others under the mutex.
-  std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<std::unique_ptr<RankWorker>> workers;
 
   // Tells the thread that carries ranks when it pays to take the mutex and look.
   std::atomic<uint64_t> num_changes{0};
@@ -199,16 +199,16 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
     if (progress) progress(share);
     if (shared_seat != nullptr) shared_seat->Yield();
   };
-  const WorkerOptions worker_options{.dtype = settings.dtype,
-                                     .block_size = settings.limits.block_size,
-                                     .max_tokens = settings.limits.max_num_batched_tokens,
-                                     .max_positions = settings.limits.max_model_len,
-                                     .rebalance_interval = settings.rebalance.interval,
-                                     .preparation = preparation};
+  const RankWorkerOptions worker_options{.dtype = settings.dtype,
+                                         .block_size = settings.limits.block_size,
+                                         .max_tokens = settings.limits.max_num_batched_tokens,
+                                         .max_positions = settings.limits.max_model_len,
+                                         .rebalance_interval = settings.rebalance.interval,
+                                         .preparation = preparation};
   ASSIGN_OR_RETURN(
-      std::unique_ptr<Worker> worker,
-      Worker::Create(config, MakeShard(config, topology, settings.rebalance.spare_slots),
-                     worker_options, checkpoint, connect, std::move(ops), loaded));
+      std::unique_ptr<RankWorker> worker,
+      RankWorker::Create(config, MakeShard(config, topology, settings.rebalance.spare_slots),
+                         worker_options, checkpoint, connect, std::move(ops), loaded));
   absl::MutexLock lock(&mutex);
   if (!dead.ok()) worker->Abort(dead);
   workers[local_rank] = std::move(worker);
@@ -216,7 +216,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
 }
 
 void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan) {
-  absl::StatusOr<WorkerResult> result = workers[local_rank]->Step(plan);
+  absl::StatusOr<RankWorkerResult> result = workers[local_rank]->Step(plan);
   if (!result.ok()) {
     Die(result.status());
     return;
@@ -366,7 +366,7 @@ void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
     number = state_->first_step + state_->steps.size();
     state_->steps.push_back({.step_id = plan->step_id,
                              .unfinished = state_->ranks,
-                             .results = std::vector<WorkerResult>(state_->ranks)});
+                             .results = std::vector<RankWorkerResult>(state_->ranks)});
   }
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
     state_->seats[rank]->Post(
@@ -410,7 +410,7 @@ absl::Status RankGroup::Shutdown(absl::Time deadline) {
   // A worker dies on the thread that used it.
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
     state_->seats[rank]->Post([state = state_, rank] {
-      std::unique_ptr<Worker> worker;
+      std::unique_ptr<RankWorker> worker;
       {
         absl::MutexLock lock(&state->mutex);
         worker.swap(state->workers[rank]);

@@ -12,18 +12,18 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "engine/model/expert_slots.h"
+#include "engine/model/expert_loader.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/core/device.h"
 #include "parallel/communicator.h"
+#include "parallel/experts/move_rounds.h"
 #include "parallel/experts/placement.h"
-#include "parallel/experts/rebalance.h"
 
 namespace tessera {
 
-// A move runs in rounds (parallel/experts/rebalance.h). In each round a thread of every rank reads
-// and packs what its spare slots take, behind everything else that runs (see quiet_work.h); the
-// rank puts at most one matrix into place between two steps. Each step carries a word of every
+// A move runs in rounds (parallel/experts/move_rounds.h). In each round a thread of every rank
+// reads and packs what its spare slots take, behind everything else that runs (see quiet_work.h);
+// the rank puts at most one matrix into place between two steps. Each step carries a word of every
 // rank: when all are ready, all switch to the round's placement before the next step. When one has
 // failed or its disk takes too long, all give the move up where it is: the placement in use stays
 // valid.
@@ -34,7 +34,7 @@ class ExpertMover {
   struct Options {
     Device* device = nullptr;
     Communicator* world = nullptr;
-    ExpertSlots* slots = nullptr;
+    ExpertLoader* slots = nullptr;
     // How long preparing the experts of a round may take.
     absl::Duration prepare_timeout = absl::Seconds(60);
   };

@@ -5,18 +5,16 @@
 
 namespace tessera {
 
-absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
-                                                           const ModelShard& shard,
-                                                           int32_t max_tokens,
-                                                           const RankLinks& links, Ops& ops,
-                                                           const ExpertBalance::Options& balance) {
+absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(
+    const ModelConfig& config, const ModelShard& shard, int32_t max_tokens, const RankLinks& links,
+    Ops& ops, const ExpertRebalancer::Options& balance) {
   std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, links, ops));
   const bool rows_can_travel = shard.expert_parallel && links.world != nullptr;
   if (links.moe_comm == MoeComm::kAllToAll && links.world != nullptr && !rows_can_travel) {
     return absl::InvalidArgumentError(
         "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
   }
-  ASSIGN_OR_RETURN(block->balance_, ExpertBalance::Create(config, shard, links, ops, balance));
+  ASSIGN_OR_RETURN(block->balance_, ExpertRebalancer::Create(config, shard, links, ops, balance));
   if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
     RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
   }

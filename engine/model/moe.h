@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/buffer_set.h"
-#include "engine/model/expert_balance.h"
+#include "engine/model/expert_rebalancer.h"
 #include "engine/model/model_config.h"
 #include "engine/model/moe_comm_cost.h"
 #include "engine/model/rank_links.h"
@@ -42,7 +42,7 @@ class MoeBlock {
                                                           const ModelShard& shard,
                                                           int32_t max_tokens,
                                                           const RankLinks& links, Ops& ops,
-                                                          const ExpertBalance::Options& balance);
+                                                          const ExpertRebalancer::Options& balance);
 
   // MoE(x), [share.count, H]; valid until the next call. With several ranks every one calls this
   // for every layer, also with no rows: the others may have some.
@@ -51,7 +51,7 @@ class MoeBlock {
   // of a group, however few they are.
   bool DividesRows(const std::vector<int32_t>& group_tokens) const;
 
-  ExpertBalance& balance() { return *balance_; }
+  ExpertRebalancer& balance() { return *balance_; }
 
   int64_t buffer_bytes() const { return buffers_.bytes() + dispatcher_bytes_; }
   // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
@@ -97,7 +97,7 @@ class MoeBlock {
   BufferSet buffers_;
   int64_t dispatcher_bytes_ = 0;
 
-  std::unique_ptr<ExpertBalance> balance_;
+  std::unique_ptr<ExpertRebalancer> balance_;
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
   std::vector<MoeCommCost> costs_;
 

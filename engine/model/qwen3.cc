@@ -15,16 +15,16 @@ absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig
   std::unique_ptr<Qwen3Model> model(new Qwen3Model(config, shard, std::move(weights), links, ops));
   RETURN_IF_ERROR(model->AllocateBuffers(limits));
   if (config.has_moe_layers()) {
-    ExpertBalance::Options balance;
+    ExpertRebalancer::Options balance;
     if (limits.moving.interval > 0) {
-      model->expert_slots_ = std::make_unique<CheckpointExpertSlots>(
-          CheckpointExpertSlots::Context{.config = model->config_,
-                                         .shard = model->shard_,
-                                         .dtype = limits.moving.dtype,
-                                         .checkpoint = limits.moving.checkpoint,
-                                         .preparation = limits.moving.preparation,
-                                         .weights = model->weights_,
-                                         .ops = ops});
+      model->expert_slots_ = std::make_unique<CheckpointExpertLoader>(
+          CheckpointExpertLoader::Context{.config = model->config_,
+                                          .shard = model->shard_,
+                                          .dtype = limits.moving.dtype,
+                                          .checkpoint = limits.moving.checkpoint,
+                                          .preparation = limits.moving.preparation,
+                                          .weights = model->weights_,
+                                          .ops = ops});
       balance = {.interval = limits.moving.interval, .slots = model->expert_slots_.get()};
     }
     ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(model->config_, shard, limits.max_tokens, links,

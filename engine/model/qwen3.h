@@ -68,7 +68,7 @@ class Qwen3Model {
   // What the spare expert slots of all layers take once experts have moved into them.
   int64_t spare_expert_bytes() const;
   // nullptr for a dense model.
-  ExpertBalance* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
+  ExpertRebalancer* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
   // See MoeBlock::costs.
   std::vector<MoeCommCost> moe_comm_costs() const {
     return moe_ == nullptr ? std::vector<MoeCommCost>() : moe_->costs();
@@ -99,7 +99,7 @@ class Qwen3Model {
   const RankLinks& links_;
   Ops& ops_;
   const DType act_;
-  std::unique_ptr<ExpertSlots> expert_slots_;  // when experts move
+  std::unique_ptr<ExpertLoader> expert_slots_;  // when experts move
   std::unique_ptr<MoeBlock> moe_;
   BufferSet buffers_;
 

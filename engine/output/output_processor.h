@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/output/stop_matcher.h"
 #include "engine/output/text_splitter.h"
-#include "engine/sampling/stop_matcher.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/text/detokenizer.h"
 #include "engine/types.h"

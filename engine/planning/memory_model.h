@@ -59,7 +59,7 @@ struct BufferSizes {
   int64_t max_positions = 0;     // rows of the RoPE table
   int64_t activation_bytes = 2;  // of one element; the CPU backend computes in float32: 4
 };
-// Activations, RoPE table and logits as Qwen3Model, MoeBlock and Worker allocate them.
+// Activations, RoPE table and logits as Qwen3Model, MoeBlock and RankWorker allocate them.
 int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const BufferSizes& sizes);
 
 }  // namespace tessera

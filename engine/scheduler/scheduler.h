@@ -15,7 +15,7 @@
 #include "engine/kv/kv_cache_manager.h"
 #include "engine/options.h"
 #include "engine/scheduler/fairness.h"
-#include "engine/scheduler/plan_builder.h"
+#include "engine/scheduler/plan_arrays.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
 

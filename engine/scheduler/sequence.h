@@ -9,8 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/kv/kv_cache_manager.h"
-#include "engine/sampling/thinking_budget.h"
-#include "engine/sampling/token_counts.h"
+#include "engine/scheduler/thinking_budget.h"
+#include "engine/scheduler/token_counts.h"
 #include "engine/types.h"
 
 namespace tessera {

@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/core/dtype.h"
-#include "parallel/experts/planner.h"
+#include "parallel/experts/row_routing.h"
 
 namespace tessera {
 

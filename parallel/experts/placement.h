@@ -13,7 +13,7 @@
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
-#include "parallel/experts/planner.h"
+#include "parallel/experts/row_routing.h"
 
 namespace tessera {
 

@@ -8,7 +8,7 @@
 #include "kernels/core/read_bandwidth.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
-#include "server/commands/model_flags.h"
+#include "server/commands/engine_flags.h"
 #include "server/commands/overhead.h"
 #include "server/commands/workload.h"
 

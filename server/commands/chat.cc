@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/commands/command.h"
+#include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
-#include "server/commands/model_flags.h"
 #include "server/logging.h"
 #include "server/model_runtime.h"
 #include "server/text_generator.h"

@@ -10,7 +10,7 @@
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
 #include "server/commands/command.h"
-#include "server/commands/model_flags.h"
+#include "server/commands/engine_flags.h"
 #include "server/logging.h"
 #include "server/model_prompt_encoder.h"
 #include "server/model_runtime.h"

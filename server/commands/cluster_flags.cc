@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
-#include "server/commands/model_flags.h"
+#include "server/commands/engine_flags.h"
 #include "server/logging.h"
 #include "server/version.h"
 

@@ -6,7 +6,7 @@
 #include "absl/status/status.h"
 #include "engine/executor/cluster_options.h"
 #include "server/model_runtime.h"
-#include "server/options.h"
+#include "server/option_table.h"
 
 namespace tessera {
 

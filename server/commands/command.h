@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "server/options.h"
+#include "server/option_table.h"
 
 namespace tessera {
 

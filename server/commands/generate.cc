@@ -1,8 +1,8 @@
 // tessera generate: one answer, without a server.
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
+#include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
-#include "server/commands/model_flags.h"
 #include "server/commands/response_json.h"
 #include "server/text_generator.h"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/options.h"
+#include "server/option_table.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {

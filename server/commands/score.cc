@@ -9,8 +9,8 @@
 #include "kernels/core/status_macros.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
+#include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
-#include "server/commands/model_flags.h"
 #include "server/commands/response_json.h"
 
 namespace tessera {

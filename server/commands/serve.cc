@@ -19,7 +19,7 @@
 #include "kernels/core/status_macros.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
-#include "server/commands/model_flags.h"
+#include "server/commands/engine_flags.h"
 #include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/command.h"
-#include "server/commands/model_flags.h"
+#include "server/commands/engine_flags.h"
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"
 #include "server/metrics/recorder.h"

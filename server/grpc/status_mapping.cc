@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/field_violations.h"
-#include "server/grpc/message_buffer.h"
 #include "tessera/v1/error_details.pb.h"
 
 namespace tessera {
@@ -51,29 +50,6 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   const auto code = static_cast<grpc::StatusCode>(status.code());
   if (details.details().empty()) return {code, message};
   return {code, message, details.SerializeAsString()};
-}
-
-absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
-                         google::protobuf::MessageLite* message) {
-  if (static_cast<int64_t>(buffer.Length()) > max_bytes) {
-    return FieldError("request",
-                      absl::StrCat("has ", buffer.Length(), " bytes, at most ", max_bytes,
-                                   " are allowed: send less, or raise serve --max-message-size"),
-                      absl::StatusCode::kResourceExhausted);
-  }
-  grpc::Slice slice;
-  grpc::Status status = buffer.TrySingleSlice(&slice);
-  if (!status.ok()) status = buffer.DumpToSingleSlice(&slice);
-  if (status.ok() && message->ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
-    return absl::OkStatus();
-  }
-  return FieldError("request", absl::StrCat("is not a valid ", message->GetTypeName(),
-                                            "; all strings must be UTF-8"));
-}
-
-grpc::ByteBuffer ToBuffer(const google::protobuf::MessageLite& message) {
-  const grpc::Slice slice(message.SerializeAsString());
-  return grpc::ByteBuffer(&slice, 1);
 }
 
 }  // namespace tessera

@@ -5,7 +5,7 @@
 
 #include "engine/executor/local_executor.h"
 #include "engine/executor/sequence_runner.h"
-#include "engine/model/expert_balance.h"
+#include "engine/model/expert_rebalancer.h"
 #include "engine/model/model_config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -57,7 +57,7 @@ Observed Decode(const std::string& model, const std::string& backend, const Layo
   EXPECT_TRUE(executor.AllocateKv(16).ok());
   SequenceRunner runner(executor, kBlockSize);
   std::vector<int32_t> next = LoadModelGoldens(model).back().ids;
-  for (int32_t step = 0; step < 2 * ExpertBalance::Options().interval; ++step) {
+  for (int32_t step = 0; step < 2 * ExpertRebalancer::Options().interval; ++step) {
     const auto result = runner.Append({.token_ids = next});
     EXPECT_TRUE(result.ok()) << result.status();
     next = {result->token[0]};

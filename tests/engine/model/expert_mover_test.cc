@@ -15,7 +15,7 @@ constexpr int kRanks = 3;
 constexpr PlacementShape kShape{.num_experts = 6, .num_ranks = kRanks, .slots_per_rank = 3};
 const std::vector<int32_t> kTarget = {1, 0, -1, 3, 5, -1, 4, 2, -1};
 
-class FakeSlots : public ExpertSlots {
+class FakeSlots : public ExpertLoader {
  public:
   absl::Status Prepare(int32_t, int32_t) override {
     if (gate != nullptr) gate->WaitForNotification();

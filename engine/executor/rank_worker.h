@@ -1,0 +1,87 @@
+// One rank: a device, a slice of the model, its KV storage, and the step that uses them.
+#ifndef TESSERA_ENGINE_EXECUTOR_RANK_WORKER_H_
+#define TESSERA_ENGINE_EXECUTOR_RANK_WORKER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/executor/executor.h"
+#include "engine/model/qwen3.h"
+#include "engine/scheduler/step_plan.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+struct RankWorkerOptions {
+  DType dtype = DType::kBF16;  // of weights and KV
+  int32_t block_size = 16;     // tokens per KV block
+  int32_t max_tokens = 2048;   // tokens of one step
+  int32_t max_positions = 0;   // context limit
+  // Steps between decisions whether experts should move; 0: they never do.
+  int32_t rebalance_interval = 0;
+  std::shared_ptr<QuietWork> preparation;  // of moving experts; all ranks of the process share it
+};
+
+// What one step brought on one rank.
+struct RankWorkerResult {
+  BatchResult batch;  // of the group's first rank; empty on the others
+  RankReport report;
+  std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
+};
+
+// Used by one thread.
+class RankWorker {
+ public:
+  // Connects the rank and loads its weights. Keeps the checkpoint open when experts may move.
+  static absl::StatusOr<std::unique_ptr<RankWorker>> Create(
+      const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
+      std::shared_ptr<Checkpoint> checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
+      const LoadProgress& progress);
+
+  absl::Status AllocateKv(int32_t num_blocks);
+  // Runs the rank's group's part of the plan. One upload, one wait, one download.
+  absl::StatusOr<RankWorkerResult> Step(const StepPlan& plan);
+  // After each step, when its results are out of the way: moves experts. An error is sticky.
+  absl::Status BetweenSteps();
+  MemoryReport memory() const;
+  const Qwen3Model& model() const { return *model_; }
+  // Fails this rank's collective operations and those of its peers in this process. Any thread.
+  void Abort(const absl::Status& reason);
+
+ private:
+  RankWorker(const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
+             std::unique_ptr<Ops> ops);
+  absl::StatusOr<ForwardBatch> UploadPlan(const StepPlan& plan, SampleArgs* sampling,
+                                          ConstTensorView* logits_rows);
+  absl::Status RunSampling(const StepPlan& plan, const SampleArgs& all, ConstTensorView rows,
+                           BatchResult* result);
+  CollectiveTimes TimesSinceStart() const;
+  // The time and the expert rows of the step that ends now.
+  RankReport Report(absl::Duration step_time);
+  absl::Status Reserve(DeviceBuffer* buffer, size_t bytes, const char* what);
+
+  const ModelConfig config_;
+  const ModelShard shard_;
+  const RankWorkerOptions options_;
+  std::unique_ptr<Ops> ops_;  // declared first: all below die before their device
+  RankLinks links_;
+  std::unique_ptr<Qwen3Model> model_;
+  DeviceBuffer kv_storage_;
+  std::vector<KvLayer> kv_;  // one per layer
+  DeviceBuffer plan_;        // the uploaded arrays of the current step
+  std::vector<char> staging_;
+  DeviceBuffer results_;
+  DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
+  // As they were at the end of the last step.
+  CollectiveTimes times_{};
+  int64_t expert_rows_ = 0;
+  int64_t moved_bytes_ = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ENGINE_EXECUTOR_RANK_WORKER_H_

@@ -1,0 +1,149 @@
+#include "engine/scheduler/plan_arrays.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace tessera {
+namespace {
+
+constexpr float kBanned = -std::numeric_limits<float>::infinity();
+
+void Adjust(int32_t token, float value, SamplingPlan* plan) {
+  plan->adj_tokens.push_back(token);
+  plan->adj_values.push_back(value);
+}
+
+// A bad word of one token is always banned; the last token of a longer one when the output ends
+// with the others.
+void BanBadWords(const Sequence& sequence, SamplingPlan* plan) {
+  const std::vector<int32_t>& tokens = sequence.tokens();
+  for (const std::vector<int32_t>& word : sequence.request().sampling.bad_words) {
+    if (word.empty()) continue;
+    const auto head = static_cast<int32_t>(word.size()) - 1;
+    if (head > sequence.num_output()) continue;
+    if (std::equal(word.begin(), word.end() - 1, tokens.end() - head)) {
+      Adjust(word.back(), kBanned, plan);
+    }
+  }
+}
+
+void AppendAdjustments(const Sequence& sequence, SamplingPlan* plan) {
+  for (const auto& [token, bias] : sequence.request().sampling.logit_bias) {
+    Adjust(token, bias, plan);
+  }
+  for (int32_t id : sequence.disallowed_ids()) Adjust(id, kBanned, plan);
+  if (sequence.in_min_tokens()) {
+    for (int32_t id : sequence.stop_ids()) Adjust(id, kBanned, plan);
+  }
+  BanBadWords(sequence, plan);
+}
+
+void CloseRow(SamplingPlan* plan) {
+  plan->pen_offsets.push_back(static_cast<int32_t>(plan->pen_tokens.size()));
+  plan->adj_offsets.push_back(static_cast<int32_t>(plan->adj_tokens.size()));
+}
+
+// A row that reports the logprob of a known token; nothing is drawn.
+void AddPromptRow(const Sequence& sequence, int32_t position, SamplingPlan* plan) {
+  plan->forced.push_back(sequence.tokens()[position]);
+  plan->temperature.push_back(0.0F);
+  plan->top_k.push_back(0);
+  plan->top_p.push_back(1.0F);
+  plan->min_p.push_back(0.0F);
+  plan->repetition_penalty.push_back(1.0F);
+  plan->presence_penalty.push_back(0.0F);
+  plan->frequency_penalty.push_back(0.0F);
+  plan->seed.push_back(0);
+  plan->position.push_back(position);
+  plan->num_logprobs.push_back(sequence.request().sampling.prompt_logprobs.value_or(0));
+  CloseRow(plan);
+}
+
+void AddSamplingRow(const Sequence& sequence, SamplingPlan* plan) {
+  const SamplingParams& params = sequence.request().sampling;
+  const int32_t forced = sequence.thinking().ForcedToken();
+  plan->forced.push_back(forced);
+  plan->temperature.push_back(params.temperature);
+  plan->top_k.push_back(params.top_k);
+  plan->top_p.push_back(params.top_p);
+  plan->min_p.push_back(params.min_p);
+  plan->repetition_penalty.push_back(params.repetition_penalty);
+  plan->presence_penalty.push_back(params.presence_penalty);
+  plan->frequency_penalty.push_back(params.frequency_penalty);
+  plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
+  plan->position.push_back(sequence.num_tokens());
+  plan->num_logprobs.push_back(params.logprobs.value_or(-1));
+  if (forced < 0) {
+    const TokenCounts& counts = sequence.token_counts();
+    plan->pen_tokens.insert(plan->pen_tokens.end(), counts.tokens().begin(), counts.tokens().end());
+    plan->pen_counts.insert(plan->pen_counts.end(), counts.counts().begin(), counts.counts().end());
+    AppendAdjustments(sequence, plan);
+  }
+  CloseRow(plan);
+}
+
+void AddTokens(const PlannedSequence& planned, int32_t block_size, BatchPlan* plan) {
+  const Sequence& sequence = *planned.sequence;
+  const int32_t begin = sequence.num_computed;
+  for (int32_t position = begin; position < begin + planned.num_tokens; ++position) {
+    const auto block = static_cast<int32_t>(sequence.kv.blocks[position / block_size]);
+    plan->token_ids.push_back(sequence.tokens()[position]);
+    plan->positions.push_back(position);
+    plan->slot_mapping.push_back(block * block_size + position % block_size);
+  }
+  plan->cu_seqlens.push_back(plan->num_tokens());
+  plan->context_lens.push_back(begin + planned.num_tokens);
+}
+
+void AddRows(PlannedSequence* planned, BatchPlan* plan) {
+  const Sequence& sequence = *planned->sequence;
+  const int32_t begin = sequence.num_computed;
+  const int32_t end = begin + planned->num_tokens;
+  const int32_t first_token_row = plan->num_tokens() - planned->num_tokens;
+  planned->first_row = plan->num_logits();
+  planned->num_prompt_rows = 0;
+  if (sequence.needs_prompt_logprobs()) {
+    // The logits of position p speak about the token at p + 1. What an attempt before a preemption
+    // has reported is not asked for again.
+    const int32_t last = std::min(end, sequence.prompt_length() - 1);
+    for (int32_t p = std::max(begin, sequence.num_prompt_logprobs); p < last; ++p) {
+      plan->logits_rows.push_back(first_token_row + p - begin);
+      AddPromptRow(sequence, p + 1, &plan->sampling);
+      ++planned->num_prompt_rows;
+    }
+  }
+  planned->samples = end == sequence.num_tokens();
+  if (planned->samples) {
+    plan->logits_rows.push_back(plan->num_tokens() - 1);
+    AddSamplingRow(sequence, &plan->sampling);
+  }
+}
+
+void AddBlockTables(const std::vector<PlannedSequence>& planned, BatchPlan* plan) {
+  size_t longest = 0;
+  for (const PlannedSequence& p : planned)
+    longest = std::max(longest, p.sequence->kv.blocks.size());
+  plan->max_blocks = static_cast<int32_t>(longest);
+  plan->block_tables.assign(planned.size() * longest, 0);
+  for (size_t s = 0; s < planned.size(); ++s) {
+    int32_t* row = plan->block_tables.data() + s * longest;
+    for (BlockId block : planned[s].sequence->kv.blocks) *row++ = static_cast<int32_t>(block);
+  }
+}
+
+}  // namespace
+
+BatchPlan BuildPlan(int32_t block_size, std::vector<PlannedSequence>* planned) {
+  BatchPlan plan;
+  plan.cu_seqlens.push_back(0);
+  plan.sampling.pen_offsets.push_back(0);
+  plan.sampling.adj_offsets.push_back(0);
+  for (PlannedSequence& p : *planned) {
+    AddTokens(p, block_size, &plan);
+    AddRows(&p, &plan);
+  }
+  AddBlockTables(*planned, &plan);
+  return plan;
+}
+
+}  // namespace tessera

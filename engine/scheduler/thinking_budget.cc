@@ -1,0 +1,52 @@
+#include "engine/scheduler/thinking_budget.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace tessera {
+
+ThinkingBudget::ThinkingBudget(const ReasoningParams& params, absl::Span<const int32_t> prompt)
+    : params_(params) {
+  if (params.starts_closed || params.start_token_id < 0 || params.end_token_id < 0) return;
+  for (size_t i = prompt.size(); i > 0; --i) {
+    if (prompt[i - 1] == params.end_token_id) return;
+    if (prompt[i - 1] == params.start_token_id) {
+      thinking_ = true;
+      section_tokens_ = static_cast<int32_t>(prompt.size() - i);
+      return;
+    }
+  }
+}
+
+bool ThinkingBudget::IsOver() const {
+  return thinking_ && params_.max_thinking_tokens.has_value() &&
+         section_tokens_ >= *params_.max_thinking_tokens && !params_.close_token_ids.empty();
+}
+
+int32_t ThinkingBudget::ForcedToken() const {
+  if (num_forced_ == 0 && !IsOver()) return -1;
+  return params_.close_token_ids[num_forced_];
+}
+
+void ThinkingBudget::Push(int32_t token) {
+  if (params_.starts_closed || params_.start_token_id < 0 || params_.end_token_id < 0) return;
+  if (ForcedToken() == token) {
+    enforced_ = true;
+    ++num_forced_;
+  }
+  if (token == params_.start_token_id) {
+    thinking_ = true;
+    section_tokens_ = 0;
+  } else if (token == params_.end_token_id) {
+    thinking_ = false;
+  } else if (thinking_) {
+    ++section_tokens_;
+    ++reasoning_tokens_;
+  }
+  if (num_forced_ == static_cast<int32_t>(params_.close_token_ids.size())) {
+    if (num_forced_ > 0) thinking_ = false;  // the sequence closes, whatever it consists of
+    num_forced_ = 0;
+  }
+}
+
+}  // namespace tessera

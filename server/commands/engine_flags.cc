@@ -1,0 +1,96 @@
+#include "server/commands/engine_flags.h"
+
+#include <atomic>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/model_config.h"
+#include "server/logging.h"
+
+namespace tessera {
+
+void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa) {
+  table->Choice(
+      "cpu-isa", cpu_isa, {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"},
+      "Vector instructions of the cpu backend; auto: the fastest of this machine. Machines that "
+      "multiply bfloat16 with different ones round differently.");
+}
+
+void AddModelOptions(OptionTable* table, EngineOptions* options) {
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kMaxRanks = 1024;
+  ModelOptions& model = options->model;
+  SchedulerOptions& scheduler = options->scheduler;
+  table->Section("Model");
+  table->Choice("backend", &model.backend, {"cpu", "ref", "queued"},
+                "Kernels: cpu is fast, ref is the plain float32 oracle, queued is ref behind a "
+                "device queue.");
+  table->Type("dtype", &model.dtype, "Type of weights and activations.");
+  table->Integer("threads", &model.num_threads, {0, 4096},
+                 "Threads of all ranks together; 0: the CPUs this process may use.");
+  AddCpuIsaOption(table, &model.cpu_isa);
+  table->Integer("max-model-len", &model.max_model_len, {0, kMax},
+                 "Tokens of prompt and output together; 0: the model's context.");
+  table->Section("Layout");
+  table->Integer("tensor-parallel-size", &model.layout.tensor_parallel, {1, kMaxRanks},
+                 "Ranks that share every layer.");
+  table->Integer("data-parallel-size", &model.layout.data_parallel, {1, kMaxRanks},
+                 "Groups of ranks with requests and KV cache of their own.");
+  table->Flag("enable-expert-parallel", &model.layout.expert_parallel,
+              "Spread whole experts over the ranks instead of slicing them.");
+  table->Choice("moe-comm", &model.layout.moe_comm, {"auto", "allreduce", "alltoall"},
+                "How experts exchange tokens.");
+  table->Integer("expert-rebalance-interval", &model.layout.expert_rebalance_interval, {0, kMax},
+                 "Steps between decisions whether experts should move to less busy ranks; 0: they "
+                 "stay.");
+  table->Integer("expert-spare-slots", &model.layout.expert_spare_slots, {0, 1 << 16},
+                 "Room for further experts on every rank, per layer, when experts move: one for "
+                 "moves, the others for copies of busy experts; 0: two.");
+  table->Section("Scheduling");
+  table->Integer("max-num-seqs", &scheduler.max_num_seqs, {1, 1 << 16},
+                 "Sequences in a batch, per group.");
+  table->Integer("max-num-batched-tokens", &scheduler.max_num_batched_tokens, {1, 1 << 20},
+                 "Tokens per step and group.");
+  table->Integer("max-prefill-chunk", &scheduler.max_prefill_chunk, {1, 1 << 20},
+                 "Prompt tokens of one request per step while others decode.");
+  table->Integer("block-size", &scheduler.block_size, {1, 256}, "Tokens per KV block.");
+  table->Bytes("kv-cache-memory", &options->kv_cache_bytes,
+               {0, std::numeric_limits<int64_t>::max()},
+               "KV cache per group, for example 2GiB; 0: a quarter of the free memory, at most "
+               "4GiB.");
+  table->Integer("max-queued-requests", &scheduler.max_queued_requests, {1, 1 << 20},
+                 "Requests that may wait.");
+  table->Integer("max-queued-tokens", &scheduler.max_queued_tokens, {1, int64_t{1} << 40},
+                 "Prompt tokens that may wait.");
+  table->Flag("enable-prefix-caching", &scheduler.enable_prefix_cache,
+              "Reuse the KV blocks of equal prefixes.");
+  table->Milliseconds("batch-wait-ms", &scheduler.batch_wait,
+                      "How long an idle engine waits for company before it starts a batch.");
+}
+
+LoadProgress LogLoadProgress(const std::string& model_dir) {
+  auto shown = std::make_shared<std::atomic<int>>(-1);
+  return [shown, model_dir](double ratio) {
+    const int tenth = static_cast<int>(ratio * 10);
+    int last = shown->load();
+    while (tenth > last) {
+      if (!shown->compare_exchange_weak(last, tenth)) continue;
+      LogInfo(absl::StrCat("loading ", model_dir, ": ", tenth * 10, " %"));
+      return;
+    }
+  };
+}
+
+absl::StatusOr<std::unique_ptr<ModelRuntime>> LoadRuntime(const RuntimeOptions& options) {
+  return ModelRuntime::Load(options, LogLoadProgress(options.engine.model.model_dir), {});
+}
+
+void MakeRoomFor(int64_t num_tokens, EngineOptions* options) {
+  constexpr int64_t kMostTokens = 1 << 24;
+  const auto config = LoadModelConfig(options->model.model_dir);
+  if (!config.ok() || options->model.max_model_len != 0) return;
+  if (num_tokens <= config->context_limit() || num_tokens > kMostTokens) return;
+  options->model.max_model_len = static_cast<int32_t>(num_tokens);
+}
+
+}  // namespace tessera
