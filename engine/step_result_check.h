@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/executor/step_result.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {

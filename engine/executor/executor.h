@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/executor/step_result.h"
 #include "engine/model/moe_comm_cost.h"
 #include "engine/scheduler/step_plan.h"
 

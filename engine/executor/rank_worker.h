@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/executor/executor.h"
+#include "engine/executor/step_result.h"
 #include "engine/model/qwen3.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/ops.h"

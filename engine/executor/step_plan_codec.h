@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/executor/step_result.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {

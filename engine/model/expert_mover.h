@@ -13,7 +13,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/model/expert_loader.h"
-#include "engine/scheduler/step_plan.h"
+#include "engine/model/expert_loads.h"
 #include "kernels/core/device.h"
 #include "parallel/communicator.h"
 #include "parallel/experts/move_rounds.h"

@@ -9,11 +9,11 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/expert_loader.h"
+#include "engine/model/expert_loads.h"
 #include "engine/model/expert_mover.h"
 #include "engine/model/model_config.h"
 #include "engine/model/rank_links.h"
 #include "engine/model/shard.h"
-#include "engine/scheduler/step_plan.h"
 #include "kernels/ops.h"
 #include "parallel/experts/load_statistics.h"
 #include "parallel/experts/placement.h"

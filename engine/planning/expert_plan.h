@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/expert_loads.h"
 #include "engine/model/model_config.h"
-#include "engine/scheduler/step_plan.h"
 
 namespace tessera {
 

@@ -2,12 +2,8 @@
 #ifndef TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
 #define TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
 
-#include <array>
 #include <cstdint>
-#include <memory>
 #include <vector>
-
-#include "parallel/collective_times.h"
 
 namespace tessera {
 
@@ -64,40 +60,6 @@ struct BatchResult {
   std::vector<int32_t> top_tokens;  // [N, num_top]
   std::vector<float> top_logprobs;  // [N, num_top]
   std::vector<float> logits;        // [N, vocab_size] when asked for
-};
-
-// What one rank did in one step.
-struct RankReport {
-  int32_t rank = 0;
-  float step_seconds = 0;  // from the plan to the results
-  // The part of it in collective operations, waiting for other ranks included, by CollectiveOp.
-  std::array<float, kNumCollectiveOps> collective_seconds{};
-  int64_t expert_rows = 0;  // (token, expert) pairs that the rank's experts computed
-  int64_t moved_bytes = 0;  // of experts that moved here since the step before
-};
-
-// The router's choices since the start, over all ranks, and how evenly they burden the ranks.
-struct LayerLoad {
-  std::vector<int64_t> choices;  // per expert; empty for a dense layer
-  float max_over_mean = 0;       // rows of the busiest rank over the mean, in the last interval
-};
-// What became of moves of experts, counted by layer.
-struct ExpertMoves {
-  int64_t completed = 0;
-  int64_t failed = 0;
-  int64_t timed_out = 0;
-  int64_t flips = 0;  // switches to another placement
-};
-struct ExpertLoads {
-  std::vector<LayerLoad> layers;  // of the model
-  ExpertMoves moves;              // since the start
-};
-
-struct StepResult {
-  uint64_t step_id = 0;
-  std::vector<BatchResult> groups;
-  std::vector<RankReport> ranks;                    // of all ranks, ascending
-  std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
 };
 
 }  // namespace tessera
