@@ -17,8 +17,9 @@ constexpr absl::Duration kIdleBeforeCheck = absl::Seconds(1);
 constexpr absl::Duration kDrainGrace = absl::Seconds(5);
 
 // The boundary around one request's work: what it throws ends that request, not the engine.
+// Callers play the loop's role, which the analysis cannot see through a template's lambda.
 template <typename Work>
-absl::Status Guarded(const Work& work) {
+absl::Status Guarded(const Work& work) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   try {
     return work();
   } catch (const std::exception& error) {
@@ -99,7 +100,6 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   defaults.now = clock_.Now();
   auto state =
       MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
-  bool stands_in = false;
   bool sleeps = false;
   {
     MutexLock lock(&mutex_);
@@ -110,30 +110,11 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
       return absl::UnavailableError("the engine has ended");
     }
     sleeps = waiting_;
-    stands_in = MayStandIn() && state->request->deadline > defaults.now;
-    if (stands_in) {
-      stand_in_ = true;
-    } else {
-      inbox_.submissions.push_back(std::move(state));
-    }
+    inbox_.submissions.push_back(std::move(state));
   }
-  if (stands_in) StandIn(std::move(state), defaults.now);
   // Outside the lock: the engine thread may run at once, on this very core.
   if (sleeps) work_.Signal();
   return static_cast<RequestId>(id);
-}
-
-// The engine thread sleeps and has nothing to do: no other request can end in the step that begins.
-bool EngineLoop::MayStandIn() const {
-  return waiting_ && !stand_in_ && inbox_.empty() && !under_way_.has_value() &&
-         !wake_at_.has_value();
-}
-
-void EngineLoop::StandIn(std::unique_ptr<RequestState> state, absl::Time now) {
-  Start(std::move(state));
-  BeginStep(now);
-  MutexLock lock(&mutex_);
-  stand_in_ = false;
 }
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
@@ -179,12 +160,16 @@ absl::Status EngineLoop::Drain(absl::Time deadline) {
 // --- Engine thread ---
 
 void EngineLoop::Run() {
+  const PlaysRole role(&loop_);
   Inbox inbox;
   while (TakeInbox(&inbox)) {
     HandleInbox(&inbox);
-    const std::optional<absl::Status> step = RunStep();
-    if (!step.has_value()) return;  // nothing is this thread's any more
-    if (!step->ok()) return Die(*step);
+    BeginSteps();
+    // While the devices compute, the clients get the tokens of the step before.
+    DeliverOutput();
+    const std::optional<absl::Status> status = under_way_.empty() ? Idle() : AwaitStep();
+    if (!status.has_value()) return;  // nothing is this thread's any more
+    if (!status->ok()) return Die(*status);
   }
   DeliverOutput();
   HandleInbox(&inbox);
@@ -195,28 +180,27 @@ void EngineLoop::Run() {
 bool EngineLoop::TakeInbox(Inbox* inbox) {
   MutexLock lock(&mutex_);
   WaitForWork();
-  if (under_way_.has_value()) return true;  // what has come since waits for its end
   *inbox = std::exchange(inbox_, {});
   return !stop_;
 }
 
 void EngineLoop::WaitForWork() {
   long_idle_ = false;
+  const bool all_idle =
+      std::all_of(groups_.begin(), groups_.end(), [](const auto& group) { return group->idle(); });
+  if (!output_.empty() || !under_way_.empty() || (!all_idle && !wake_at_.has_value())) return;
   const auto has_work = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !stand_in_ && (stop_ || !inbox_.empty() || under_way_.has_value());
+    return stop_ || !inbox_.empty();
   };
-  const bool busy = !output_.empty() || std::any_of(groups_.begin(), groups_.end(),
-                                                    [](const auto& g) { return !g->idle(); });
-  if (busy && !wake_at_.has_value()) return;
   waiting_ = true;
   while (!has_work() && !long_idle_) {
-    if (!stand_in_ && wake_at_.has_value()) {
+    if (wake_at_.has_value()) {
       const absl::Duration left = *wake_at_ - clock_.Now();
       if (left <= absl::ZeroDuration() || work_.WaitWithTimeout(&mutex_, left)) break;
-    } else if (stand_in_ || books_checked_) {
+    } else if (books_checked_) {
       work_.Wait(&mutex_);
     } else {
-      long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work() && !stand_in_;
+      long_idle_ = work_.WaitWithTimeout(&mutex_, kIdleBeforeCheck) && !has_work();
     }
   }
   waiting_ = false;
@@ -262,33 +246,41 @@ void EngineLoop::AddSiblings(RequestState* state) {
   }
 }
 
-std::optional<absl::Status> EngineLoop::RunStep() {
-  if (!under_way_.has_value() && !BeginStep(clock_.Now())) {
-    DeliverOutput();
-    PublishStats();
-    if (!long_idle_) return absl::OkStatus();
-    books_checked_ = true;
-    return CheckBooks();
+void EngineLoop::BeginSteps() {
+  const auto limit = static_cast<size_t>(executor_->max_steps_under_way());
+  while (under_way_.size() < limit && BeginStep()) {
   }
-  // While the devices compute, the clients get the tokens of the step before.
-  DeliverOutput();
-  watchdog_.Begin();
-  absl::StatusOr<StepResult> result = executor_->Wait();
-  if (!watchdog_.End()) return std::nullopt;
-  return FinishStep(*std::exchange(under_way_, std::nullopt), std::move(result));
 }
 
-bool EngineLoop::BeginStep(absl::Time now) {
+bool EngineLoop::BeginStep() {
+  const absl::Time now = clock_.Now();
   wake_at_.reset();
-  StepPlan plan{.step_id = static_cast<uint64_t>(counters_.num_steps)};
+  StepPlan plan{.step_id = next_step_};
   StepUnderWay step{.started = now};
   if (!ScheduleAll(now, &plan, &step.event)) return false;
+  ++next_step_;
   books_checked_ = false;
   step.shape = StepShape::Of(plan);
   step.submitted = clock_.Now();
-  under_way_ = std::move(step);
+  under_way_.push_back(std::move(step));
   executor_->Submit(std::move(plan));
   return true;
+}
+
+absl::Status EngineLoop::Idle() {
+  PublishStats();
+  if (!long_idle_) return absl::OkStatus();
+  books_checked_ = true;
+  return CheckBooks();
+}
+
+std::optional<absl::Status> EngineLoop::AwaitStep() {
+  watchdog_.Begin();
+  absl::StatusOr<StepResult> result = executor_->Wait();
+  if (!watchdog_.End()) return std::nullopt;
+  StepUnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  return FinishStep(std::move(step), std::move(result));
 }
 
 bool EngineLoop::ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event) {
@@ -333,17 +325,19 @@ absl::Status EngineLoop::FinishStep(StepUnderWay step, absl::StatusOr<StepResult
   RETURN_IF_ERROR(result.status());
   RETURN_IF_ERROR(CheckStepResult(step.shape, *result));
   output_.result = *std::move(result);
-  step.event.execution = finished - step.submitted;
+  // The ranks were the step's own since the one before ended.
+  const absl::Time before = std::exchange(last_finish_, finished);
+  step.event.execution = finished - std::max(step.submitted, before);
   step.event.ranks = std::move(output_.result.ranks);
   step.event.expert_loads = std::move(output_.result.expert_loads);
   for (size_t g = 0; g < groups_.size(); ++g) {
     output_.updates.emplace_back();
-    if (!groups_[g]->in_flight()) continue;
+    if (!step.shape.has_work[g]) continue;
     output_.updates[g] = groups_[g]->Apply(output_.result.groups[g]);
     for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
   }
   ++counters_.num_steps;
-  step.event.duration = clock_.Now() - step.started;
+  step.event.duration = clock_.Now() - std::max(step.started, before);
   if (hooks_.on_step) hooks_.on_step(step.event);
   PublishStats();
   return absl::OkStatus();
@@ -368,8 +362,9 @@ void EngineLoop::DeliverOutput() {
     for (const SequenceUpdate& update : output.updates[g]) {
       RequestState* state = Find(RequestOf(update.id));
       if (state == nullptr) continue;  // ended meanwhile
-      const absl::Status status =
-          Guarded([&] { return DeliverOne(state, update, output.result.groups[g]); });
+      const absl::Status status = Guarded([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) {
+        return DeliverOne(state, update, output.result.groups[g]);
+      });
       if (!status.ok()) {
         End(state, status);
       } else if (state->num_unfinished == 0) {
@@ -463,8 +458,9 @@ absl::Status EngineLoop::CheckBooks() const {
 // A rank hangs on the engine thread, inside the executor. That thread touches nothing here again,
 // so this one does in its place what it would do if the executor had failed.
 void EngineLoop::TakeOver() {
+  const PlaysRole role(&loop_);
   const absl::Status late = absl::DeadlineExceededError(absl::StrCat(
-      "step ", counters_.num_steps, " has not finished within ",
+      "step ", under_way_.front().shape.step_id, " has not finished within ",
       absl::FormatDuration(options_.step_timeout), ": a rank hangs (see --step-timeout)"));
   Die(late);
   executor_->Abort(late);  // last: it may need a lock that the rank holds

@@ -1,9 +1,9 @@
-// The engine thread: takes requests in, runs steps, hands tokens out. While it sleeps, who submits
-// a request starts the step itself: by the time the engine thread is awake the ranks compute.
+// The engine thread: takes requests in, begins steps, hands tokens out, takes steps' results.
 #ifndef TESSERA_ENGINE_ENGINE_LOOP_H_
 #define TESSERA_ENGINE_ENGINE_LOOP_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,6 +20,7 @@
 #include "engine/scheduler/queue_limits.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/step_result_check.h"
+#include "engine/thread_role.h"
 #include "engine/watchdog.h"
 #include "kernels/core/mutex.h"
 
@@ -72,55 +73,57 @@ class EngineLoop final : public Engine {
   // Any thread.
   void WakeLoop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // The submitting thread, in the place of the engine thread.
-  bool MayStandIn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StandIn(std::unique_ptr<RequestState> state, absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
-
   // The watchdog's thread.
   void TakeOver();
 
-  // Engine thread.
+  // The engine thread, or the watchdog's once it has taken over.
   void Run();
-  bool TakeInbox(Inbox* inbox);
-  void WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void HandleInbox(Inbox* inbox);
-  void Start(std::unique_ptr<RequestState> state);
-  void AddSiblings(RequestState* state);
-  int32_t LeastLoadedGroup() const;
+  bool TakeInbox(Inbox* inbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_, mutex_);
+  void HandleInbox(Inbox* inbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Start(std::unique_ptr<RequestState> state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void AddSiblings(RequestState* state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  int32_t LeastLoadedGroup() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Until the executor has as many steps as it may have, or there is nothing to compute.
+  void BeginSteps() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  bool BeginStep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  bool ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void TakeEvents(const ScheduleResult& result, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Nothing: the watchdog has taken over.
-  std::optional<absl::Status> RunStep();
-  // False when there is nothing to compute.
-  bool BeginStep(absl::Time now);
-  bool ScheduleAll(absl::Time now, StepPlan* plan, StepEvent* event);
-  void TakeEvents(const ScheduleResult& result, absl::Time now);
-  absl::Status FinishStep(StepUnderWay step, absl::StatusOr<StepResult> result);
-  void CountUpdate(const SequenceUpdate& update);
-  void DeliverOutput();
+  std::optional<absl::Status> AwaitStep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  absl::Status FinishStep(StepUnderWay step, absl::StatusOr<StepResult> result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  absl::Status Idle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CountUpdate(const SequenceUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void DeliverOutput() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   absl::Status DeliverOne(RequestState* state, const SequenceUpdate& update,
-                          const BatchResult& result);
-  void End(RequestState* state, absl::Status status);
-  void EndAll(const absl::Status& status);
-  void LeaveQueue(RequestState* state);
-  void PublishStats();
-  absl::Status CheckBooks() const;
-  void Die(const absl::Status& status);
-  RequestState* Find(RequestId id);
+                          const BatchResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void End(RequestState* state, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void EndAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void LeaveQueue(RequestState* state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void PublishStats() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  absl::Status CheckBooks() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Die(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  RequestState* Find(RequestId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
   const EngineLoopOptions options_;
   const EngineHooks hooks_;
   const MonotonicClock clock_;
 
-  // Engine thread only; the watchdog's when a step hangs on the engine thread, and a submitting
-  // thread's while it stands in.
-  const std::unique_ptr<Executor> executor_;
-  std::vector<std::unique_ptr<Scheduler>> groups_;
-  absl::flat_hash_map<RequestId, std::unique_ptr<RequestState>> requests_;
-  std::optional<StepUnderWay> under_way_;
-  PendingOutput output_;
-  EngineStats counters_;
-  std::optional<absl::Time> wake_at_;
-  bool books_checked_ = true;  // since the last step
-  bool long_idle_ = false;
+  ThreadRole loop_;
+  const std::unique_ptr<Executor> executor_;  // of the loop, but for Abort
+  std::vector<std::unique_ptr<Scheduler>> groups_ ABSL_GUARDED_BY(loop_);
+  absl::flat_hash_map<RequestId, std::unique_ptr<RequestState>> requests_ ABSL_GUARDED_BY(loop_);
+  std::deque<StepUnderWay> under_way_ ABSL_GUARDED_BY(loop_);  // oldest first
+  uint64_t next_step_ ABSL_GUARDED_BY(loop_) = 0;
+  absl::Time last_finish_ ABSL_GUARDED_BY(loop_) = absl::InfinitePast();  // of a step
+  PendingOutput output_ ABSL_GUARDED_BY(loop_);
+  EngineStats counters_ ABSL_GUARDED_BY(loop_);
+  std::optional<absl::Time> wake_at_ ABSL_GUARDED_BY(loop_);
+  bool books_checked_ ABSL_GUARDED_BY(loop_) = true;  // since the last step
+  bool long_idle_ ABSL_GUARDED_BY(loop_) = false;
 
   mutable Mutex mutex_;
   CondVar work_;  // the engine thread waits for the inbox
@@ -128,9 +131,8 @@ class EngineLoop final : public Engine {
   Inbox inbox_ ABSL_GUARDED_BY(mutex_);
   QueueLimits queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  int64_t num_live_ ABSL_GUARDED_BY(mutex_) = 0;   // submitted, OnDone not returned
-  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;   // the engine thread, for work_
-  bool stand_in_ ABSL_GUARDED_BY(mutex_) = false;  // a submitting thread is in its place
+  int64_t num_live_ ABSL_GUARDED_BY(mutex_) = 0;  // submitted, OnDone not returned
+  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;  // the engine thread, for work_
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status death_ ABSL_GUARDED_BY(mutex_);

@@ -31,6 +31,9 @@ struct ModelOptions {
   std::string cpu_isa = "auto";  // vector instructions of the cpu backend, see OpsOptions
   int32_t num_threads = 0;       // of all local ranks together; 0: the CPUs this process may use
   int32_t max_model_len = 0;     // tokens; 0: the model's own context limit
+  // Steps enqueued before the results of the first are known, 1 or 2; 0: two where a device would
+  // idle while the host plans.
+  int32_t steps_under_way = 0;
   LayoutOptions layout;
 };
 

@@ -6,7 +6,10 @@ namespace tessera {
 
 StepShape StepShape::Of(const StepPlan& plan) {
   StepShape shape{.step_id = plan.step_id};
-  for (const BatchPlan& group : plan.groups) shape.num_rows.push_back(group.num_logits());
+  for (const BatchPlan& group : plan.groups) {
+    shape.num_rows.push_back(group.num_logits());
+    shape.has_work.push_back(group.num_sequences() > 0);
+  }
   return shape;
 }
 

@@ -15,6 +15,7 @@ namespace tessera {
 struct StepShape {
   uint64_t step_id = 0;
   std::vector<int32_t> num_rows;  // logits rows per group
+  std::vector<bool> has_work;     // per group: it has sequences in the step
 
   static StepShape Of(const StepPlan& plan);
 };

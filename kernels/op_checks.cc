@@ -31,6 +31,10 @@ void CheckKv(const KvLayer& kv, int64_t num_kv_heads) {
 void Check(const EmbedArgs& args) {
   TESSERA_CHECK(args.table != nullptr && args.ids.rank() == 1);
   TESSERA_CHECK(IsVector(args.ids, DType::kI32, args.ids.dim(0)));
+  if (!args.source.empty()) {
+    TESSERA_CHECK(IsVector(args.source, DType::kI32, args.ids.dim(0)));
+    TESSERA_CHECK(IsVector(args.drawn, DType::kI32, args.drawn.dim(0)));
+  }
   TESSERA_CHECK(IsMatrix(args.out, args.ids.dim(0), args.table->cols()));
 }
 

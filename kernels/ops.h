@@ -62,12 +62,22 @@ struct KvLayer {
   TensorView v;
 };
 
-// out[t] = table[ids[t] - vocab_begin], zeros when the id is outside [vocab_begin, + table rows).
+// out[t] = table[id - vocab_begin], zeros when the id is outside [vocab_begin, + table rows). The id
+// is ids[t], or drawn[source[t]] where source[t] >= 0: a token that an earlier operation drew and
+// that the host has not seen.
 struct EmbedArgs {
   ConstTensorView ids;            // [T] int
+  ConstTensorView source;         // [T] int, each below N; optional
+  ConstTensorView drawn;          // [N] int, given with source
   const Weight* table = nullptr;  // [V on this rank, H]
   int32_t vocab_begin = 0;
   TensorView out;  // [T, H] act
+
+  // On the host: the id of token t.
+  int32_t IdOf(int64_t t) const {
+    const int32_t row = source.empty() ? -1 : source.as<int32_t>()[t];
+    return row < 0 ? ids.as<int32_t>()[t] : drawn.as<int32_t>()[row];
+  }
 };
 
 // x += add (when given), then out = x / sqrt(mean(x^2) + eps) * weight. Statistics in fp32.

@@ -75,9 +75,9 @@ class Communicator {
   // No rank's later work starts before every rank's earlier work is done.
   virtual void Barrier() = 0;
 
-  // Time this rank's device has spent in the operations since the start; read by the thread that
-  // drives the device, after Device::Synchronize().
-  virtual const CollectiveTimes& times() const = 0;
+  // Time this rank's device has spent in the operations since the start, as far as they have ended.
+  // Any thread.
+  virtual CollectiveTimes times() const = 0;
 
   // Fails the group with `reason` (not OK; the first one wins) and wakes every waiting rank of this
   // process; ranks elsewhere find out through their transport. Any thread.

@@ -60,9 +60,18 @@ void HostCommunicator::Enqueue(CollectiveOp op, std::function<absl::Status()> wo
     const auto start = std::chrono::steady_clock::now();
     absl::Status status = work();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    times_[static_cast<size_t>(op)] += elapsed.count();
+    std::atomic<double>& time = times_[static_cast<size_t>(op)];
+    time.store(time.load(std::memory_order_relaxed) + elapsed.count(), std::memory_order_relaxed);
     return status;
   });
+}
+
+CollectiveTimes HostCommunicator::times() const {
+  CollectiveTimes times;
+  for (size_t op = 0; op < times.size(); ++op) {
+    times[op] = times_[op].load(std::memory_order_relaxed);
+  }
+  return times;
 }
 
 void HostCommunicator::AllReduce(TensorView data) {

@@ -3,6 +3,8 @@
 #ifndef TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
 #define TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -54,7 +56,7 @@ class HostCommunicator : public Communicator {
                  TensorView recv_counts) override;
   void Broadcast(TensorView data, int root) override;
   void Barrier() override;
-  const CollectiveTimes& times() const override { return times_; }
+  CollectiveTimes times() const override;
 
  protected:
   // The operations on host memory, called where the device executes its queue. They block until
@@ -88,7 +90,8 @@ class HostCommunicator : public Communicator {
   Device* device_;
   int rank_;
   int size_;
-  CollectiveTimes times_{};  // written where the device executes its queue
+  // Written where the device executes its queue, read anywhere.
+  std::array<std::atomic<double>, kNumCollectiveOps> times_{};
 };
 
 }  // namespace tessera

@@ -47,6 +47,7 @@ class ClusterExecutor final : public Executor {
   MemoryReport memory() const override { return memory_; }
   GroupFacts facts() const override { return ranks_->facts(); }
   int32_t num_groups() const override { return settings_.layout.data_parallel; }
+  int32_t max_steps_under_way() const override { return ranks_->max_steps_under_way(); }
   absl::Status AllocateKv(int32_t num_blocks) override;
   void Submit(StepPlan plan) override;
   absl::StatusOr<StepResult> Wait() override;

@@ -30,8 +30,7 @@ struct GroupFacts {
   int64_t spare_expert_bytes = 0;         // of one rank, once all are filled
 };
 
-// Used by one thread at a time (the engine's, or one that begins a step in its place), except
-// Abort().
+// Used by one thread at a time, except Abort().
 class Executor {
  public:
   virtual ~Executor() = default;
@@ -42,7 +41,11 @@ class Executor {
   virtual int32_t num_groups() const = 0;  // data-parallel groups
   // KV storage of `num_blocks` blocks for every group.
   virtual absl::Status AllocateKv(int32_t num_blocks) = 0;
-  // FIFO: results come back in the order of submission.
+  // Steps that may be submitted and not waited for, at least 1: more than 1 where a device would
+  // idle while the host takes results and plans the next step.
+  virtual int32_t max_steps_under_way() const = 0;
+  // FIFO: results come back in the order of submission. A plan may name tokens that the step before
+  // it draws.
   virtual void Submit(StepPlan plan) = 0;
   // Blocks for the oldest submitted step. An error is sticky: the executor is dead. Hangs when a
   // rank does that shares this thread: watch it (engine/watchdog.h).

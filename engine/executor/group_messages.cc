@@ -66,7 +66,8 @@ std::string EncodeGroupSettings(const GroupSettings& settings) {
       settings.limits.block_size, "\nmax_num_batched_tokens ",
       settings.limits.max_num_batched_tokens, "\nexpert_rebalance_interval ",
       settings.rebalance.interval, "\nexpert_spare_slots ", settings.rebalance.spare_slots,
-      "\nmax_model_len ", settings.limits.max_model_len, "\nstep_timeout_ms ",
+      "\nsteps_under_way ", settings.steps_under_way, "\nmax_model_len ",
+      settings.limits.max_model_len, "\nstep_timeout_ms ",
       absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
 }
 
@@ -84,6 +85,7 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
   settings.dtype = static_cast<DType>(lines.Int("dtype", 0, static_cast<int>(DType::kBF16)));
   settings.rebalance = {.interval = lines.Int("expert_rebalance_interval", 0, kMany),
                         .spare_slots = lines.Int("expert_spare_slots", 0, kMany)};
+  settings.steps_under_way = lines.Int("steps_under_way", 0, 2);
   settings.limits.block_size = lines.Int("block_size", 1, 1 << 16);
   settings.limits.max_num_batched_tokens = lines.Int("max_num_batched_tokens", 1, kMany);
   settings.limits.max_model_len = lines.Int("max_model_len", 1, kMany);

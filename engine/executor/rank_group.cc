@@ -59,10 +59,18 @@ absl::StatusOr<MoeComm> ParseMoeComm(const std::string& name) {
       absl::StrCat("moe-comm is '", name, "'; it can be auto, allreduce or alltoall"));
 }
 
+// A device that executes at once has nothing to do while the host plans, however early it is told.
+// Experts move between steps, so that the next one must not have begun.
+int32_t StepsUnderWay(const GroupSettings& settings) {
+  if (settings.rebalance.interval > 0) return 1;
+  if (settings.steps_under_way > 0) return settings.steps_under_way;
+  return ExecutesAtOnce(settings.backend) ? 1 : static_cast<int32_t>(RankWorker::kMaxSteps);
+}
+
 // One step under way.
 struct RunningStep {
   uint64_t step_id = 0;
-  int32_t unfinished = 0;                 // ranks
+  int32_t unfinished = 0;                 // ranks; with split steps: those that have not begun it
   std::vector<RankWorkerResult> results;  // by local rank
 };
 
@@ -94,6 +102,7 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
                          .moe_comm = MoeComm::kAuto,
                          .backend = options.backend,
                          .dtype = options.dtype,
+                         .steps_under_way = options.steps_under_way,
                          .limits = limits};
   RETURN_IF_ERROR(ValidateLayout(settings.layout, LayoutShape(config)));
   ASSIGN_OR_RETURN(settings.moe_comm, ParseMoeComm(options.layout.moe_comm));
@@ -118,6 +127,8 @@ struct RankGroup::State {
         threads(PlanThreads(options, ranks)),
         bell(threads.carriers < ranks ? std::make_shared<Bell>() : nullptr),
         weights(bell != nullptr ? SharedBuffers::Create() : nullptr),
+        depth(StepsUnderWay(options.settings)),
+        splits_steps(depth > 1 && !ExecutesAtOnce(options.settings.backend)),
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
                    .remote = options.connect_remote,
@@ -132,7 +143,11 @@ struct RankGroup::State {
   absl::Status CheckMemory() const;
   absl::Status CreateWorker(int32_t local_rank, const std::shared_ptr<Checkpoint>& checkpoint,
                             const LoadProgress& progress);
+  // What a rank's seat does with a submitted step: all of it, or, with split steps, only Begin.
   void Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
+  void Begin(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
+  // Split steps: takes every rank's results of the oldest step, which all have begun.
+  absl::Status Finish(RunningStep* step);
   // The first reason wins; wakes Wait and everyone who waits for a rank.
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
@@ -148,6 +163,8 @@ struct RankGroup::State {
   const ThreadPlan threads;
   const std::shared_ptr<Bell> bell;              // when ranks share threads
   const std::shared_ptr<SharedBuffers> weights;  // then too
+  const int32_t depth;                           // steps that may be under way
+  const bool splits_steps;  // a step's end is awaited by Wait's caller instead of the rank's thread
   const std::shared_ptr<QuietWork> preparation = std::make_shared<QuietWork>();
   std::vector<Seat*> seats;  // by local rank; set before the first work
   RankConnector connector;
@@ -215,8 +232,39 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   return dead;
 }
 
+void RankGroup::State::Begin(int32_t local_rank, uint64_t step_number, const StepPlan& plan) {
+  if (absl::Status status = workers[local_rank]->Begin(plan); !status.ok()) {
+    Die(status);
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex);
+    if (step_number >= first_step) --steps[step_number - first_step].unfinished;
+  }
+  Ring();
+}
+
+absl::Status RankGroup::State::Finish(RunningStep* step) {
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    absl::StatusOr<RankWorkerResult> result =
+        workers[rank]->Finish(options.settings.limits.step_timeout);
+    if (!result.ok()) {
+      Die(result.status());
+      absl::MutexLock lock(&mutex);
+      return dead;
+    }
+    step->results[rank] = *std::move(result);
+  }
+  return absl::OkStatus();
+}
+
 void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const StepPlan& plan) {
-  absl::StatusOr<RankWorkerResult> result = workers[local_rank]->Step(plan);
+  RankWorker& worker = *workers[local_rank];
+  const auto run = [&]() -> absl::StatusOr<RankWorkerResult> {
+    RETURN_IF_ERROR(worker.Begin(plan));
+    return worker.Finish(options.settings.limits.step_timeout);
+  };
+  absl::StatusOr<RankWorkerResult> result = run();
   if (!result.ok()) {
     Die(result.status());
     return;
@@ -230,7 +278,7 @@ void RankGroup::State::Step(int32_t local_rank, uint64_t step_number, const Step
   }
   Ring();
   // The results are on their way: what comes now delays the next step only.
-  if (absl::Status status = workers[local_rank]->BetweenSteps(); !status.ok()) Die(status);
+  if (absl::Status status = worker.BetweenSteps(); !status.ok()) Die(status);
 }
 
 void RankGroup::State::Die(const absl::Status& reason) {
@@ -359,6 +407,8 @@ absl::Status RankGroup::AllocateKv(int32_t num_blocks) {
   });
 }
 
+int32_t RankGroup::max_steps_under_way() const { return state_->depth; }
+
 void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
   uint64_t number = 0;
   {
@@ -369,13 +419,19 @@ void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
                              .results = std::vector<RankWorkerResult>(state_->ranks)});
   }
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {
-    state_->seats[rank]->Post(
-        [state = state_, rank, number, plan] { state->Step(rank, number, *plan); });
+    state_->seats[rank]->Post([state = state_, rank, number, plan] {
+      if (state->splits_steps) {
+        state->Begin(rank, number, *plan);
+      } else {
+        state->Step(rank, number, *plan);
+      }
+    });
   }
 }
 
 absl::StatusOr<NodeStepResult> RankGroup::Wait() {
   const absl::Duration limit = state_->options.settings.limits.step_timeout;
+  RunningStep step;
   uint64_t step_id = 0;
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
     return !state_->dead.ok() || (!state_->steps.empty() && state_->steps.front().unfinished == 0);
@@ -386,11 +442,14 @@ absl::StatusOr<NodeStepResult> RankGroup::Wait() {
     RETURN_IF_ERROR(state_->dead);
     step_id = state_->steps.empty() ? 0 : state_->steps.front().step_id;
     if (in_time) {
-      RunningStep step = std::move(state_->steps.front());
+      step = std::move(state_->steps.front());
       state_->steps.pop_front();
       ++state_->first_step;
-      return state_->Collect(std::move(step));
     }
+  }
+  if (in_time) {
+    if (state_->splits_steps) RETURN_IF_ERROR(state_->Finish(&step));
+    return state_->Collect(std::move(step));
   }
   const absl::Status late = absl::DeadlineExceededError(
       absl::StrCat("step ", step_id, " has not finished within ", absl::FormatDuration(limit),

@@ -50,7 +50,8 @@ struct GroupSettings {
   std::string backend = "cpu";
   DType dtype = DType::kBF16;
   RebalanceSettings rebalance;
-  ExecutorLimits limits;  // max_model_len resolved
+  int32_t steps_under_way = 0;  // 0: as many as the backend gains by
+  ExecutorLimits limits;        // max_model_len resolved
 };
 
 // Checks the layout against the model. INVALID_ARGUMENT names the option that is wrong.
@@ -82,6 +83,7 @@ class RankGroup {
   MemoryReport memory() const;  // after Load
   GroupFacts facts() const;     // after Load
   absl::Status AllocateKv(int32_t num_blocks);
+  int32_t max_steps_under_way() const;  // see Executor
   void Submit(std::shared_ptr<const StepPlan> plan);
   // The oldest step's results of those data-parallel groups whose first rank is here. Any error
   // is sticky; a step that takes longer than the step timeout is one. A rank that hangs while it

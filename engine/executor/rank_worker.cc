@@ -34,10 +34,12 @@ class Packer {
 
 // Where the arrays of a BatchPlan lie in the packed upload.
 struct BatchOffsets {
-  size_t token_ids, positions, slot_mapping, cu_seqlens, context_lens, block_tables, logits_rows;
+  size_t token_ids, token_source, positions, slot_mapping, cu_seqlens, context_lens, block_tables,
+      logits_rows;
 
   BatchOffsets(Packer& packer, const BatchPlan& plan)
       : token_ids(packer.Add(plan.token_ids)),
+        token_source(packer.Add(plan.token_source)),
         positions(packer.Add(plan.positions)),
         slot_mapping(packer.Add(plan.slot_mapping)),
         cu_seqlens(packer.Add(plan.cu_seqlens)),
@@ -218,6 +220,7 @@ absl::StatusOr<ForwardBatch> RankWorker::UploadPlan(const StepPlan& plan, Sample
   ForwardBatch forward{
       .num_tokens = batch.num_tokens(),
       .token_ids = plan_.View(DType::kI32, {tokens}, at.token_ids),
+      .token_source = plan_.View(DType::kI32, {tokens}, at.token_source),
       .positions = plan_.View(DType::kI32, {tokens}, at.positions),
       .slot_mapping = plan_.View(DType::kI32, {tokens}, at.slot_mapping),
       .cu_seqlens = plan_.View(DType::kI32, {sequences + 1}, at.cu_seqlens),
@@ -229,19 +232,43 @@ absl::StatusOr<ForwardBatch> RankWorker::UploadPlan(const StepPlan& plan, Sample
   return forward;
 }
 
-absl::StatusOr<RankWorkerResult> RankWorker::Step(const StepPlan& plan) {
-  const auto start = std::chrono::steady_clock::now();
+absl::Status RankWorker::Begin(const StepPlan& plan) {
+  TESSERA_CHECK(num_begun_ - num_finished_ < kMaxSteps);
+  UnderWay& step = under_way_[num_begun_ % kMaxSteps];
+  step.began = std::chrono::steady_clock::now();
   SampleArgs sampling;
   ConstTensorView logits_rows;
-  ASSIGN_OR_RETURN(const ForwardBatch batch, UploadPlan(plan, &sampling, &logits_rows));
+  ASSIGN_OR_RETURN(ForwardBatch batch, UploadPlan(plan, &sampling, &logits_rows));
+  if (plan.groups[shard_.dp_rank].has_sources()) batch.drawn_tokens = TokensOfStepBefore();
   model_->Forward(batch, kv_);
-  ExpertRebalancer* const balance = model_->balance();
-  if (balance != nullptr) balance->EndStep();
-  RankWorkerResult result;
-  RETURN_IF_ERROR(RunSampling(plan, sampling, logits_rows, &result.batch));
+  if (ExpertRebalancer* const balance = model_->balance()) balance->EndStep();
+  RETURN_IF_ERROR(EnqueueSampling(plan, sampling, logits_rows, &step));
+  step.end = ops_->device().Record();
   ops_->Rest();
-  if (balance != nullptr) result.expert_loads = balance->TakeLoads();
-  result.report = Report(absl::FromChrono(std::chrono::steady_clock::now() - start));
+  ++num_begun_;
+  return absl::OkStatus();
+}
+
+// Only the first rank of a group draws.
+ConstTensorView RankWorker::TokensOfStepBefore() {
+  const UnderWay& before = under_way_[(num_begun_ + kMaxSteps - 1) % kMaxSteps];
+  const TensorView tokens = before.results.View(DType::kI32, {before.rows});
+  if (links_.tp != nullptr) links_.tp->Broadcast(tokens, 0);
+  return tokens;
+}
+
+absl::StatusOr<RankWorkerResult> RankWorker::Finish(absl::Duration limit) {
+  UnderWay& step = under_way_[num_finished_ % kMaxSteps];
+  RETURN_IF_ERROR(ops_->device().Wait(step.end, limit));
+  ++num_finished_;
+  RankWorkerResult result{.batch = TakeResults(&step)};
+  if (ExpertRebalancer* const balance = model_->balance()) {
+    result.expert_loads = balance->TakeLoads();
+  }
+  // The device was the step's own since the one before ended.
+  const auto now = std::chrono::steady_clock::now();
+  const auto start = std::max(step.began, std::exchange(last_end_, now));
+  result.report = Report(absl::FromChrono(now - start));
   return result;
 }
 
@@ -274,52 +301,57 @@ RankReport RankWorker::Report(absl::Duration step_time) {
   return report;
 }
 
-absl::Status RankWorker::RunSampling(const StepPlan& plan, const SampleArgs& inputs,
-                                     ConstTensorView rows, BatchResult* result) {
+absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs& inputs,
+                                         ConstTensorView rows, UnderWay* step) {
   const SamplingPlan& wanted = plan.groups[shard_.dp_rank].sampling;
   const int64_t count = rows.dim(0);
   const int64_t vocab = config_.vocab_size;
   int32_t top = 0;
   for (int32_t n : wanted.num_logprobs) top = std::max(top, n);
   const ResultLayout layout{count, top};
-  RETURN_IF_ERROR(Reserve(&results_, layout.bytes(), "sampling results"));
+  RETURN_IF_ERROR(Reserve(&step->results, layout.bytes(), "sampling results"));
+  step->rows = count;
+  step->num_top = top;
 
   SampleArgs all = inputs;
-  all.token = results_.View(DType::kI32, {count}, layout.token());
-  all.logprob = results_.View(DType::kF32, {count}, layout.logprob());
-  all.rank = results_.View(DType::kI32, {count}, layout.rank());
+  all.token = step->results.View(DType::kI32, {count}, layout.token());
+  all.logprob = step->results.View(DType::kF32, {count}, layout.logprob());
+  all.rank = step->results.View(DType::kI32, {count}, layout.rank());
   if (top > 0) {
-    all.top_tokens = results_.View(DType::kI32, {count, top}, layout.top_tokens());
-    all.top_logprobs = results_.View(DType::kF32, {count, top}, layout.top_logprobs());
+    all.top_tokens = step->results.View(DType::kI32, {count, top}, layout.top_tokens());
+    all.top_logprobs = step->results.View(DType::kF32, {count, top}, layout.top_logprobs());
   }
   // All ranks of the group compute the logits together; the first one draws.
   const bool draws = shard_.tp_rank == 0;
-  if (draws && plan.return_logits) result->logits.resize(count * vocab);
+  step->logits.resize(draws && plan.return_logits ? count * vocab : 0);
   for (int64_t begin = 0; begin < count; begin += Qwen3Model::kMaxLogitsRows) {
     const int64_t part = std::min<int64_t>(count - begin, Qwen3Model::kMaxLogitsRows);
     const TensorView logits = logits_.View(DType::kF32, {part, vocab});
     model_->Logits(rows.Rows(begin, part), logits);
     if (!draws) continue;
     if (plan.return_logits) {
-      ops_->device().Download(result->logits.data() + begin * vocab, logits.data(),
+      ops_->device().Download(step->logits.data() + begin * vocab, logits.data(),
                               logits.num_bytes());
     }
     SampleArgs args = SliceRows(all, begin, part);
     args.logits = logits;
     ops_->Sample(args);
   }
-
-  std::vector<char> bytes(layout.bytes());
-  if (draws && count > 0) ops_->device().Download(bytes.data(), results_.data(), bytes.size());
-  RETURN_IF_ERROR(ops_->device().Synchronize());
-  if (!draws) return absl::OkStatus();
-  Unpack(bytes, layout.token(), count, &result->token);
-  Unpack(bytes, layout.logprob(), count, &result->logprob);
-  Unpack(bytes, layout.rank(), count, &result->rank);
-  result->num_top = top;
-  Unpack(bytes, layout.top_tokens(), count * top, &result->top_tokens);
-  Unpack(bytes, layout.top_logprobs(), count * top, &result->top_logprobs);
+  step->bytes.resize(draws ? layout.bytes() : 0);
+  ops_->device().Download(step->bytes.data(), step->results.data(), step->bytes.size());
   return absl::OkStatus();
+}
+
+BatchResult RankWorker::TakeResults(UnderWay* step) const {
+  if (shard_.tp_rank != 0) return {};
+  const ResultLayout layout{step->rows, step->num_top};
+  BatchResult result{.num_top = step->num_top, .logits = std::move(step->logits)};
+  Unpack(step->bytes, layout.token(), step->rows, &result.token);
+  Unpack(step->bytes, layout.logprob(), step->rows, &result.logprob);
+  Unpack(step->bytes, layout.rank(), step->rows, &result.rank);
+  Unpack(step->bytes, layout.top_tokens(), step->rows * step->num_top, &result.top_tokens);
+  Unpack(step->bytes, layout.top_logprobs(), step->rows * step->num_top, &result.top_logprobs);
+  return result;
 }
 
 }  // namespace tessera

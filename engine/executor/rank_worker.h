@@ -2,6 +2,9 @@
 #ifndef TESSERA_ENGINE_EXECUTOR_RANK_WORKER_H_
 #define TESSERA_ENGINE_EXECUTOR_RANK_WORKER_H_
 
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -34,7 +37,7 @@ struct RankWorkerResult {
   std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
 };
 
-// Used by one thread.
+// Used by one thread, but for Finish.
 class RankWorker {
  public:
   // Connects the rank and loads its weights. Keeps the checkpoint open when experts may move.
@@ -44,8 +47,14 @@ class RankWorker {
       const LoadProgress& progress);
 
   absl::Status AllocateKv(int32_t num_blocks);
-  // Runs the rank's group's part of the plan. One upload, one wait, one download.
-  absl::StatusOr<RankWorkerResult> Step(const StepPlan& plan);
+  // Steps that may have begun and not finished.
+  static constexpr uint64_t kMaxSteps = 2;
+  // Enqueues the rank's group's part of the plan: one upload, the operations, one download.
+  absl::Status Begin(const StepPlan& plan);
+  // Waits for the oldest step and takes its results; DEADLINE_EXCEEDED after `limit`. Another
+  // thread than Begin's may call this, also while it begins the next step, on devices that do not
+  // execute at once and when experts do not move.
+  absl::StatusOr<RankWorkerResult> Finish(absl::Duration limit);
   // After each step, when its results are out of the way: moves experts. An error is sticky.
   absl::Status BetweenSteps();
   MemoryReport memory() const;
@@ -58,8 +67,20 @@ class RankWorker {
              std::unique_ptr<Ops> ops);
   absl::StatusOr<ForwardBatch> UploadPlan(const StepPlan& plan, SampleArgs* sampling,
                                           ConstTensorView* logits_rows);
-  absl::Status RunSampling(const StepPlan& plan, const SampleArgs& all, ConstTensorView rows,
-                           BatchResult* result);
+  // A step that has begun. Its results lie on the device, also for the step behind it.
+  struct UnderWay {
+    std::chrono::steady_clock::time_point began;
+    uint64_t end = 0;  // the device's mark
+    int64_t rows = 0;
+    int32_t num_top = 0;
+    DeviceBuffer results;
+    std::vector<char> bytes;    // the results on the host
+    std::vector<float> logits;  // when asked for
+  };
+  ConstTensorView TokensOfStepBefore();
+  absl::Status EnqueueSampling(const StepPlan& plan, const SampleArgs& inputs, ConstTensorView rows,
+                               UnderWay* step);
+  BatchResult TakeResults(UnderWay* step) const;
   CollectiveTimes TimesSinceStart() const;
   // The time and the expert rows of the step that ends now.
   RankReport Report(absl::Duration step_time);
@@ -75,7 +96,10 @@ class RankWorker {
   std::vector<KvLayer> kv_;  // one per layer
   DeviceBuffer plan_;        // the uploaded arrays of the current step
   std::vector<char> staging_;
-  DeviceBuffer results_;
+  std::array<UnderWay, kMaxSteps> under_way_;
+  uint64_t num_begun_ = 0;                  // Begin's thread
+  std::atomic<uint64_t> num_finished_ = 0;  // Finish's thread writes
+  std::chrono::steady_clock::time_point last_end_;
   DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
   // As they were at the end of the last step.
   CollectiveTimes times_{};

@@ -43,6 +43,7 @@ absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
   }
   BatchPlan& batch = plan.groups[0];
   batch.token_ids.assign(step.token_ids.begin(), step.token_ids.end());
+  batch.token_source.assign(count, -1);
   batch.positions.resize(count);
   std::iota(batch.positions.begin(), batch.positions.end(), length_);
   batch.slot_mapping = batch.positions;  // blocks 0, 1, … in order

@@ -100,6 +100,7 @@ void SamplingFields(Archive& archive, Plan& plan) {
 template <typename Archive, typename Plan>
 void BatchFields(Archive& archive, Plan& plan) {
   archive.Array(plan.token_ids);
+  archive.Array(plan.token_source);
   archive.Array(plan.positions);
   archive.Array(plan.slot_mapping);
   archive.Array(plan.cu_seqlens);
@@ -213,7 +214,13 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, int32_t vocab, GroupC
 void CheckTokens(const BatchPlan& plan, const PlanLimits& limits, GroupCheck* check) {
   const auto tokens = static_cast<int64_t>(plan.token_ids.size());
   check->Require(tokens <= limits.max_tokens, "token_ids", "more tokens than a step may have");
-  check->Range("token_ids", plan.token_ids, 0, limits.vocab_size);
+  check->Range("token_ids", plan.token_ids, -1, limits.vocab_size);
+  check->Size("token_source", plan.token_source, tokens);
+  check->Range("token_source", plan.token_source, -1, limits.max_tokens);
+  for (int64_t t = 0; t < tokens && check->ok(); ++t) {
+    check->Require((plan.token_ids[t] < 0) == (plan.token_source[t] >= 0), "token_source",
+                   "a token needs exactly one source");
+  }
   check->Size("positions", plan.positions, tokens);
   check->Range("positions", plan.positions, 0, limits.max_positions);
   check->Size("slot_mapping", plan.slot_mapping, tokens);

@@ -124,7 +124,10 @@ void Qwen3Model::Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv
 
 void Qwen3Model::Embed(const ForwardBatch& batch) {
   const TensorView& out = share_.divided ? delta_ : residual_;
+  const bool has_sources = !batch.drawn_tokens.empty();
   ops_.Embed({.ids = batch.token_ids,
+              .source = has_sources ? batch.token_source : ConstTensorView(),
+              .drawn = batch.drawn_tokens,
               .table = weights_.embedding.get(),
               .vocab_begin = shard_.vocab_begin,
               .out = out.Rows(0, batch.num_tokens)});

@@ -22,6 +22,8 @@ namespace tessera {
 struct ForwardBatch {
   int32_t num_tokens = 0;        // T of this rank's group
   ConstTensorView token_ids;     // [T] int
+  ConstTensorView token_source;  // [T] int
+  ConstTensorView drawn_tokens;  // [rows of the step before] int; empty: no token comes from there
   ConstTensorView positions;     // [T] int
   ConstTensorView slot_mapping;  // [T] int
   ConstTensorView cu_seqlens;    // [S + 1] int

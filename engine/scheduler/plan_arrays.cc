@@ -71,7 +71,7 @@ void AddSamplingRow(const Sequence& sequence, SamplingPlan* plan) {
   plan->presence_penalty.push_back(params.presence_penalty);
   plan->frequency_penalty.push_back(params.frequency_penalty);
   plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
-  plan->position.push_back(sequence.num_tokens());
+  plan->position.push_back(sequence.next_position());
   plan->num_logprobs.push_back(params.logprobs.value_or(-1));
   if (forced < 0) {
     const TokenCounts& counts = sequence.token_counts();
@@ -84,10 +84,12 @@ void AddSamplingRow(const Sequence& sequence, SamplingPlan* plan) {
 
 void AddTokens(const PlannedSequence& planned, int32_t block_size, BatchPlan* plan) {
   const Sequence& sequence = *planned.sequence;
-  const int32_t begin = sequence.num_computed;
+  const int32_t begin = sequence.num_planned;
   for (int32_t position = begin; position < begin + planned.num_tokens; ++position) {
     const auto block = static_cast<int32_t>(sequence.kv.blocks[position / block_size]);
-    plan->token_ids.push_back(sequence.tokens()[position]);
+    const bool known = position < sequence.num_tokens();
+    plan->token_ids.push_back(known ? sequence.tokens()[position] : -1);
+    plan->token_source.push_back(known ? -1 : sequence.drawing_row);
     plan->positions.push_back(position);
     plan->slot_mapping.push_back(block * block_size + position % block_size);
   }
@@ -97,7 +99,7 @@ void AddTokens(const PlannedSequence& planned, int32_t block_size, BatchPlan* pl
 
 void AddRows(PlannedSequence* planned, BatchPlan* plan) {
   const Sequence& sequence = *planned->sequence;
-  const int32_t begin = sequence.num_computed;
+  const int32_t begin = sequence.num_planned;
   const int32_t end = begin + planned->num_tokens;
   const int32_t first_token_row = plan->num_tokens() - planned->num_tokens;
   planned->first_row = plan->num_logits();
@@ -112,7 +114,7 @@ void AddRows(PlannedSequence* planned, BatchPlan* plan) {
       ++planned->num_prompt_rows;
     }
   }
-  planned->samples = end == sequence.num_tokens();
+  planned->samples = end == sequence.next_position();
   if (planned->samples) {
     plan->logits_rows.push_back(plan->num_tokens() - 1);
     AddSamplingRow(sequence, &plan->sampling);

@@ -10,19 +10,21 @@
 
 namespace tessera {
 
-// A sequence's share of a step: `num_tokens` tokens from its num_computed on, and where its rows
+// A sequence's share of a step: `num_tokens` tokens from its num_planned on, and where its rows
 // of logits are.
 struct PlannedSequence {
   Sequence* sequence = nullptr;
   int32_t num_tokens = 0;
+  int32_t num_preemptions = 0;  // of the sequence, when the step was planned
   // Set by BuildPlan. Prompt-logprob rows come first, then the row that draws the next token.
   int32_t first_row = 0;
   int32_t num_prompt_rows = 0;
   bool samples = false;
 };
 
-// Fills in the rows of `planned`. Every sequence has blocks for its tokens. Without sequences the
-// offset arrays still hold their leading 0: a group without work takes part in the step.
+// Fills in the rows of `planned`; the sequences stay as they are. Every sequence has blocks for its
+// tokens. Without sequences the offset arrays still hold their leading 0: a group without work
+// takes part in the step.
 BatchPlan BuildPlan(int32_t block_size, std::vector<PlannedSequence>* planned);
 
 }  // namespace tessera

@@ -14,13 +14,13 @@ SchedulerOptions Normalised(SchedulerOptions options) {
   return options;
 }
 
-// Tokens whose K and V are missing. A decoding sequence has exactly one.
+// Tokens whose K and V no step has computed or computes now. A decoding sequence has exactly one.
 int32_t Remaining(const Sequence& sequence) {
-  return sequence.num_tokens() - sequence.num_computed;
+  return sequence.next_position() - sequence.num_planned;
 }
 
 bool Decodes(const Sequence& sequence) {
-  return sequence.num_output() > 0 && Remaining(sequence) == 1;
+  return sequence.next_position() > sequence.prompt_length() && Remaining(sequence) == 1;
 }
 
 }  // namespace
@@ -57,18 +57,18 @@ void Scheduler::Finish(SequenceId id) {
   if (it != sequences_.end()) Remove(it->second.get());
 }
 
-// Blocks that the step in flight reads and writes stay until it has been applied.
+// Blocks that steps under way read and write stay until these have been applied.
 void Scheduler::Remove(Sequence* sequence) {
   if (sequence->state == SequenceState::kFinished) return;
   (sequence->state == SequenceState::kWaiting ? waiting_ : running_).erase(OrderOf(*sequence));
   sequence->state = SequenceState::kFinished;
-  if (sequence->in_flight) return;
+  if (sequence->num_steps > 0) return;
   kv_.Release(&sequence->kv);
   sequences_.erase(sequence->id());
 }
 
 ScheduleResult Scheduler::Schedule(absl::Time now) {
-  TESSERA_CHECK(!in_flight());
+  TESSERA_CHECK(num_steps_under_way() <= kMaxStepsUnderWay);
   ScheduleResult result;
   DropExpired(now, &result);
   if (!WaitsForCompany(now, &result)) {
@@ -82,7 +82,22 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
         planned.num_tokens;
   }
   result.plan = BuildPlan(options_.block_size, &planned_);
+  if (!planned_.empty()) PutUnderWay();
   return result;
+}
+
+void Scheduler::PutUnderWay() {
+  for (const PlannedSequence& planned : planned_) {
+    Sequence& sequence = *planned.sequence;
+    sequence.planned = false;
+    ++sequence.num_steps;
+    sequence.num_planned += planned.num_tokens;
+    sequence.num_prompt_logprobs += planned.num_prompt_rows;
+    if (!planned.samples) continue;
+    ++sequence.num_drawing;
+    sequence.drawing_row = planned.first_row + planned.num_prompt_rows;
+  }
+  under_way_.push_back(std::exchange(planned_, {}));
 }
 
 void Scheduler::DropExpired(absl::Time now, ScheduleResult* result) {
@@ -119,16 +134,18 @@ bool Scheduler::WaitsForCompany(absl::Time now, ScheduleResult* result) const {
 }
 
 void Scheduler::Plan(Sequence* sequence, int32_t num_tokens) {
-  sequence->in_flight = true;
+  sequence->planned = true;
   budget_ -= num_tokens;
-  planned_.push_back({.sequence = sequence, .num_tokens = num_tokens});
+  planned_.push_back({.sequence = sequence,
+                      .num_tokens = num_tokens,
+                      .num_preemptions = sequence->num_preemptions});
 }
 
 // In service order, so that a victim (the last in that order) is never planned already.
 void Scheduler::PlanDecodes(ScheduleResult* result) {
   std::vector<Sequence*> decodes;
   for (const auto& [order, sequence] : running_) {
-    if (Decodes(*sequence)) decodes.push_back(sequence);
+    if (Decodes(*sequence) && sequence->CanBePlanned()) decodes.push_back(sequence);
   }
   for (Sequence* sequence : decodes) {
     if (sequence->state != SequenceState::kRunning) continue;  // preempted by an earlier one
@@ -138,7 +155,7 @@ void Scheduler::PlanDecodes(ScheduleResult* result) {
 
 // False when the sequence itself had to give up its blocks.
 bool Scheduler::ReserveOrPreempt(Sequence* sequence, ScheduleResult* result) {
-  while (!kv_.Reserve(sequence->num_tokens(), &sequence->kv)) {
+  while (!kv_.Reserve(sequence->next_position(), &sequence->kv)) {
     Sequence* victim = running_.rbegin()->second;
     Preempt(victim, result);
     if (victim == sequence) return false;
@@ -146,11 +163,15 @@ bool Scheduler::ReserveOrPreempt(Sequence* sequence, ScheduleResult* result) {
   return true;
 }
 
+// A step under way may still use the blocks: whatever is planned from now on runs after it. A token
+// that it draws is kept.
 void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
-  TESSERA_CHECK(!sequence->in_flight);
+  TESSERA_CHECK(!sequence->planned);
   running_.erase(OrderOf(*sequence));
   kv_.Release(&sequence->kv);
   sequence->num_computed = 0;
+  sequence->num_planned = 0;
+  ++sequence->num_preemptions;
   sequence->state = SequenceState::kWaiting;
   waiting_.emplace(OrderOf(*sequence), sequence);
   result->preempted.push_back(sequence->id());
@@ -168,7 +189,7 @@ int32_t Scheduler::ChunkLimit() const {
 void Scheduler::PlanPrefills() {
   std::vector<Sequence*> prefills;
   for (const auto& [order, sequence] : running_) {
-    if (!sequence->in_flight) prefills.push_back(sequence);
+    if (!sequence->planned && !Decodes(*sequence)) prefills.push_back(sequence);
   }
   auto behind = static_cast<int32_t>(prefills.size());
   for (Sequence* sequence : prefills) {
@@ -188,6 +209,7 @@ void Scheduler::Admit(ScheduleResult* result) {
 }
 
 bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
+  if (sequence->num_steps > 0) return false;  // preempted while a step draws its next token
   int32_t cached = 0;
   if (sequence->reads_prefix_cache()) {
     cached = kv_.Attach(sequence->tokens(), sequence->request().cache_salt, &sequence->kv);
@@ -207,6 +229,7 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
   running_.emplace(order, sequence);
   sequence->state = SequenceState::kRunning;
   sequence->num_computed = cached;
+  sequence->num_planned = cached;
   if (sequence->num_cached < 0) {
     sequence->num_cached = cached;
     prefix_cache_queries_ += sequence->prompt_length();
@@ -218,13 +241,15 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
 }
 
 std::vector<SequenceUpdate> Scheduler::Apply(const BatchResult& result) {
-  std::vector<PlannedSequence> planned;
-  planned.swap(planned_);
+  TESSERA_CHECK(!under_way_.empty());
+  const std::vector<PlannedSequence> planned = std::move(under_way_.front());
+  under_way_.pop_front();
   std::vector<SequenceUpdate> updates;
   updates.reserve(planned.size());
   for (const PlannedSequence& p : planned) {
-    p.sequence->in_flight = false;
-    if (p.sequence->state == SequenceState::kFinished) {  // cancelled during the step
+    --p.sequence->num_steps;
+    if (p.sequence->state == SequenceState::kFinished) {  // while the step was under way
+      if (p.sequence->num_steps > 0) continue;
       kv_.Release(&p.sequence->kv);
       sequences_.erase(p.sequence->id());
       continue;
@@ -236,18 +261,22 @@ std::vector<SequenceUpdate> Scheduler::Apply(const BatchResult& result) {
   return updates;
 }
 
-SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchResult& result) {
+// The step's keys and values are in blocks that the sequence still has.
+void Scheduler::Commit(const PlannedSequence& planned) {
   Sequence& sequence = *planned.sequence;
   sequence.num_computed += planned.num_tokens;
-  sequence.num_prompt_logprobs += planned.num_prompt_rows;
-  if (sequence.request().use_prefix_cache) {
-    kv_.Commit(sequence.tokens(), sequence.num_computed, sequence.request().cache_salt,
-               &sequence.kv);
-  }
+  if (!sequence.request().use_prefix_cache) return;
+  kv_.Commit(sequence.tokens(), sequence.num_computed, sequence.request().cache_salt, &sequence.kv);
+}
+
+SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchResult& result) {
+  Sequence& sequence = *planned.sequence;
+  if (planned.num_preemptions == sequence.num_preemptions) Commit(planned);
   SequenceUpdate update{.id = sequence.id(),
                         .first_prompt_row = planned.first_row,
                         .num_prompt_rows = planned.num_prompt_rows};
   if (planned.samples) {
+    --sequence.num_drawing;
     update.row = planned.first_row + planned.num_prompt_rows;
     update.token = result.token[update.row];
     update.unusable = update.token < 0;

@@ -4,6 +4,7 @@
 #define TESSERA_ENGINE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -60,7 +61,8 @@ struct SchedulerStats {
   int64_t num_preemptions = 0;
 };
 
-// Engine thread only. Schedule and Apply alternate; Add and Finish may come at any time between.
+// Engine thread only. Every step that is planned is applied, in the order of planning; before that
+// the next one may be planned. Add and Finish may come at any time between.
 class Scheduler {
  public:
   // max_num_seqs is lowered to max_num_batched_tokens: every decode fits into every step.
@@ -69,16 +71,21 @@ class Scheduler {
   // The sequence must fit into the pool when it is alone; see MaxTokens.
   void Add(std::unique_ptr<Sequence> sequence);
   // Ends a sequence in any state; unknown ids are ignored. Its blocks are free when this returns,
-  // or when the step that uses them has been applied; no update mentions it any more.
+  // or when the steps that use them have been applied; no update mentions it any more.
   void Finish(SequenceId id);
 
-  // Admits, preempts and plans the next step, which must be applied before the next call.
+  // Steps that may be under way when the next one is planned.
+  static constexpr int32_t kMaxStepsUnderWay = 1;
+
+  // Admits, preempts and plans the next step; at most kMaxStepsUnderWay are not applied yet. A plan
+  // without sequences is no step. Tokens that the step before draws are named by their rows there.
   ScheduleResult Schedule(absl::Time now);
-  // `result` has one entry per logits row of the plan. In the order of the plan.
+  // The result of the oldest step under way, one entry per logits row of its plan. In the order of
+  // the plan.
   std::vector<SequenceUpdate> Apply(const BatchResult& result);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
-  bool in_flight() const { return !planned_.empty(); }
+  int32_t num_steps_under_way() const { return static_cast<int32_t>(under_way_.size()); }
   // Tokens one sequence can have in the whole pool.
   int64_t MaxTokens() const;
   // Work left: tokens to compute of waiting and running sequences.
@@ -103,6 +110,8 @@ class Scheduler {
   bool TryAdmit(Sequence* sequence, ScheduleResult* result);
   int32_t ChunkLimit() const;
   void Plan(Sequence* sequence, int32_t num_tokens);
+  void PutUnderWay();
+  void Commit(const PlannedSequence& planned);
   SequenceUpdate ApplyOne(const PlannedSequence& planned, const BatchResult& result);
   void Remove(Sequence* sequence);
 
@@ -111,8 +120,9 @@ class Scheduler {
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   Queue waiting_;
   Queue running_;
-  std::vector<PlannedSequence> planned_;  // the step in flight, or the one being planned
-  int32_t budget_ = 0;                    // tokens left in the step being planned
+  std::vector<PlannedSequence> planned_;                // the step being planned
+  std::deque<std::vector<PlannedSequence>> under_way_;  // steps, oldest first
+  int32_t budget_ = 0;                                  // tokens left in the step being planned
   // No sequence has an earlier deadline.
   absl::Time next_deadline_ = absl::InfiniteFuture();
   int64_t prefix_cache_queries_ = 0;

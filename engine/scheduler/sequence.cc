@@ -25,6 +25,8 @@ Sequence::Sequence(SequenceInit init, int32_t max_model_len, int32_t vocab_size)
   counts_output_ = lists_prompt_tokens_ || sampling.presence_penalty != 0.0F ||
                    sampling.frequency_penalty != 0.0F;
   if (lists_prompt_tokens_) token_counts_.AddPrompt(tokens_);
+  bans_long_words_ = std::any_of(sampling.bad_words.begin(), sampling.bad_words.end(),
+                                 [](const auto& word) { return word.size() > 1; });
   if (!sampling.allowed_token_ids.empty()) ListDisallowed(vocab_size);
 }
 
@@ -44,6 +46,12 @@ bool Sequence::needs_prompt_logprobs() const {
 
 bool Sequence::reads_prefix_cache() const {
   return request().use_prefix_cache && !needs_prompt_logprobs();
+}
+
+bool Sequence::CanBePlanned() const {
+  if (num_drawing == 0) return true;
+  return next_position() < max_tokens_ && !counts_output_ && !bans_long_words_ &&
+         !thinking_.MayForceAfter(num_drawing);
 }
 
 bool Sequence::Append(int32_t token, TokenFinish* finish) {

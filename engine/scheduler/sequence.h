@@ -55,19 +55,33 @@ class Sequence {
   const std::vector<int32_t>& disallowed_ids() const { return disallowed_ids_; }
   const TokenCounts& token_counts() const { return token_counts_; }
   const ThinkingBudget& thinking() const { return thinking_; }
-  bool in_min_tokens() const { return num_output() < request().stopping.min_tokens; }
+  // Tokens including those that steps under way draw: the position of the next token to draw.
+  int32_t next_position() const { return num_tokens() + num_drawing; }
+  bool in_min_tokens() const {
+    return next_position() - prompt_length_ < request().stopping.min_tokens;
+  }
   bool reads_prefix_cache() const;
   // Prompt logprobs still to be reported: those of positions [num_prompt_logprobs + 1, prompt).
   bool needs_prompt_logprobs() const;
+
+  // Whether a step may be planned for it now. While a step draws its next token, not if that
+  // token ends it by length for sure, nor if the draw after it depends on which one it is: a word
+  // of several tokens that may have to be banned, a thinking budget that may close.
+  bool CanBePlanned() const;
 
   // Appends a sampled token and says whether it ends the sequence.
   bool Append(int32_t token, TokenFinish* finish);
 
   // --- Progress, changed by the scheduler ---
   SequenceState state = SequenceState::kWaiting;
-  bool in_flight = false;    // part of the submitted step
+  bool planned = false;      // part of the step that is being planned
+  int32_t num_steps = 0;     // steps under way that it is part of
   int32_t num_computed = 0;  // leading tokens whose K and V are in the blocks
-  int32_t num_prompt_logprobs = 0;
+  int32_t num_planned = 0;   // the same once the steps under way have ended
+  int32_t num_drawing = 0;   // tokens that steps under way draw; the host does not know them yet
+  int32_t drawing_row = -1;  // row of the latest of them, in the last planned step
+  int32_t num_preemptions = 0;
+  int32_t num_prompt_logprobs = 0;  // reported, or asked for in a step under way
   int32_t num_cached = -1;  // prompt tokens found at the first admission; -1: never admitted
   SequenceBlocks kv;
 
@@ -81,6 +95,7 @@ class Sequence {
   std::vector<int32_t> disallowed_ids_;
   bool lists_prompt_tokens_ = false;  // for penalties
   bool counts_output_ = false;
+  bool bans_long_words_ = false;  // of several tokens
   TokenCounts token_counts_;
   ThinkingBudget thinking_;
 };

@@ -2,6 +2,7 @@
 #ifndef TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
 #define TESSERA_ENGINE_SCHEDULER_STEP_PLAN_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -30,7 +31,9 @@ struct SamplingPlan {
 
 // The part of a step that one data-parallel group runs. S sequences, T tokens, N logits rows.
 struct BatchPlan {
-  std::vector<int32_t> token_ids;     // [T]
+  std::vector<int32_t> token_ids;  // [T]; -1 where token_source names a row
+  // [T] row of the step before (of this group) that drew the token; -1: it is in token_ids.
+  std::vector<int32_t> token_source;
   std::vector<int32_t> positions;     // [T]
   std::vector<int32_t> slot_mapping;  // [T] block * block_size + offset
   std::vector<int32_t> cu_seqlens;    // [S + 1] query row ranges
@@ -42,6 +45,9 @@ struct BatchPlan {
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   int32_t num_sequences() const { return static_cast<int32_t>(context_lens.size()); }
+  bool has_sources() const {
+    return std::any_of(token_source.begin(), token_source.end(), [](int32_t r) { return r >= 0; });
+  }
   int32_t num_logits() const { return static_cast<int32_t>(logits_rows.size()); }
 };
 

@@ -7,7 +7,7 @@ namespace tessera {
 
 ThinkingBudget::ThinkingBudget(const ReasoningParams& params, absl::Span<const int32_t> prompt)
     : params_(params) {
-  if (params.starts_closed || params.start_token_id < 0 || params.end_token_id < 0) return;
+  if (Disabled()) return;
   for (size_t i = prompt.size(); i > 0; --i) {
     if (prompt[i - 1] == params.end_token_id) return;
     if (prompt[i - 1] == params.start_token_id) {
@@ -16,6 +16,10 @@ ThinkingBudget::ThinkingBudget(const ReasoningParams& params, absl::Span<const i
       return;
     }
   }
+}
+
+bool ThinkingBudget::Disabled() const {
+  return params_.starts_closed || params_.start_token_id < 0 || params_.end_token_id < 0;
 }
 
 bool ThinkingBudget::IsOver() const {
@@ -28,8 +32,17 @@ int32_t ThinkingBudget::ForcedToken() const {
   return params_.close_token_ids[num_forced_];
 }
 
+bool ThinkingBudget::MayForceAfter(int32_t unknown) const {
+  if (Disabled() || !params_.max_thinking_tokens.has_value() || params_.close_token_ids.empty()) {
+    return false;
+  }
+  // Outside of a section the first of the unknown tokens may begin one.
+  const int32_t longest = thinking_ ? section_tokens_ + unknown : unknown - 1;
+  return num_forced_ > 0 || longest >= *params_.max_thinking_tokens;
+}
+
 void ThinkingBudget::Push(int32_t token) {
-  if (params_.starts_closed || params_.start_token_id < 0 || params_.end_token_id < 0) return;
+  if (Disabled()) return;
   if (ForcedToken() == token) {
     enforced_ = true;
     ++num_forced_;

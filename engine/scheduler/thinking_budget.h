@@ -19,6 +19,8 @@ class ThinkingBudget {
 
   // The token the next step has to produce, -1: free choice.
   int32_t ForcedToken() const;
+  // Whether a token may be forced once `unknown` more have been pushed, whatever they are.
+  bool MayForceAfter(int32_t unknown) const;
   // The next output token.
   void Push(int32_t token);
 
@@ -27,6 +29,7 @@ class ThinkingBudget {
   bool enforced() const { return enforced_; }
 
  private:
+  bool Disabled() const;
   bool IsOver() const;
 
   const ReasoningParams& params_;

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/core/tensor.h"
 
 namespace tessera {
@@ -34,10 +35,15 @@ class Device {
 
   // Host to device, in queue order. `host` is copied before the call returns.
   virtual void Upload(void* device, const void* host, size_t bytes) = 0;
-  // Device to host, in queue order. `host` may be read once Synchronize() has returned OK.
+  // Device to host, in queue order. `host` may be read once a Wait for it has returned OK.
   virtual void Download(void* host, const void* device, size_t bytes) = 0;
-  // Waits for all enqueued work. A failure is sticky: every later call returns it again.
-  virtual absl::Status Synchronize() = 0;
+  // A mark behind everything that has been enqueued so far.
+  virtual uint64_t Record() = 0;
+  // Waits for the work before the mark, DEADLINE_EXCEEDED when it takes longer. A failure is
+  // sticky: every later call returns it again. Any thread.
+  virtual absl::Status Wait(uint64_t mark, absl::Duration limit) = 0;
+  // Waits for all enqueued work.
+  absl::Status Synchronize() { return Wait(Record(), absl::InfiniteDuration()); }
 
   // Enqueues a host function that touches device memory (transports of CPU devices). Inside it,
   // and only there, Access() turns a device address into one that can be dereferenced.

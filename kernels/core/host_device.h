@@ -25,7 +25,8 @@ class HostDevice : public Device {
 
   void Upload(void* device, const void* host, size_t bytes) override;
   void Download(void* host, const void* device, size_t bytes) override;
-  absl::Status Synchronize() override { return status_; }
+  uint64_t Record() override { return 0; }
+  absl::Status Wait(uint64_t /*mark*/, absl::Duration /*limit*/) override { return status_; }
   // Runs `work` before returning; nothing runs after the first failure.
   void Run(std::function<absl::Status()> work) override;
   void* Access(void* device) override { return device; }

@@ -12,7 +12,7 @@ void Embed(const Context& context, const EmbedArgs& args) {
   const int64_t tokens = args.ids.dim(0);
   context.For(tokens, static_cast<double>(tokens * table.cols()) * 4, [&](int64_t t) {
     float* out = args.out.as<float>() + t * args.out.stride0();
-    const int64_t row = int64_t{args.ids.as<int32_t>()[t]} - args.vocab_begin;
+    const int64_t row = int64_t{args.IdOf(t)} - args.vocab_begin;
     if (row < 0 || row >= table.rows()) {
       std::fill_n(out, table.cols(), 0.0F);
     } else {

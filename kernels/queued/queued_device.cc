@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -77,10 +78,8 @@ void QueuedDevice::QueueLoop() {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
-      busy_ = false;
       mutex_.Await(absl::Condition(this, &QueuedDevice::HasWork));
       if (queue_.empty()) return;
-      busy_ = true;
     }
     // Whoever relies on work being done at once, or late, is wrong now and then.
     std::this_thread::sleep_for(
@@ -90,13 +89,18 @@ void QueuedDevice::QueueLoop() {
       absl::MutexLock lock(&mutex_);
       batch.swap(queue_);
     }
-    for (absl::AnyInvocable<void()>& item : batch) item();
+    for (absl::AnyInvocable<void()>& item : batch) {
+      item();
+      absl::MutexLock lock(&mutex_);
+      ++executed_;
+    }
   }
 }
 
 void QueuedDevice::Push(absl::AnyInvocable<void()> item) {
   absl::MutexLock lock(&mutex_);
   queue_.push_back(std::move(item));
+  ++pushed_;
 }
 
 bool QueuedDevice::HasFailed() {
@@ -132,9 +136,18 @@ void QueuedDevice::Download(void* host, const void* device, size_t bytes) {
   });
 }
 
-absl::Status QueuedDevice::Synchronize() {
+uint64_t QueuedDevice::Record() {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &QueuedDevice::IsIdle));
+  return pushed_;
+}
+
+absl::Status QueuedDevice::Wait(uint64_t mark, absl::Duration limit) {
+  absl::MutexLock lock(&mutex_);
+  const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return executed_ >= mark; };
+  if (!mutex_.AwaitWithTimeout(absl::Condition(&done), limit)) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("the device has not finished within ", absl::FormatDuration(limit)));
+  }
   return status_;
 }
 

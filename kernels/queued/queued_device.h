@@ -48,7 +48,8 @@ class QueuedDevice : public Device {
 
   void Upload(void* device, const void* host, size_t bytes) override;
   void Download(void* host, const void* device, size_t bytes) override;
-  absl::Status Synchronize() override;
+  uint64_t Record() override;
+  absl::Status Wait(uint64_t mark, absl::Duration limit) override;
   void Run(std::function<absl::Status()> work) override;
   // CHECKs that it is called on the queue's thread.
   void* Access(void* device) override;
@@ -69,12 +70,12 @@ class QueuedDevice : public Device {
   void Push(absl::AnyInvocable<void()> item);
   bool HasFailed();
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); }
-  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !busy_ && queue_.empty(); }
 
   ShadowedMemory memory_;
   absl::Mutex mutex_;
   std::deque<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t pushed_ ABSL_GUARDED_BY(mutex_) = 0;  // items, ever
+  uint64_t executed_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::minstd_rand delays_{1};  // queue thread only

@@ -14,8 +14,8 @@ void VisitEach(const Visitor& visit, Fields&... fields) {
 
 template <typename Visitor>
 void VisitTensors(EmbedArgs& args, const Visitor& visit) {
-  auto& [ids, table, vocab_begin, out] = args;
-  VisitEach(visit, ids, table, vocab_begin, out);
+  auto& [ids, source, drawn, table, vocab_begin, out] = args;
+  VisitEach(visit, ids, source, drawn, table, vocab_begin, out);
 }
 
 template <typename Visitor>

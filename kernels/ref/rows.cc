@@ -10,7 +10,7 @@ void Embed(const EmbedArgs& args) {
   const auto& table = static_cast<const RefWeight&>(*args.table);
   for (int64_t t = 0; t < args.ids.dim(0); ++t) {
     float* out = args.out.as<float>() + t * args.out.stride0();
-    const int64_t row = int64_t{args.ids.as<int32_t>()[t]} - args.vocab_begin;
+    const int64_t row = int64_t{args.IdOf(t)} - args.vocab_begin;
     if (row < 0 || row >= table.rows()) {
       std::fill_n(out, table.cols(), 0.0F);
     } else {

@@ -28,6 +28,7 @@ class EngineFixture : public testing::Test {
   void StartEngine(int32_t num_groups = 1) {
     auto executor = std::make_unique<FakeExecutor>(
         FakeExecutorOptions{.num_groups = num_groups,
+                            .max_steps_under_way = max_steps_under_way_,
                             .block_size = options_.scheduler.block_size,
                             .vocab_size = NanoConfig().vocab_size},
         control_);
@@ -85,6 +86,7 @@ class EngineFixture : public testing::Test {
     EXPECT_TRUE(stats.alive);
   }
 
+  int32_t max_steps_under_way_ = 1;
   EngineOptions options_;
   EngineHooks hooks_;
   std::shared_ptr<FakeControl> control_ = std::make_shared<FakeControl>();

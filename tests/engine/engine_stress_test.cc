@@ -18,8 +18,11 @@ struct Sent {
   bool may_fail = false;  // cancelled or with a deadline
 };
 
-class EngineStressTest : public EngineFixture {
+// At every number of steps that may be under way.
+class EngineStressTest : public EngineFixture, public testing::WithParamInterface<int32_t> {
  protected:
+  EngineStressTest() { max_steps_under_way_ = GetParam(); }
+
   static GenerateRequest RandomRequest(std::mt19937_64* random) {
     std::vector<int32_t> prompt;
     const auto family = static_cast<int32_t>((*random)() % 5);
@@ -103,23 +106,23 @@ class EngineStressTest : public EngineFixture {
   }
 };
 
-TEST_F(EngineStressTest, OneGroup) { RunLoad(1, 4, 500); }
+TEST_P(EngineStressTest, OneGroup) { RunLoad(1, 4, 500); }
 
-TEST_F(EngineStressTest, TwoGroups) { RunLoad(2, 4, 250); }
+TEST_P(EngineStressTest, TwoGroups) { RunLoad(2, 4, 250); }
 
-TEST_F(EngineStressTest, ManyFindTheEngineAsleep) {
+TEST_P(EngineStressTest, ManyFindTheEngineAsleep) {
   StartEngine();
   RunClients(1, 500, /*patient=*/true);
   RunClients(3, 500, /*patient=*/true);
 }
 
-TEST_F(EngineStressTest, ManyFindTheEngineWaitingForABatch) {
+TEST_P(EngineStressTest, ManyFindTheEngineWaitingForABatch) {
   options_.scheduler.batch_wait = absl::Microseconds(300);
   StartEngine(2);
   RunClients(2, 300, /*patient=*/true);
 }
 
-TEST_F(EngineStressTest, DestructionUnderLoad) {
+TEST_P(EngineStressTest, DestructionUnderLoad) {
   for (int round = 0; round < 20; ++round) {
     StartEngine();
     std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -132,6 +135,8 @@ TEST_F(EngineStressTest, DestructionUnderLoad) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Depths, EngineStressTest, testing::Values(1, 2));
 
 }  // namespace
 }  // namespace tessera

@@ -45,20 +45,30 @@ TEST_F(EngineTest, OneRequestFromSubmitToDone) {
   EXPECT_EQ(engine_->stats().generation_tokens, static_cast<int64_t>(expected.tokens.size()));
 }
 
-// The engine thread would have to be woken first. It may happen not to sleep yet, but not always.
-TEST_F(EngineTest, WhoFindsTheEngineAsleepBeginsTheStep) {
+// The devices have their next work before anybody has looked at what they did last.
+TEST_F(EngineTest, TheNextStepBeginsBeforeTheResultsOfThisOne) {
+  max_steps_under_way_ = 2;
   StartEngine();
-  bool by_this_thread = false;
-  for (int i = 0; i < 1000 && !by_this_thread; ++i) {
-    const auto sink = Submit(Request(Prompt(3), 1, 0));
-    by_this_thread = control_->last_submitter() == std::this_thread::get_id();
-    EXPECT_TRUE(sink->Wait().ok());
-    ExpectClean();
-  }
-  EXPECT_TRUE(by_this_thread);
-  // The next tokens are the engine thread's work.
-  EXPECT_TRUE(Submit(Request(Prompt(3), 2, 0))->Wait().ok());
-  EXPECT_NE(control_->last_submitter(), std::this_thread::get_id());
+  control_->Close();
+  const GenerateRequest request = Request(Prompt(20), 8, 7);
+  const auto sink = Submit(request);
+  control_->WaitForSteps(2);
+  EXPECT_EQ(sink->num_deltas(), 0);
+  control_->PassOne();
+  control_->WaitForSteps(3);
+  control_->Open();
+  EXPECT_TRUE(sink->Wait().ok());
+  EXPECT_EQ(sink->tokens(), Expected(request).tokens);
+  ExpectClean();
+}
+
+// The last token by length is foreseen, and no step is spent on the one behind it.
+TEST_F(EngineTest, NoStepBeginsBehindTheLastTokenByLength) {
+  max_steps_under_way_ = 2;
+  StartEngine();
+  EXPECT_TRUE(Submit(Request(Prompt(3), 4, 7))->Wait().ok());
+  ExpectClean();
+  EXPECT_EQ(engine_->stats().num_steps, 4);
 }
 
 // Whose deadline has passed is told so by the engine thread, as always.

@@ -22,11 +22,6 @@ void FakeControl::WaitForSteps(int64_t count) {
   AwaitOrDie(&mutex_, &changed_, reached);
 }
 
-std::thread::id FakeControl::last_submitter() {
-  MutexLock lock(&mutex_);
-  return last_submitter_;
-}
-
 void FakeControl::FailNext(absl::Status status) {
   MutexLock lock(&mutex_);
   failure_ = std::move(status);
@@ -41,7 +36,6 @@ void FakeControl::BreakNextShape() {
 void FakeControl::CountSubmission() {
   MutexLock lock(&mutex_);
   ++submitted_;
-  last_submitter_ = std::this_thread::get_id();
   changed_.SignalAll();
 }
 

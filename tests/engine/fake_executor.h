@@ -7,7 +7,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -42,7 +41,6 @@ class FakeControl {
   // Lets exactly one step pass a closed gate.
   void PassOne();
   void WaitForSteps(int64_t count);  // submitted since the start
-  std::thread::id last_submitter();  // the thread
   void FailNext(absl::Status status);
   void BreakNextShape();
 
@@ -58,13 +56,13 @@ class FakeControl {
   bool open_ ABSL_GUARDED_BY(mutex_) = true;
   int64_t passes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t submitted_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::thread::id last_submitter_ ABSL_GUARDED_BY(mutex_);
   bool break_shape_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 struct FakeExecutorOptions {
   int32_t num_groups = 1;
+  int32_t max_steps_under_way = 1;
   int32_t block_size = 4;
   int32_t vocab_size = 0;
   int64_t block_bytes = 1024;
@@ -78,6 +76,7 @@ class FakeExecutor final : public Executor {
   MemoryReport memory() const override { return {.kv_block_bytes = options_.block_bytes}; }
   GroupFacts facts() const override { return {}; }
   int32_t num_groups() const override { return options_.num_groups; }
+  int32_t max_steps_under_way() const override { return options_.max_steps_under_way; }
   absl::Status AllocateKv(int32_t num_blocks) override;
   void Submit(StepPlan plan) override;
   absl::StatusOr<StepResult> Wait() override;

@@ -82,6 +82,7 @@ BatchPlan MakeBatch(std::vector<Text>* texts) {
     const auto length = static_cast<int32_t>(text.tokens.size());
     for (int32_t p = text.computed; p < length; ++p) {
       plan.token_ids.push_back(text.tokens[p]);
+      plan.token_source.push_back(-1);
       plan.positions.push_back(p);
       plan.slot_mapping.push_back(text.first_block * kBlockSize + p);
     }

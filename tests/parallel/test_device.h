@@ -52,7 +52,9 @@ class TestDevice : public Device {
       return absl::OkStatus();
     });
   }
-  absl::Status Synchronize() override {
+  uint64_t Record() override { return 0; }
+  // Waits for everything, whatever the mark.
+  absl::Status Wait(uint64_t /*mark*/, absl::Duration /*limit*/) override {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return queue_.empty() && !running_; });
     return status_;

@@ -72,6 +72,7 @@ BatchPlan SteadyWorkload::Batch(int32_t group) const {
   const auto end = static_cast<int32_t>(text.size());
   BatchPlan plan;
   plan.token_ids.assign(text.begin() + begin, text.end());
+  plan.token_source.assign(end - begin, -1);
   plan.positions.resize(end - begin);
   std::iota(plan.positions.begin(), plan.positions.end(), begin);
   plan.slot_mapping = plan.positions;

@@ -19,6 +19,7 @@ class ObservedExecutor final : public Executor {
   MemoryReport memory() const override { return executor_->memory(); }
   GroupFacts facts() const override { return executor_->facts(); }
   int32_t num_groups() const override { return executor_->num_groups(); }
+  int32_t max_steps_under_way() const override { return executor_->max_steps_under_way(); }
   absl::Status AllocateKv(int32_t num_blocks) override { return executor_->AllocateKv(num_blocks); }
   void Submit(StepPlan plan) override { executor_->Submit(std::move(plan)); }
   absl::StatusOr<StepResult> Wait() override {

@@ -76,7 +76,9 @@ class PlanMaker {
     const size_t table = plan->block_tables.size();
     for (int b = 0; b < plan->max_blocks; ++b) plan->block_tables.push_back(Below(64));
     for (int p = context - rows; p < context; ++p) {
-      plan->token_ids.push_back(Below(kLimits.vocab_size));
+      const bool drawn = Below(4) == 0;
+      plan->token_ids.push_back(drawn ? -1 : Below(kLimits.vocab_size));
+      plan->token_source.push_back(drawn ? Below(kLimits.max_tokens) : -1);
       plan->positions.push_back(p);
       plan->slot_mapping.push_back(plan->block_tables[table + p / 4] * 4 + p % 4);
     }
@@ -142,6 +144,7 @@ TEST(StepPlanCodec, EveryFieldArrives) {
   EXPECT_EQ(decoded->step_id, plan.step_id);
   EXPECT_EQ(decoded->return_logits, plan.return_logits);
   EXPECT_EQ(got.token_ids, want.token_ids);
+  EXPECT_EQ(got.token_source, want.token_source);
   EXPECT_EQ(got.positions, want.positions);
   EXPECT_EQ(got.slot_mapping, want.slot_mapping);
   EXPECT_EQ(got.cu_seqlens, want.cu_seqlens);
@@ -220,7 +223,10 @@ struct Breakage {
 TEST(StepPlanCodec, RefusesWhatARankCannotRun) {
   const Breakage breakages[] = {
       {"token_ids[0] is 300", [](BatchPlan* p) { p->token_ids[0] = 300; }},
-      {"token_ids[0] is -1", [](BatchPlan* p) { p->token_ids[0] = -1; }},
+      {"token_ids[0] is -2", [](BatchPlan* p) { p->token_ids[0] = -2; }},
+      {"token_source: a token needs exactly one",
+       [](BatchPlan* p) { p->token_source[0] = p->token_source[0] < 0 ? 0 : -1; }},
+      {"token_source has", [](BatchPlan* p) { p->token_source.pop_back(); }},
       {"positions[0] is 64", [](BatchPlan* p) { p->positions[0] = 64; }},
       {"positions: not the last", [](BatchPlan* p) { p->positions[0] ^= 1; }},
       {"slot_mapping[0] is 256", [](BatchPlan* p) { p->slot_mapping[0] = 256; }},

@@ -36,7 +36,8 @@ bool FakeModel::ShapesAgree(const BatchPlan& plan) {
   const auto rows = plan.logits_rows.size();
   const SamplingPlan& s = plan.sampling;
   const bool ok =
-      plan.positions.size() == tokens && plan.slot_mapping.size() == tokens &&
+      plan.token_source.size() == tokens && plan.positions.size() == tokens &&
+      plan.slot_mapping.size() == tokens &&
       plan.cu_seqlens.size() == plan.context_lens.size() + 1 &&
       plan.cu_seqlens.back() == plan.num_tokens() &&
       plan.block_tables.size() == plan.context_lens.size() * plan.max_blocks &&
@@ -52,6 +53,15 @@ bool FakeModel::ShapesAgree(const BatchPlan& plan) {
       s.adj_offsets.back() == static_cast<int32_t>(s.adj_tokens.size());
   if (!ok) error_ = "the arrays of the plan do not fit together";
   return ok;
+}
+
+int32_t FakeModel::TokenAt(const BatchPlan& plan, int32_t t) {
+  const int32_t row = plan.token_source[t];
+  if ((row < 0) != (plan.token_ids[t] >= 0)) error_ = "a token has no source, or two";
+  if (row < 0) return plan.token_ids[t];
+  if (row < static_cast<int32_t>(drawn_.size())) return drawn_[row];
+  error_ = "a token is to come from a row that the step before did not have";
+  return 0;
 }
 
 void FakeModel::RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64_t>* contexts) {
@@ -71,7 +81,7 @@ void FakeModel::RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64
     }
     uint64_t context = 0;
     if (p > 0) context = slots_[table[(p - 1) / block_size_] * block_size_ + (p - 1) % block_size_];
-    context = ExtendContext(context, plan.token_ids[t]);
+    context = ExtendContext(context, TokenAt(plan, t));
     (*contexts)[t] = context;
     if (!lose_next_write_) slots_[slot] = context;
     lose_next_write_ = false;
@@ -109,6 +119,7 @@ BatchResult FakeModel::Run(const BatchPlan& plan) {
   for (int32_t row = 0; row < plan.num_logits(); ++row) {
     Sample(plan, row, contexts[plan.logits_rows[row]], &result);
   }
+  drawn_ = result.token;
   return result;
 }
 

@@ -50,8 +50,11 @@ class FakeModel {
   void RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64_t>* contexts);
   void Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result);
 
+  int32_t TokenAt(const BatchPlan& plan, int32_t t);
+
   const int32_t block_size_;
   const int32_t vocab_size_;
+  std::vector<int32_t> drawn_;  // by the last step
   std::vector<uint64_t> slots_;
   const char* error_ = nullptr;
   bool lose_next_write_ = false;

@@ -24,7 +24,7 @@ class PlanBuilder : public testing::Test {
     Sequence* sequence = sequences_.back().get();
     TokenFinish finish;
     for (int32_t token : output) sequence->Append(token, &finish);
-    sequence->num_computed = sequence->num_tokens() - 1;
+    sequence->num_planned = sequence->num_tokens() - 1;
     for (int32_t i = 0; i <= sequence->num_tokens() / 4; ++i) {
       sequence->kv.blocks.push_back(static_cast<BlockId>(next_block_++));
     }
@@ -34,7 +34,7 @@ class PlanBuilder : public testing::Test {
   static BatchPlan Build(const std::vector<Sequence*>& sequences) {
     std::vector<PlannedSequence> planned;
     for (Sequence* s : sequences) {
-      planned.push_back({.sequence = s, .num_tokens = s->num_tokens() - s->num_computed});
+      planned.push_back({.sequence = s, .num_tokens = s->num_tokens() - s->num_planned});
     }
     return BuildPlan(/*block_size=*/4, &planned);
   }
@@ -53,7 +53,7 @@ class PlanBuilder : public testing::Test {
 
 TEST_F(PlanBuilder, LaysOutSlotsTablesAndRows) {
   Sequence* prefill = Decoding(MakeRequest(6), {});
-  prefill->num_computed = 2;
+  prefill->num_planned = 2;
   Sequence* decode = Decoding(MakeRequest(3), {9});
   const BatchPlan plan = Build({decode, prefill});
   // The prefill has blocks 5 and 6, the decode 7 and 8.
@@ -135,7 +135,7 @@ TEST_F(PlanBuilder, PromptRowsReportTheNextToken) {
   auto request = MakeRequest(4);
   request->sampling.prompt_logprobs = 3;
   Sequence* sequence = Decoding(request, {});
-  sequence->num_computed = 1;
+  sequence->num_planned = 1;
   sequence->num_prompt_logprobs = 2;  // rows 0 and 1 came before a preemption
   std::vector<PlannedSequence> planned = {{.sequence = sequence, .num_tokens = 3}};
   const BatchPlan plan = BuildPlan(4, &planned);

@@ -28,7 +28,7 @@ TEST(Scheduler, IdleWithoutWork) {
   EXPECT_THAT(plan.cu_seqlens, ElementsAre(0));
   EXPECT_THAT(plan.sampling.pen_offsets, ElementsAre(0));
   EXPECT_THAT(plan.sampling.adj_offsets, ElementsAre(0));
-  EXPECT_FALSE(scheduler.in_flight());
+  EXPECT_EQ(scheduler.num_steps_under_way(), 0);
 }
 
 TEST(Scheduler, LonePromptTakesTheWholeBudget) {

@@ -1,6 +1,7 @@
 #include "tests/engine/scheduler/simulator.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <random>
@@ -37,7 +38,7 @@ struct SimRequest {
 
 class Simulation {
  public:
-  Simulation(uint64_t seed, SimulatedFault fault);
+  Simulation(uint64_t seed, int32_t depth, SimulatedFault fault);
   std::string Run();
   SimulationStats stats() const { return stats_; }
 
@@ -59,7 +60,10 @@ class Simulation {
   void CancelSome(int percent);
   void End(SequenceId id);
   void Step();
-  void CheckSchedule(const std::vector<const Sequence*>& before, const ScheduleResult& result);
+  // False when there was nothing to plan.
+  bool PlanStep();
+  void ApplyStep();
+  void CheckSchedule(bool had_work, int32_t blocked, const ScheduleResult& result);
   void CheckOrder(const std::set<SequenceId>& waited);
   void CheckUpdate(const SequenceUpdate& update, const BatchResult& result);
   void CheckPromptRows(SimRequest* request, const SequenceUpdate& update,
@@ -68,10 +72,12 @@ class Simulation {
   void CheckEnd();
 
   std::mt19937_64 random_;
+  const int32_t depth_;
   SimulatedFault fault_;
   SchedulerOptions options_;
   Scheduler scheduler_;
   FakeModel model_;
+  std::deque<BatchResult> results_;  // of the steps under way
   absl::Time now_ = absl::UnixEpoch();
   std::map<SequenceId, SimRequest> requests_;
   std::vector<SequenceId> arrivals_;  // latest first
@@ -99,8 +105,9 @@ SchedulerOptions Simulation::RandomOptions(std::mt19937_64* random) {
   return options;
 }
 
-Simulation::Simulation(uint64_t seed, SimulatedFault fault)
+Simulation::Simulation(uint64_t seed, int32_t depth, SimulatedFault fault)
     : random_(seed),
+      depth_(depth),
       fault_(fault),
       options_(RandomOptions(&random_)),
       scheduler_(options_, BlockHash{}),
@@ -210,17 +217,18 @@ void Simulation::CancelSome(int percent) {
   scheduler_.Finish(id);  // idempotent
 }
 
-void Simulation::CheckSchedule(const std::vector<const Sequence*>& before,
-                               const ScheduleResult& result) {
+// `blocked`: sequences that ran before and run on, but had to wait for a token.
+void Simulation::CheckSchedule(bool had_work, int32_t blocked, const ScheduleResult& result) {
   const BatchPlan& plan = result.plan;
   if (plan.num_tokens() > options_.max_num_batched_tokens) Fail("the token budget is exceeded");
   if (plan.num_tokens() != result.prefill_tokens + result.decode_tokens) Fail("tokens miscounted");
   if (scheduler_.stats().num_running > options_.max_num_seqs) Fail("too many running sequences");
-  if (plan.num_sequences() != scheduler_.stats().num_running) {
+  if (plan.num_sequences() + blocked != scheduler_.stats().num_running) {
     Fail("a running sequence does not progress");
   }
-  if (before.empty() && plan.num_sequences() > 0) Fail("work out of nothing");
-  if (plan.num_sequences() == 0 && !scheduler_.idle() && !result.wake_at.has_value()) {
+  if (!had_work && plan.num_sequences() > 0) Fail("work out of nothing");
+  if (plan.num_sequences() == 0 && !scheduler_.idle() && !result.wake_at.has_value() &&
+      scheduler_.num_steps_under_way() == 0) {
     Fail("nothing runs although somebody waits");
   }
   if (result.wake_at.has_value() && *result.wake_at <= now_) Fail("wakes up in the past");
@@ -294,18 +302,21 @@ void Simulation::CheckUpdate(const SequenceUpdate& update, const BatchResult& re
   }
 }
 
-void Simulation::Step() {
-  ++stats_.steps;
-  now_ += absl::Milliseconds(Random(0, 10));
-  AddArrivals();
-  CancelSome(4);
+bool Simulation::PlanStep() {
   const std::vector<const Sequence*> before = scheduler_.sequences();
   std::set<SequenceId> waited;
+  std::set<SequenceId> blocked;
   for (const Sequence* s : before) {
     if (s->state == SequenceState::kWaiting) waited.insert(s->id());
+    if (s->state == SequenceState::kRunning && !s->CanBePlanned()) blocked.insert(s->id());
   }
   const ScheduleResult schedule = scheduler_.Schedule(now_);
-  CheckSchedule(before, schedule);
+  int32_t still_blocked = 0;
+  for (const Sequence* s : scheduler_.sequences()) {
+    if (s->state == SequenceState::kRunning && blocked.contains(s->id())) ++still_blocked;
+  }
+  stats_.waits += still_blocked;
+  CheckSchedule(!before.empty(), still_blocked, schedule);
   CheckOrder(waited);
   for (SequenceId id : schedule.expired) {
     if (requests_[id].request->deadline > now_) Fail("expired too early");
@@ -315,28 +326,50 @@ void Simulation::Step() {
   for (SequenceId id : live_) {
     if (requests_[id].request->deadline <= now_) Fail("lives beyond its deadline");
   }
-  if (schedule.plan.num_sequences() > 0) {
-    if (fault_ == SimulatedFault::kLostKvWrite && stats_.tokens > 0) {
-      model_.LoseNextWrite();
-      fault_ = SimulatedFault::kNone;
+  if (schedule.plan.num_sequences() == 0) {
+    if (schedule.wake_at.has_value()) {
+      now_ = std::max(now_, std::min(*schedule.wake_at, now_ + absl::Milliseconds(5)));
     }
-    const BatchResult result = model_.Run(schedule.plan);
-    if (model_.error() != nullptr) return Fail(model_.error());
-    CancelSome(4);
-    for (const SequenceUpdate& update : scheduler_.Apply(result)) {
-      if (update.token >= 0 && fault_ == SimulatedFault::kDroppedToken) {
-        fault_ = SimulatedFault::kNone;
-        continue;
-      }
-      CheckUpdate(update, result);
-      if (update.token >= 0 && fault_ == SimulatedFault::kRepeatedToken) {
-        fault_ = SimulatedFault::kNone;
-        CheckUpdate(update, result);
-      }
-    }
-  } else if (schedule.wake_at.has_value()) {
-    now_ = std::max(now_, std::min(*schedule.wake_at, now_ + absl::Milliseconds(5)));
+    return false;
   }
+  if (fault_ == SimulatedFault::kLostKvWrite && stats_.tokens > 0) {
+    model_.LoseNextWrite();
+    fault_ = SimulatedFault::kNone;
+  }
+  results_.push_back(model_.Run(schedule.plan));
+  if (model_.error() != nullptr) Fail(model_.error());
+  return true;
+}
+
+void Simulation::ApplyStep() {
+  const BatchResult result = std::move(results_.front());
+  results_.pop_front();
+  auto unanswered = static_cast<int64_t>(result.token.size());
+  for (const SequenceUpdate& update : scheduler_.Apply(result)) {
+    unanswered -= update.num_prompt_rows + (update.row >= 0 ? 1 : 0);
+    if (update.token >= 0 && fault_ == SimulatedFault::kDroppedToken) {
+      fault_ = SimulatedFault::kNone;
+      continue;
+    }
+    CheckUpdate(update, result);
+    if (update.token >= 0 && fault_ == SimulatedFault::kRepeatedToken) {
+      fault_ = SimulatedFault::kNone;
+      CheckUpdate(update, result);
+    }
+  }
+  stats_.discarded_rows += unanswered;
+}
+
+void Simulation::Step() {
+  ++stats_.steps;
+  now_ += absl::Milliseconds(Random(0, 10));
+  AddArrivals();
+  CancelSome(4);
+  const bool planned = PlanStep();
+  if (!error_.empty()) return;
+  CancelSome(4);
+  const bool full = static_cast<int32_t>(results_.size()) == depth_;
+  if (!results_.empty() && (full || !planned)) ApplyStep();
   const absl::Status integrity = scheduler_.CheckIntegrity();
   if (!integrity.ok()) Fail(std::string(integrity.message()));
 }
@@ -347,6 +380,7 @@ void Simulation::CheckEnd() {
   if (stats.blocks_used != 0) Fail("blocks are still used at the end");
   if (stats.blocks_free + stats.blocks_cached != stats.blocks_total) Fail("blocks are missing");
   if (!scheduler_.idle()) Fail("the scheduler is not idle at the end");
+  if (scheduler_.num_steps_under_way() != 0) Fail("steps are under way at the end");
   for (const auto& [id, sim] : requests_) {
     if (sim.ends != 1) Fail("a sequence did not end exactly once");
     if (sim.starts > 1) Fail("a sequence started twice");
@@ -358,7 +392,8 @@ void Simulation::CheckEnd() {
 std::string Simulation::Run() {
   // Enough for every request alone with one token per step, ten times over.
   const int64_t limit = 2000 + 10 * static_cast<int64_t>(requests_.size()) * options_.max_model_len;
-  while (error_.empty() && !(arrivals_.empty() && (live_.empty() || scheduler_.idle()))) {
+  while (error_.empty() &&
+         !(arrivals_.empty() && results_.empty() && (live_.empty() || scheduler_.idle()))) {
     Step();
     if (stats_.steps > limit) Fail("does not come to an end");
   }
@@ -369,8 +404,8 @@ std::string Simulation::Run() {
 
 }  // namespace
 
-std::string Simulate(uint64_t seed, SimulatedFault fault, SimulationStats* stats) {
-  Simulation simulation(seed, fault);
+std::string Simulate(uint64_t seed, int32_t depth, SimulatedFault fault, SimulationStats* stats) {
+  Simulation simulation(seed, depth, fault);
   std::string error = simulation.Run();
   const SimulationStats one = simulation.stats();
   stats->steps += one.steps;
@@ -380,6 +415,8 @@ std::string Simulate(uint64_t seed, SimulatedFault fault, SimulationStats* stats
   stats->cancelled += one.cancelled;
   stats->expired += one.expired;
   stats->finished += one.finished;
+  stats->discarded_rows += one.discarded_rows;
+  stats->waits += one.waits;
   return error;
 }
 

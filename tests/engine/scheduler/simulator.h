@@ -18,10 +18,13 @@ struct SimulationStats {
   int64_t cancelled = 0;
   int64_t expired = 0;
   int64_t finished = 0;
+  int64_t discarded_rows = 0;  // drawn for sequences that had ended
+  int64_t waits = 0;           // running sequences that had to wait for a token
 };
 
-// Empty when every invariant held, else what broke. Equal seeds give equal histories.
-std::string Simulate(uint64_t seed, SimulatedFault fault, SimulationStats* stats);
+// Empty when every invariant held, else what broke. Up to `depth` steps are under way. Equal
+// arguments give equal histories.
+std::string Simulate(uint64_t seed, int32_t depth, SimulatedFault fault, SimulationStats* stats);
 
 }  // namespace tessera
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 namespace tessera {
 namespace {
 
@@ -87,6 +89,37 @@ TEST(ThinkingBudget, CloseSequenceWithoutTheTagStillCloses) {
   params.close_token_ids = {7};
   ThinkingBudget budget(params, {});
   EXPECT_THAT(Generate(&budget, {kStart, 5, 6, 6}), ElementsAre(kStart, 5, 7, 6, 6));
+}
+
+// Every sequence of `unknown` tokens, and whether one of them makes the budget force the next.
+bool ForcesAfterSome(const ThinkingBudget& budget, int32_t unknown) {
+  if (budget.ForcedToken() >= 0 || unknown == 0) return budget.ForcedToken() >= 0;
+  for (int32_t token : {kStart, kEnd, 5}) {
+    ThinkingBudget next = budget;
+    next.Push(token);
+    if (ForcesAfterSome(next, unknown - 1)) return true;
+  }
+  return false;
+}
+
+TEST(ThinkingBudget, ForeseesWhetherItMayForce) {
+  for (int32_t limit = 0; limit < 5; ++limit) {
+    const ReasoningParams params = Params(limit);
+    for (int32_t history = 0; history < 243; ++history) {
+      ThinkingBudget budget(params, {});
+      for (int32_t i = 0, rest = history; i < 5; ++i, rest /= 3) {
+        const int32_t forced = budget.ForcedToken();
+        budget.Push(forced >= 0 ? forced : std::array{kStart, kEnd, 5}[rest % 3]);
+      }
+      for (int32_t unknown = 1; unknown < 3; ++unknown) {
+        if (ForcesAfterSome(budget, unknown)) {
+          EXPECT_TRUE(budget.MayForceAfter(unknown)) << limit << " " << history << " " << unknown;
+        }
+      }
+    }
+  }
+  const ReasoningParams roomy = Params(10);
+  EXPECT_FALSE(ThinkingBudget(roomy, {}).MayForceAfter(2));
 }
 
 TEST(ThinkingBudget, DoesNothingWithoutTagsOrWhenClosed) {
