@@ -138,6 +138,7 @@ void EngineLoop::StandIn(std::unique_ptr<RequestState> state, absl::Time now) {
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
   MutexLock lock(&mutex_);
+  if (!death_.ok()) return;  // everyone has been told, and nobody empties the inbox any more
   inbox_.cancellations.push_back({id, std::move(status)});
   WakeLoop();
 }
