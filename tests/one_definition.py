@@ -5,8 +5,7 @@ Two definitions of one name in one program are undefined behaviour that neither 
 has to notice (the rule of one definition), and a reader who searches for the name finds the wrong
 one. Overloads of a function are told apart by their parameters; a type and a function never share
 a name. What is local to a file (unnamed namespaces, static functions) does not count, nor do
-forward declarations, nor test files that no other file includes: each of those is read by its own
-program.
+forward declarations and the functions that every program starts with.
 
   tests/one_definition.py              checks the sources; exits 1 and names every pair
   tests/one_definition.py --self-test  checks the check
@@ -151,12 +150,17 @@ def braced(head, line, scope):
         yield Definition("function", name, f"{name}({function[1]})", line)
 
 
+ENTRY_POINTS = ("main", "LLVMFuzzerTestOneInput")
+
+
 def conflicts(files):
     """files: {path: text}. Messages, one for each name that is defined in two files."""
     places = collections.defaultdict(dict)  # key -> {path: line}
     kinds = collections.defaultdict(dict)   # name -> {kind: (path, line)}
     for path, text in files.items():
         for found in definitions(text):
+            if found.name in ENTRY_POINTS:
+                continue
             places[found.kind, found.key].setdefault(path, found.line)
             kinds[found.name].setdefault(found.kind, (path, found.line))
     for (kind, key), where in sorted(places.items()):
@@ -173,11 +177,7 @@ def sources():
         for file in sorted((ROOT / folder).rglob("*")):
             if file.suffix in (".h", ".cc", ".cu", ".cuh"):
                 files[file.relative_to(ROOT).as_posix()] = file.read_text()
-    included = set(re.findall(r'#\s*include\s*"([^"]+)"', "\n".join(files.values())))
-    # A program's own files; what several programs link is declared in a header.
-    return {path: text for path, text in files.items()
-            if not path.startswith("tests/") or path in included
-            or re.sub(r"\.\w+$", ".h", path) in included}
+    return files
 
 
 def self_test():
