@@ -119,6 +119,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
   MutexLock lock(&mutex_);
+  if (!death_.ok()) return;  // everyone has been told, and nobody empties the inbox any more
   inbox_.cancellations.push_back({id, std::move(status)});
   WakeLoop();
 }

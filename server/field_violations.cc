@@ -20,7 +20,7 @@ void FieldViolations::Add(std::string field, std::string description) {
   entries_.emplace_back(std::move(field), std::move(description));
 }
 
-bool FieldViolations::CheckInt(std::string_view field, int64_t value, IntRange range) {
+bool FieldViolations::CheckInt(std::string_view field, int64_t value, FieldRange range) {
   if (value >= range.low && value <= range.high) return true;
   Add(std::string(field),
       absl::StrCat("must be in [", range.low, ", ", range.high, "], got ", value));

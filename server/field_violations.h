@@ -16,7 +16,8 @@ namespace tessera {
 // Type URL of the google.rpc.BadRequest that a status from FieldViolations carries as payload.
 inline constexpr absl::string_view kBadRequestTypeUrl = "type.googleapis.com/google.rpc.BadRequest";
 
-struct IntRange {
+// Bounds of an integer field; both ends belong to it.
+struct FieldRange {
   int64_t low;
   int64_t high;
 };
@@ -34,7 +35,7 @@ class FieldViolations {
   void Add(std::string field, std::string description);
 
   // True when the value is in range; otherwise a violation is added.
-  bool CheckInt(std::string_view field, int64_t value, IntRange range);
+  bool CheckInt(std::string_view field, int64_t value, FieldRange range);
   // NaN and infinities are never in range.
   bool CheckReal(std::string_view field, double value, RealRange range);
 

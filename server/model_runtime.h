@@ -2,7 +2,6 @@
 #ifndef TESSERA_SERVER_MODEL_RUNTIME_H_
 #define TESSERA_SERVER_MODEL_RUNTIME_H_
 
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -10,14 +9,12 @@
 #include "engine/engine.h"
 #include "engine/executor/cluster_options.h"
 #include "engine/executor/executor.h"
+#include "engine/load_progress.h"
 #include "engine/model/model_config.h"
 #include "engine/options.h"
 #include "server/served_model.h"
 
 namespace tessera {
-
-// Loading progress, 0 to 1; called from any thread.
-using LoadProgress = std::function<void(double)>;
 
 struct RuntimeOptions {
   EngineOptions engine;

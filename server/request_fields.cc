@@ -125,7 +125,7 @@ void ReadStopping(const v1::StoppingOptions& in, int32_t vocab_size, const Reque
 
 void ReadResponse(const v1::ResponseOptions& in, const RequestLimits& limits, GenerateRequest* out,
                   FieldViolations* violations) {
-  const IntRange range{0, limits.max_logprobs};
+  const FieldRange range{0, limits.max_logprobs};
   if (in.has_logprobs() && violations->CheckInt("response.logprobs", in.logprobs(), range)) {
     out->sampling.logprobs = static_cast<int32_t>(in.logprobs());
   }

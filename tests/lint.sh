@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks of the sources themselves: formatting, include direction, comments of the API, size of the
-# tracked tree.
+# Checks of the sources themselves: formatting, include direction, comments of the API, names that are
+# defined twice, size of the tracked tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,8 @@ sources '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 echo "clang-format: clean"
 python3 tests/include_direction.py
 python3 tests/proto_comments.py
+python3 tests/one_definition.py --self-test
+python3 tests/one_definition.py
 bytes=$(git ls-files -z | xargs -0 du -cb 2>/dev/null | tail -n 1 | cut -f1)
 if [ "$bytes" -gt $((40 * 1024 * 1024)) ]; then
   echo "The tracked tree has $bytes bytes; the limit is 40 MiB." >&2

@@ -3,12 +3,12 @@
 #define TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/load_progress.h"
 #include "engine/model/model_config.h"
 
 namespace tessera {
@@ -50,8 +50,7 @@ CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& c
 
 // Reads all values of all tensors and names the tensors with NaN or infinities, as errors.
 // `progress` may be empty; it gets the share that has been read.
-CheckpointReport VerifyValues(const Checkpoint& checkpoint,
-                              const std::function<void(double)>& progress);
+CheckpointReport VerifyValues(const Checkpoint& checkpoint, const LoadProgress& progress);
 
 }  // namespace tessera
 

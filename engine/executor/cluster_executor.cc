@@ -42,7 +42,7 @@ class ClusterExecutor final : public Executor {
 
   absl::Status Assemble(const ModelOptions& options, const HeadOptions& head,
                         const ModelConfig& config);
-  absl::Status Load(const LoadObserver& observer);
+  absl::Status Load(const LoadProgress& observer);
 
   MemoryReport memory() const override { return memory_; }
   GroupFacts facts() const override { return ranks_->facts(); }
@@ -125,7 +125,7 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
   return absl::OkStatus();
 }
 
-absl::Status ClusterExecutor::Load(const LoadObserver& observer) {
+absl::Status ClusterExecutor::Load(const LoadProgress& observer) {
   const uint64_t command = group_->Broadcast({.kind = NodeCommand::Kind::kLoad});
   LoadProgress progress;
   if (observer) {
@@ -225,7 +225,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateClusterExecutor(const ModelOptio
                                                                 const ExecutorLimits& limits,
                                                                 const ModelConfig& config,
                                                                 const HeadOptions& head,
-                                                                const LoadObserver& observer) {
+                                                                const LoadProgress& observer) {
   ASSIGN_OR_RETURN(GroupSettings settings, MakeGroupSettings(options, limits, head.nodes, config));
   auto executor = std::make_unique<ClusterExecutor>(std::move(settings), config);
   RETURN_IF_ERROR(executor->Assemble(options, head, config));

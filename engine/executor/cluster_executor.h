@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateClusterExecutor(const ModelOptio
                                                                 const ExecutorLimits& limits,
                                                                 const ModelConfig& config,
                                                                 const HeadOptions& head,
-                                                                const LoadObserver& observer);
+                                                                const LoadProgress& progress);
 
 }  // namespace tessera
 

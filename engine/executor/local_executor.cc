@@ -12,7 +12,7 @@ class LocalExecutor final : public Executor {
   LocalExecutor(RankGroupOptions options, const ModelConfig& config)
       : num_groups_(options.settings.layout.data_parallel), ranks_(std::move(options), config) {}
 
-  absl::Status Load(const LoadObserver& observer) { return ranks_.Load(observer); }
+  absl::Status Load(const LoadProgress& progress) { return ranks_.Load(progress); }
 
   MemoryReport memory() const override { return ranks_.memory(); }
   GroupFacts facts() const override { return ranks_.facts(); }
@@ -42,7 +42,7 @@ class LocalExecutor final : public Executor {
 absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions& options,
                                                               const ExecutorLimits& limits,
                                                               const ModelConfig& config,
-                                                              const LoadObserver& observer) {
+                                                              const LoadProgress& progress) {
   ASSIGN_OR_RETURN(GroupSettings settings, MakeGroupSettings(options, limits, 1, config));
   auto executor =
       std::make_unique<LocalExecutor>(RankGroupOptions{.settings = std::move(settings),
@@ -52,7 +52,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions
                                                        .node = 0,
                                                        .connect_remote = nullptr},
                                       config);
-  RETURN_IF_ERROR(executor->Load(observer));
+  RETURN_IF_ERROR(executor->Load(progress));
   return executor;
 }
 

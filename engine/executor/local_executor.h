@@ -2,26 +2,23 @@
 #ifndef TESSERA_ENGINE_EXECUTOR_LOCAL_EXECUTOR_H_
 #define TESSERA_ENGINE_EXECUTOR_LOCAL_EXECUTOR_H_
 
-#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
 #include "engine/executor/executor.h"
 #include "engine/executor/rank_group.h"
+#include "engine/load_progress.h"
 #include "engine/model/model_config.h"
 #include "engine/options.h"
 
 namespace tessera {
 
-// Slowest rank's progress, 0…1; called from any loading thread.
-using LoadObserver = std::function<void(double)>;
-
 // Verifies the checkpoint, loads every rank's slices (in parallel) and starts the workers.
-// Errors name the file, the tensor or the option that is wrong.
+// Errors name the file, the tensor or the option that is wrong. `progress` is the slowest rank's.
 absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions& options,
                                                               const ExecutorLimits& limits,
                                                               const ModelConfig& config,
-                                                              const LoadObserver& observer);
+                                                              const LoadProgress& progress);
 
 }  // namespace tessera
 

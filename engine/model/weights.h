@@ -2,12 +2,12 @@
 #ifndef TESSERA_ENGINE_MODEL_WEIGHTS_H_
 #define TESSERA_ENGINE_MODEL_WEIGHTS_H_
 
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/load_progress.h"
 #include "engine/model/model_config.h"
 #include "engine/model/shard.h"
 #include "kernels/ops.h"
@@ -65,13 +65,11 @@ struct ModelWeights {
   int64_t bytes = 0;  // device memory of all of the above
 };
 
-// Fraction of this rank's bytes prepared so far, 0…1. Called on the loading thread.
-using LoadProgress = std::function<void(double)>;
-
 // Reads the rank's slices only, one weight at a time, the largest first; file pages are released
 // once packed. So the most memory held at a time is the weights and the stored form of one matrix
 // of a layer. The checkpoint must have passed VerifyCheckpoint. May run concurrently for several
-// ranks of one checkpoint, each with its own Ops.
+// ranks of one checkpoint, each with its own Ops. `progress` is told the share of the rank's bytes,
+// on the calling thread.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress);

@@ -221,10 +221,12 @@ void MessageExchange::BeginRound(absl::Duration timeout) {
   deadline_ = absl::Now() + timeout;
 }
 
-absl::Status MessageExchange::PostReceive(const Message& message) { return Post(message, false); }
-absl::Status MessageExchange::PostSend(const Message& message) { return Post(message, true); }
+absl::Status MessageExchange::PostReceive(const RankMessage& message) {
+  return Post(message, false);
+}
+absl::Status MessageExchange::PostSend(const RankMessage& message) { return Post(message, true); }
 
-absl::Status MessageExchange::Post(const Message& message, bool send) {
+absl::Status MessageExchange::Post(const RankMessage& message, bool send) {
   if (message.bytes == 0) return absl::OkStatus();
   TESSERA_CHECK(message.tag < kTagsPerRound);
   const uint64_t slot = round_ * kTagsPerRound + message.tag;

@@ -39,7 +39,7 @@ class GlooEndpoint {
 
 // Bytes to or from a peer. Messages of one round between the same two ranks have distinct tags;
 // both sides agree on tag and size. Empty messages are not sent.
-struct Message {
+struct RankMessage {
   int peer = 0;
   uint32_t tag = 0;  // below 256
   char* data = nullptr;
@@ -58,8 +58,8 @@ class MessageExchange {
   // needed, then Finish, which waits for all that was posted; FinishReceives waits for receives
   // only.
   void BeginRound() { BeginRound(group_.timeout); }
-  absl::Status PostReceive(const Message& message);
-  absl::Status PostSend(const Message& message);
+  absl::Status PostReceive(const RankMessage& message);
+  absl::Status PostSend(const RankMessage& message);
   absl::Status FinishReceives();
   absl::Status Finish();
 
@@ -84,7 +84,7 @@ class MessageExchange {
 
   void BeginRound(absl::Duration timeout);
   absl::Status Greet(absl::Duration timeout);
-  absl::Status Post(const Message& message, bool send);
+  absl::Status Post(const RankMessage& message, bool send);
   // Starts everything posted since the last time; returns when that is done.
   absl::Status Start();
   void StartOnLoop();

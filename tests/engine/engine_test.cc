@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "absl/strings/cord.h"
 #include "absl/time/clock.h"
 #include "tests/engine/engine_fixture.h"
 
@@ -429,6 +430,28 @@ TEST_F(DyingEngineTest, AStepThatHangsOnTheEngineThreadIsDeathToo) {
   }
   ExpectDead(sinks);
   EXPECT_EQ(deaths, 1);
+}
+
+// A dead engine takes nothing in: clients that go on cancelling must not fill its memory.
+TEST_F(DyingEngineTest, CancelsAfterDeathAreNotKept) {
+  control_->Close();
+  StartEngine();
+  RequestId id{};
+  const auto sink = Submit(Request(Prompt(5), 50, 0), &id);
+  control_->WaitForSteps(1);
+  control_->FailNext(absl::UnavailableError("rank 1 is gone"));
+  EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(engine_->Drain(absl::Now() + absl::Seconds(30)).ok());
+  constexpr int kCancels = 100;
+  int forgotten = 0;
+  for (int i = 0; i < kCancels; ++i) {
+    absl::Status status = absl::CancelledError("cancelled");
+    status.SetPayload("test",
+                      absl::MakeCordFromExternal("x", [&](absl::string_view) { ++forgotten; }));
+    engine_->Cancel(id, std::move(status));
+  }
+  EXPECT_EQ(forgotten, kCancels);
+  ExpectDead({sink});
 }
 
 TEST_F(EngineTest, AResultOfTheWrongShapeIsDeathNotACrash) {

@@ -44,7 +44,7 @@ void CheckRequest(const tessera::GenerateRequest& request) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const auto* const model = new tessera::ServedModel(tessera::FakeModel());
+  static const auto* const model = new tessera::ServedModel(tessera::FakeServedModel());
   static const auto* const builder = new tessera::RequestBuilder(model, tessera::RequestLimits{});
   static const bool silenced = [] {
     google::protobuf::SetLogHandler(nullptr);

@@ -68,7 +68,7 @@ class FakeEncoder : public PromptEncoder {
   }
 };
 
-inline ServedModel FakeModel(int32_t max_model_len = 4096) {
+inline ServedModel FakeServedModel(int32_t max_model_len = 4096) {
   ServedModel model;
   model.name = "fake";
   model.architecture = "Qwen3ForCausalLM";

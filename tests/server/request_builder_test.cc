@@ -61,7 +61,7 @@ class RequestBuilderTest : public ::testing::Test {
     EXPECT_THAT(Fields(built.status()), ElementsAre(field)) << built.status();
   }
 
-  ServedModel model_ = FakeModel();
+  ServedModel model_ = FakeServedModel();
 };
 
 struct RealField {

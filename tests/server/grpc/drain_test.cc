@@ -45,7 +45,7 @@ TEST(DrainTest, DrainFinishesWhatRunsAndRefusesTheRest) {
 
 TEST(DrainTest, DrainFinishesWhatIsStillOnItsWayToTheEngine) {
   const auto encoder = std::make_shared<SlowEncoder>();
-  ServedModel model = FakeModel();
+  ServedModel model = FakeServedModel();
   model.encoder = encoder;
   Fixture f({}, {}, model);
   StreamResult result;

@@ -25,7 +25,7 @@ namespace tessera {
 class Fixture {
  public:
   explicit Fixture(FakeEngineOptions options = {}, ServiceLimits limits = {},
-                   ServedModel model = FakeModel())
+                   ServedModel model = FakeServedModel())
       : model_(std::move(model)),
         engine_(options),
         context_(&model_, &engine_, &metrics_, EngineOptions{}, limits) {
