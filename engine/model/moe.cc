@@ -5,34 +5,31 @@
 
 namespace tessera {
 
-absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(
-    const ModelConfig& config, const ModelShard& shard, int32_t max_tokens, const RankLinks& links,
-    Ops& ops, const ExpertRebalancer::Options& balance) {
-  std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, links, ops));
+absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
+                                                           const ModelShard& shard,
+                                                           const MoeOptions& options,
+                                                           const RankLinks& links, Ops& ops) {
+  std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, options.act, links, ops));
   const bool rows_can_travel = shard.expert_parallel && links.world != nullptr;
   if (links.moe_comm == MoeComm::kAllToAll && links.world != nullptr && !rows_can_travel) {
     return absl::InvalidArgumentError(
         "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
   }
-  ASSIGN_OR_RETURN(block->balance_, ExpertRebalancer::Create(config, shard, links, ops, balance));
+  ASSIGN_OR_RETURN(block->balance_,
+                   ExpertRebalancer::Create(config, shard, links, ops, options.balance));
   if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
-    RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
+    RETURN_IF_ERROR(block->CreateDispatcher(options.max_tokens));
   }
-  RETURN_IF_ERROR(block->AllocateBuffers(max_tokens));
+  RETURN_IF_ERROR(block->AllocateBuffers(options.max_tokens));
   if (block->dispatcher_ != nullptr && links.moe_comm == MoeComm::kAuto) {
-    RETURN_IF_ERROR(block->MeasureCommunication(max_tokens));
+    RETURN_IF_ERROR(block->MeasureCommunication(options.max_tokens));
   }
   return block;
 }
 
-MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links,
-                   Ops& ops)
-    : config_(config),
-      shard_(shard),
-      links_(links),
-      ops_(ops),
-      act_(ops.ActivationDType(DType::kF32)),
-      buffers_(ops.device()) {}
+MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, DType act,
+                   const RankLinks& links, Ops& ops)
+    : config_(config), shard_(shard), links_(links), ops_(ops), act_(act), buffers_(ops.device()) {}
 
 absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,

@@ -35,14 +35,19 @@ struct MoeInput {
   ConstTensorView x() const { return group_rows.Rows(share.begin, share.count); }
 };
 
+struct MoeOptions {
+  int32_t max_tokens = 0;   // of one step and group
+  DType act = DType::kF32;  // of activations
+  ExpertRebalancer::Options balance;
+};
+
 // Buffers are shared by all layers. One thread.
 class MoeBlock {
  public:
   static absl::StatusOr<std::unique_ptr<MoeBlock>> Create(const ModelConfig& config,
                                                           const ModelShard& shard,
-                                                          int32_t max_tokens,
-                                                          const RankLinks& links, Ops& ops,
-                                                          const ExpertRebalancer::Options& balance);
+                                                          const MoeOptions& options,
+                                                          const RankLinks& links, Ops& ops);
 
   // MoE(x), [share.count, H]; valid until the next call. With several ranks every one calls this
   // for every layer, also with no rows: the others may have some.
@@ -58,7 +63,8 @@ class MoeBlock {
   const std::vector<MoeCommCost>& costs() const { return costs_; }
 
  private:
-  MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links, Ops& ops);
+  MoeBlock(const ModelConfig& config, const ModelShard& shard, DType act, const RankLinks& links,
+           Ops& ops);
   absl::Status AllocateBuffers(int32_t max_tokens);
 
   // Row lists of the experts' inputs, from MoePermute or from the dispatcher.

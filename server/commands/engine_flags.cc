@@ -23,9 +23,10 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
   SchedulerOptions& scheduler = options->scheduler;
   table->Section("Model");
   table->Choice("backend", &model.backend, {"cpu", "ref", "queued"},
-                "Kernels: cpu is fast, ref is the plain float32 oracle, queued is ref behind a "
+                "Kernels: cpu is fast, ref is the plain oracle, queued is ref behind a "
                 "device queue.");
-  table->Type("dtype", &model.dtype, "Type of weights and activations.");
+  table->Type("dtype", &model.dtype,
+              "Type of weights, keys and values; on ref and queued also of activations.");
   table->Integer("threads", &model.num_threads, {0, 4096},
                  "Threads of all ranks together; 0: the CPUs this process may use.");
   AddCpuIsaOption(table, &model.cpu_isa);
