@@ -98,7 +98,7 @@ absl::Status Qwen3Model::AllocateBuffers(const Qwen3Options& options) {
 
 RowShare Qwen3Model::ShareRows(const ForwardBatch& batch) const {
   if (links_.tp == nullptr) return AllRows(batch.num_tokens);
-  const bool moe_divides = moe_ != nullptr && moe_->DividesRows(batch.group_tokens);
+  const bool moe_divides = moe_ != nullptr && moe_->DividesRows();
   if (!moe_divides && !WorthDividing(batch.num_tokens, shard_.tp_size)) {
     return AllRows(batch.num_tokens);
   }

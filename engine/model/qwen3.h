@@ -71,9 +71,9 @@ class Qwen3Model {
   int64_t spare_expert_bytes() const;
   // nullptr for a dense model.
   ExpertRebalancer* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
-  // See MoeBlock::costs.
-  std::vector<MoeCommCost> moe_comm_costs() const {
-    return moe_ == nullptr ? std::vector<MoeCommCost>() : moe_->costs();
+  // See MoeBlock::comm_choice.
+  MoeCommChoice moe_comm_choice() const {
+    return moe_ == nullptr ? MoeCommChoice() : moe_->comm_choice();
   }
   int64_t buffer_bytes() const {
     return buffers_.bytes() + (moe_ == nullptr ? 0 : moe_->buffer_bytes());
