@@ -19,6 +19,11 @@ bool IsMatrix(const ConstTensorView& view, DType dtype, int64_t rows, int64_t co
   return IsMatrix(view, rows, cols) && view.dtype() == dtype;
 }
 
+// Rows of a tensor that holds activations.
+bool IsActivations(const ConstTensorView& view) {
+  return view.rank() == 2 && (view.dtype() == DType::kF32 || view.dtype() == DType::kBF16);
+}
+
 void CheckKv(const KvLayer& kv, int64_t num_kv_heads) {
   TESSERA_CHECK(kv.k.rank() == 4 && kv.v.rank() == 4 && kv.k.dtype() == kv.v.dtype());
   TESSERA_CHECK(kv.k.dtype() == DType::kF32 || kv.k.dtype() == DType::kBF16);
@@ -35,11 +40,12 @@ void Check(const EmbedArgs& args) {
     TESSERA_CHECK(IsVector(args.source, DType::kI32, args.ids.dim(0)));
     TESSERA_CHECK(IsVector(args.drawn, DType::kI32, args.drawn.dim(0)));
   }
+  TESSERA_CHECK(IsActivations(args.out));
   TESSERA_CHECK(IsMatrix(args.out, args.ids.dim(0), args.table->cols()));
 }
 
 void Check(const RmsNormArgs& args) {
-  TESSERA_CHECK(args.x.rank() == 2);
+  TESSERA_CHECK(IsActivations(args.x));
   TESSERA_CHECK(IsVector(args.weight, DType::kF32, args.x.dim(1)));
   TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.x.dim(0), args.x.dim(1)));
   if (args.add.empty()) return;
@@ -47,7 +53,7 @@ void Check(const RmsNormArgs& args) {
 }
 
 void Check(const GemmArgs& args) {
-  TESSERA_CHECK(args.weight != nullptr && args.x.rank() == 2);
+  TESSERA_CHECK(args.weight != nullptr && IsActivations(args.x));
   TESSERA_CHECK(args.x.dim(1) == args.weight->cols());
   TESSERA_CHECK(IsMatrix(args.out, args.x.dim(0), args.weight->rows()));
   TESSERA_CHECK(args.out.dtype() == args.x.dtype() || args.out.dtype() == DType::kF32);
@@ -56,7 +62,7 @@ void Check(const GemmArgs& args) {
 
 void Check(const GroupedGemmArgs& args) {
   const auto num_experts = static_cast<int64_t>(args.experts.size());
-  TESSERA_CHECK(num_experts > 0 && args.x.rank() == 2 && args.out.rank() == 2);
+  TESSERA_CHECK(num_experts > 0 && IsActivations(args.x) && args.out.rank() == 2);
   TESSERA_CHECK(IsVector(args.offsets, DType::kI32, num_experts + 1));
   TESSERA_CHECK(args.out.dtype() == args.x.dtype());
   TESSERA_CHECK(args.row_index.empty() || IsVector(args.row_index, DType::kI32, args.out.dim(0)));
@@ -69,7 +75,7 @@ void Check(const GroupedGemmArgs& args) {
 void Check(const QkNormRopeStoreKvArgs& args) {
   CheckKv(args.kv, args.num_kv_heads);
   const int64_t head_dim = args.kv.k.dim(3);
-  TESSERA_CHECK(head_dim % 2 == 0 && args.qkv.rank() == 2 && args.num_q_heads > 0);
+  TESSERA_CHECK(head_dim % 2 == 0 && IsActivations(args.qkv) && args.num_q_heads > 0);
   const int64_t tokens = args.qkv.dim(0);
   TESSERA_CHECK(args.qkv.dim(1) == (args.num_q_heads + 2 * args.num_kv_heads) * head_dim);
   TESSERA_CHECK(IsVector(args.q_norm, DType::kF32, head_dim));
@@ -83,7 +89,7 @@ void Check(const QkNormRopeStoreKvArgs& args) {
 void Check(const PagedAttentionArgs& args) {
   CheckKv(args.kv, args.num_kv_heads);
   TESSERA_CHECK(args.num_kv_heads > 0 && args.num_q_heads % args.num_kv_heads == 0);
-  TESSERA_CHECK(args.q.rank() == 2 && args.window >= 0);
+  TESSERA_CHECK(IsActivations(args.q) && args.window >= 0);
   TESSERA_CHECK(args.q.dim(1) == args.num_q_heads * args.kv.k.dim(3));
   TESSERA_CHECK(IsMatrix(args.out, args.q.dtype(), args.q.dim(0), args.q.dim(1)));
   TESSERA_CHECK(args.context_lens.rank() == 1 && args.block_tables.rank() == 2);
@@ -94,7 +100,7 @@ void Check(const PagedAttentionArgs& args) {
 }
 
 void Check(const SiluAndMulArgs& args) {
-  TESSERA_CHECK(args.x.rank() == 2 && args.x.dim(1) % 2 == 0);
+  TESSERA_CHECK(IsActivations(args.x) && args.x.dim(1) % 2 == 0);
   TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.x.dim(0), args.x.dim(1) / 2));
   TESSERA_CHECK(args.num_rows.empty() || IsVector(args.num_rows, DType::kI32, 1));
 }
@@ -116,7 +122,7 @@ void Check(const MoePermuteArgs& args) {
 }
 
 void Check(const MoeFinalizeArgs& args) {
-  TESSERA_CHECK(args.y.rank() == 2 && args.positions.rank() == 2);
+  TESSERA_CHECK(IsActivations(args.y) && args.positions.rank() == 2);
   const int64_t tokens = args.positions.dim(0);
   TESSERA_CHECK(IsMatrix(args.positions, DType::kI32, tokens, args.positions.dim(1)));
   TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, tokens, args.positions.dim(1)));

@@ -1,10 +1,16 @@
 // The operations of a decoder layer, each with its shape contract. Three backends implement them:
-// ref/ (naive fp32, the oracle), cpu/ (threads and SIMD), cuda/ (GPU); ref/ also runs behind a
+// ref/ (naive, the oracle), cpu/ (threads and SIMD), cuda/ (GPU); ref/ also runs behind a
 // queue in tests. Every call only enqueues; results are defined after device().Synchronize().
 //
 // Batch invariance: an output row depends on its own inputs only. Every reduction runs in an order
 // that is fixed by the row's own shape (K, context length, number of experts), never by the number
 // of rows, the position of the row, the block placement or the number of threads.
+//
+// Rounding: an operation loads its inputs exactly, computes and accumulates in fp32 or better, and
+// rounds an element once, to nearest even, where it stores it as act; what it keeps to itself is
+// not rounded. Two liberties, for units that multiply bfloat16 only: where a weight is bfloat16,
+// the rows it multiplies may be rounded first (act = kF32), and where keys and values are, the
+// queries and probabilities that meet them.
 //
 // Letters in shapes: T tokens of the step, S sequences, N logits rows, H hidden size, Nq/Nk query
 // and KV heads on this rank, D head_dim, F feed-forward width, E experts held by this rank, k
@@ -62,9 +68,9 @@ struct KvLayer {
   TensorView v;
 };
 
-// out[t] = table[id - vocab_begin], zeros when the id is outside [vocab_begin, + table rows). The id
-// is ids[t], or drawn[source[t]] where source[t] >= 0: a token that an earlier operation drew and
-// that the host has not seen.
+// out[t] = table[id - vocab_begin], zeros when the id is outside [vocab_begin, + table rows). The
+// id is ids[t], or drawn[source[t]] where source[t] >= 0: a token that an earlier operation drew
+// and that the host has not seen.
 struct EmbedArgs {
   ConstTensorView ids;            // [T] int
   ConstTensorView source;         // [T] int, each below N; optional
@@ -80,7 +86,10 @@ struct EmbedArgs {
   }
 };
 
-// x += add (when given), then out = x / sqrt(mean(x^2) + eps) * weight. Statistics in fp32.
+// x += add (when given), then out = x / sqrt(mean(x^2) + eps) * weight. The residual stream is
+// stored as act, and what is normalised is the stored, rounded sum: the same bits whether the
+// addition is part of the norm or was an operation of its own. out is rounded once, after the
+// weight.
 struct RmsNormArgs {
   TensorView x;            // [T, H] act, the residual stream; written only when add is given
   ConstTensorView add;     // [T, H] act, optional
@@ -89,7 +98,7 @@ struct RmsNormArgs {
   TensorView out;  // [T, H] act
 };
 
-// out = x w^T (+ bias). fp32 accumulation. x and out may be column ranges (row stride).
+// out = x w^T (+ bias), rounded after the bias. x and out may be column ranges (row stride).
 struct GemmArgs {
   ConstTensorView x;               // [M, K] act
   const Weight* weight = nullptr;  // [Nout, K]
@@ -108,7 +117,8 @@ struct GroupedGemmArgs {
 };
 
 // Per head: q and k are RMS-normalised over D (weights q_norm, k_norm) and rotated (rotate-half
-// pairing) at `positions`; q is written back in place; k and v go to the cache slots.
+// pairing) at `positions`; q is written back in place; k and v go to the cache slots. q and k are
+// rounded once, after the rotation, k to the cache's type.
 // A slot is block * block_size + offset; slot -1 stores nothing.
 struct QkNormRopeStoreKvArgs {
   TensorView qkv;                // [T, (Nq + 2 Nk) D] act: q heads, k heads, v heads
@@ -126,7 +136,7 @@ struct QkNormRopeStoreKvArgs {
 // Causal attention over paged KV. Sequence s owns query rows [cu_seqlens[s], cu_seqlens[s + 1]);
 // they are the last ones of its context_lens[s] positions, all already in the cache. Query head h
 // reads KV head h / (Nq / Nk). Position j is visible from p iff j <= p (and j > p - window when
-// window > 0).
+// window > 0). Scores, softmax and sums are fp32.
 struct PagedAttentionArgs {
   ConstTensorView q;  // [T, Nq D] act (a column range of qkv)
   KvLayer kv;
@@ -166,8 +176,8 @@ struct MoePermuteArgs {
   TensorView positions;     // [T, k] int: sorted row of each pair, -1 when the expert is elsewhere
 };
 
-// out[t] = sum over ascending j of weights[t, j] * y[positions[t, j]], fp32; pairs at -1 are
-// skipped.
+// out[t] = sum over ascending j of weights[t, j] * y[positions[t, j]] in fp32, rounded once; pairs
+// at -1 are skipped.
 struct MoeFinalizeArgs {
   ConstTensorView y;          // [R, H] act
   ConstTensorView positions;  // [T, k] int
@@ -240,7 +250,8 @@ class Ops {
 
   virtual std::string_view name() const = 0;  // "ref", "cpu", "cuda"
   virtual Device& device() = 0;
-  // Type of activations when the model runs in `model_dtype` (kF32 or kBF16).
+  // Type of activations when the model runs in `model_dtype` (kF32 or kBF16): the same one, or a
+  // more precise one where the backend is faster with it.
   virtual DType ActivationDType(DType model_dtype) const = 0;
   // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
   // The source is read before the call returns. Any thread when the source says `background`.

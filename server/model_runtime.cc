@@ -57,14 +57,16 @@ void WarnOfForeignTokenizer(const ModelConfig& config, const Tokenizer& tokenize
   LogWarning(ForeignTokenizerWarning(tokenizer.vocab_size(), config.vocab_size));
 }
 
-void LogCommunicationCosts(absl::Span<const MoeCommCost> costs) {
-  for (const MoeCommCost& cost : costs) {
+void LogCommunicationChoice(const MoeCommChoice& choice) {
+  if (choice.costs.empty()) return;
+  for (const MoeCommCost& cost : choice.costs) {
     constexpr double kMicroseconds = 1e6;
     LogInfo(absl::StrFormat(
-        "moe-comm auto: up to %d tokens per group: all-reduce %.1f us, all-to-all %.1f us: %s",
-        cost.tokens, cost.all_reduce * kMicroseconds, cost.all_to_all * kMicroseconds,
-        cost.prefers_all_to_all() ? "all-to-all" : "all-reduce"));
+        "moe-comm auto: %d tokens per group: all-reduce %.1f us, all-to-all %.1f us", cost.tokens,
+        cost.all_reduce * kMicroseconds, cost.all_to_all * kMicroseconds));
   }
+  LogInfo(absl::StrCat("moe-comm auto: ", choice.all_to_all ? "all-to-all" : "all-reduce",
+                       " in all steps"));
 }
 
 void LogRebalancing(const GroupFacts& group) {
@@ -128,7 +130,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   runtime->options_.eos_token_ids = generation.eos_token_ids;
   runtime->memory_ = executor->memory();
   runtime->group_ = executor->facts();
-  LogCommunicationCosts(runtime->group_.moe_comm_costs);
+  LogCommunicationChoice(runtime->group_.moe_comm);
   LogRebalancing(runtime->group_);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/executor/step_result.h"
-#include "engine/model/moe_comm_cost.h"
+#include "engine/model/moe_comm_choice.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {
@@ -23,8 +23,7 @@ struct MemoryReport {
 // All ranks together, once they are loaded.
 struct GroupFacts {
   int32_t num_ranks = 1;
-  // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
-  std::vector<MoeCommCost> moe_comm_costs;
+  MoeCommChoice moe_comm;                 // of all MoE layers and steps
   int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay
   int32_t spare_expert_slots = 0;         // of every rank and MoE layer
   int64_t spare_expert_bytes = 0;         // of one rank, once all are filled

@@ -395,7 +395,7 @@ MemoryReport RankGroup::memory() const {
 
 GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
-          .moe_comm_costs = state_->workers.front()->model().moe_comm_costs(),
+          .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,
           .spare_expert_slots = state_->options.settings.rebalance.spare_slots,
           .spare_expert_bytes = state_->workers.front()->model().spare_expert_bytes()};

@@ -148,10 +148,10 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(
                    LoadWeights(config, shard, options.dtype, *checkpoint, *worker->ops_, progress));
   ASSIGN_OR_RETURN(worker->model_,
                    Qwen3Model::Create(worker->config_, shard, std::move(weights),
-                                      {.max_tokens = options.max_tokens,
+                                      {.dtype = options.dtype,
+                                       .max_tokens = options.max_tokens,
                                        .max_positions = options.max_positions,
                                        .moving = {.interval = options.rebalance_interval,
-                                                  .dtype = options.dtype,
                                                   .checkpoint = std::move(checkpoint),
                                                   .preparation = options.preparation}},
                                       worker->links_, *worker->ops_));

@@ -5,34 +5,32 @@
 
 namespace tessera {
 
-absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(
-    const ModelConfig& config, const ModelShard& shard, int32_t max_tokens, const RankLinks& links,
-    Ops& ops, const ExpertRebalancer::Options& balance) {
-  std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, links, ops));
+absl::StatusOr<std::unique_ptr<MoeBlock>> MoeBlock::Create(const ModelConfig& config,
+                                                           const ModelShard& shard,
+                                                           const MoeOptions& options,
+                                                           const RankLinks& links, Ops& ops) {
+  std::unique_ptr<MoeBlock> block(new MoeBlock(config, shard, options.act, links, ops));
   const bool rows_can_travel = shard.expert_parallel && links.world != nullptr;
   if (links.moe_comm == MoeComm::kAllToAll && links.world != nullptr && !rows_can_travel) {
     return absl::InvalidArgumentError(
         "--moe-comm=alltoall needs whole experts on every rank: add --enable-expert-parallel");
   }
-  ASSIGN_OR_RETURN(block->balance_, ExpertRebalancer::Create(config, shard, links, ops, balance));
+  ASSIGN_OR_RETURN(block->balance_,
+                   ExpertRebalancer::Create(config, shard, links, ops, options.balance));
   if (rows_can_travel && links.moe_comm != MoeComm::kAllReduce) {
-    RETURN_IF_ERROR(block->CreateDispatcher(max_tokens));
+    RETURN_IF_ERROR(block->CreateDispatcher(options.max_tokens));
   }
-  RETURN_IF_ERROR(block->AllocateBuffers(max_tokens));
-  if (block->dispatcher_ != nullptr && links.moe_comm == MoeComm::kAuto) {
-    RETURN_IF_ERROR(block->MeasureCommunication(max_tokens));
+  RETURN_IF_ERROR(block->AllocateBuffers(options.max_tokens));
+  if (block->rows_travel() && links.moe_comm == MoeComm::kAuto) {
+    RETURN_IF_ERROR(block->ChooseCommunication(options.max_tokens));
   }
+  block->comm_choice_.all_to_all = block->rows_travel();
   return block;
 }
 
-MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links,
-                   Ops& ops)
-    : config_(config),
-      shard_(shard),
-      links_(links),
-      ops_(ops),
-      act_(ops.ActivationDType(DType::kF32)),
-      buffers_(ops.device()) {}
+MoeBlock::MoeBlock(const ModelConfig& config, const ModelShard& shard, DType act,
+                   const RankLinks& links, Ops& ops)
+    : config_(config), shard_(shard), links_(links), ops_(ops), act_(act), buffers_(ops.device()) {}
 
 absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
@@ -89,12 +87,46 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   return absl::OkStatus();
 }
 
-bool MoeBlock::DividesRows(const std::vector<int32_t>& group_tokens) const {
-  return shard_.dp_size > 1 || UseAllToAll(group_tokens);
+absl::Status MoeBlock::ChooseCommunication(int32_t max_tokens) {
+  // Token t chooses experts t * k, t * k + 1, …: spread as evenly as a router can.
+  std::vector<int32_t> ids(RowsPerRank(max_tokens, shard_.tp_size) * config_.num_experts_per_tok);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % config_.num_experts);
+  ops_.device().Upload(expert_ids_.data(), ids.data(), ids.size() * sizeof(int32_t));
+  const MoeCommTrials trials{.max_tokens = max_tokens,
+                             .all_reduce = [this](int64_t tokens) { TryAllReduce(tokens); },
+                             .all_to_all = [this](int64_t tokens) { TryAllToAll(tokens); }};
+  ASSIGN_OR_RETURN(comm_choice_, ChooseMoeComm(trials, *links_.world, ops_.device()));
+  if (comm_choice_.all_to_all) return absl::OkStatus();
+  dispatcher_ = nullptr;
+  dispatcher_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+void MoeBlock::TryAllReduce(int64_t tokens) {
+  const int64_t part = RowsPerRank(tokens, shard_.tp_size);
+  if (shard_.dp_size == 1 && !WorthDividing(tokens, shard_.tp_size)) {
+    links_.world->AllReduce(summed_.Rows(0, tokens));
+    return;
+  }
+  const int64_t all = part * links_.world->size();
+  const TensorView& gathered = shard_.dp_size > 1 ? gathered_ : expert_out_;
+  links_.world->AllGather(owned_.Rows(0, part), gathered.Rows(0, all));
+  links_.world->ReduceScatter(summed_.Rows(0, all), owned_.Rows(0, part));
+}
+
+void MoeBlock::TryAllToAll(int64_t tokens) {
+  const int64_t part = RowsPerRank(tokens, shard_.tp_size);
+  DispatchedRows rows =
+      dispatcher_->Dispatch(owned_.Rows(0, part), {.ids = expert_ids_.Rows(0, part),
+                                                   .weights = expert_weights_.Rows(0, part),
+                                                   .placement = &balance_->any_placement(),
+                                                   .capacity = part});
+  const TensorView y = expert_out_.Rows(0, rows.max_rows);
+  dispatcher_->Combine(std::move(rows.handle), y, owned_.Rows(0, part));
 }
 
 TensorView MoeBlock::Forward(const MoeInput& in) {
-  if (UseAllToAll(in.group_tokens)) return ForwardAllToAll(in);
+  if (rows_travel()) return ForwardAllToAll(in);
   if (in.share.divided || shard_.dp_size > 1) return ForwardGathered(in);
   return ForwardWhole(in);
 }
@@ -210,13 +242,6 @@ TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
   const TensorView out = owned_.Rows(0, count);
   dispatcher_->Combine(std::move(rows.handle), y, out);
   return out;
-}
-
-bool MoeBlock::UseAllToAll(const std::vector<int32_t>& group_tokens) const {
-  if (dispatcher_ == nullptr) return false;
-  if (costs_.empty()) return true;  // --moe-comm=alltoall
-  const int32_t largest = *std::max_element(group_tokens.begin(), group_tokens.end());
-  return PrefersAllToAll(costs_, largest);
 }
 
 }  // namespace tessera

@@ -10,7 +10,7 @@
 #include "engine/model/buffer_set.h"
 #include "engine/model/expert_rebalancer.h"
 #include "engine/model/model_config.h"
-#include "engine/model/moe_comm_cost.h"
+#include "engine/model/moe_comm_choice.h"
 #include "engine/model/rank_links.h"
 #include "engine/model/row_share.h"
 #include "engine/model/shard.h"
@@ -35,30 +35,36 @@ struct MoeInput {
   ConstTensorView x() const { return group_rows.Rows(share.begin, share.count); }
 };
 
+struct MoeOptions {
+  int32_t max_tokens = 0;   // of one step and group
+  DType act = DType::kF32;  // of activations
+  ExpertRebalancer::Options balance;
+};
+
 // Buffers are shared by all layers. One thread.
 class MoeBlock {
  public:
   static absl::StatusOr<std::unique_ptr<MoeBlock>> Create(const ModelConfig& config,
                                                           const ModelShard& shard,
-                                                          int32_t max_tokens,
-                                                          const RankLinks& links, Ops& ops,
-                                                          const ExpertRebalancer::Options& balance);
+                                                          const MoeOptions& options,
+                                                          const RankLinks& links, Ops& ops);
 
   // MoE(x), [share.count, H]; valid until the next call. With several ranks every one calls this
   // for every layer, also with no rows: the others may have some.
   TensorView Forward(const MoeInput& in);
-  // Whether Forward wants the rows of a step with these tokens per group divided between the ranks
-  // of a group, however few they are.
-  bool DividesRows(const std::vector<int32_t>& group_tokens) const;
+  // Whether Forward wants the rows of a step divided between the ranks of a group, however few they
+  // are.
+  bool DividesRows() const { return shard_.dp_size > 1 || rows_travel(); }
 
   ExpertRebalancer& balance() { return *balance_; }
 
   int64_t buffer_bytes() const { return buffers_.bytes() + dispatcher_bytes_; }
-  // What --moe-comm=auto decides by, the same on all ranks; empty unless it had to measure.
-  const std::vector<MoeCommCost>& costs() const { return costs_; }
+  // How this block communicates in all steps, and what --moe-comm=auto measured.
+  const MoeCommChoice& comm_choice() const { return comm_choice_; }
 
  private:
-  MoeBlock(const ModelConfig& config, const ModelShard& shard, const RankLinks& links, Ops& ops);
+  MoeBlock(const ModelConfig& config, const ModelShard& shard, DType act, const RankLinks& links,
+           Ops& ops);
   absl::Status AllocateBuffers(int32_t max_tokens);
 
   // Row lists of the experts' inputs, from MoePermute or from the dispatcher.
@@ -70,11 +76,12 @@ class MoeBlock {
   };
 
   absl::Status CreateDispatcher(int32_t max_tokens);
-  // Fills costs_: both ways of communicating, timed for some token counts. Collective.
-  absl::Status MeasureCommunication(int32_t max_tokens);
-  absl::StatusOr<float> TimeCommunication(int64_t tokens, bool all_to_all);
-  absl::Status CompareCosts(absl::Span<const MoeCommCost> mine);
-  bool UseAllToAll(const std::vector<int32_t>& group_tokens) const;
+  // Keeps the dispatcher or drops it, whichever is quicker. Collective.
+  absl::Status ChooseCommunication(int32_t max_tokens);
+  // What a layer communicates in a step with so many tokens per group, without its computation.
+  void TryAllReduce(int64_t tokens);
+  void TryAllToAll(int64_t tokens);
+  bool rows_travel() const { return dispatcher_ != nullptr; }
 
   // Writes expert_ids_ and expert_weights_ from row `at` on.
   void Route(const MoeWeights& weights, ConstTensorView x, int64_t at);
@@ -99,7 +106,7 @@ class MoeBlock {
 
   std::unique_ptr<ExpertRebalancer> balance_;
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
-  std::vector<MoeCommCost> costs_;
+  MoeCommChoice comm_choice_;
 
   TensorView router_logits_;        // [max tokens, experts] f32
   TensorView expert_ids_;           // [all tokens, k] int

@@ -10,37 +10,42 @@ namespace tessera {
 absl::StatusOr<std::unique_ptr<Qwen3Model>> Qwen3Model::Create(const ModelConfig& config,
                                                                const ModelShard& shard,
                                                                ModelWeights weights,
-                                                               const ModelLimits& limits,
+                                                               const Qwen3Options& options,
                                                                const RankLinks& links, Ops& ops) {
-  std::unique_ptr<Qwen3Model> model(new Qwen3Model(config, shard, std::move(weights), links, ops));
-  RETURN_IF_ERROR(model->AllocateBuffers(limits));
+  const DType act = ops.ActivationDType(options.dtype);
+  std::unique_ptr<Qwen3Model> model(
+      new Qwen3Model(config, shard, std::move(weights), act, links, ops));
+  RETURN_IF_ERROR(model->AllocateBuffers(options));
   if (config.has_moe_layers()) {
     ExpertRebalancer::Options balance;
-    if (limits.moving.interval > 0) {
+    if (options.moving.interval > 0) {
       model->expert_slots_ = std::make_unique<CheckpointExpertLoader>(
           CheckpointExpertLoader::Context{.config = model->config_,
                                           .shard = model->shard_,
-                                          .dtype = limits.moving.dtype,
-                                          .checkpoint = limits.moving.checkpoint,
-                                          .preparation = limits.moving.preparation,
+                                          .dtype = options.dtype,
+                                          .checkpoint = options.moving.checkpoint,
+                                          .preparation = options.moving.preparation,
                                           .weights = model->weights_,
                                           .ops = ops});
-      balance = {.interval = limits.moving.interval, .slots = model->expert_slots_.get()};
+      balance = {.interval = options.moving.interval, .slots = model->expert_slots_.get()};
     }
-    ASSIGN_OR_RETURN(model->moe_, MoeBlock::Create(model->config_, shard, limits.max_tokens, links,
-                                                   ops, balance));
+    ASSIGN_OR_RETURN(
+        model->moe_,
+        MoeBlock::Create(model->config_, shard,
+                         {.max_tokens = options.max_tokens, .act = act, .balance = balance}, links,
+                         ops));
   }
   return model;
 }
 
 Qwen3Model::Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights,
-                       const RankLinks& links, Ops& ops)
+                       DType act, const RankLinks& links, Ops& ops)
     : config_(config),
       shard_(shard),
       weights_(std::move(weights)),
       links_(links),
       ops_(ops),
-      act_(ops.ActivationDType(DType::kF32)),
+      act_(act),
       buffers_(ops.device()) {}
 
 int64_t Qwen3Model::spare_expert_bytes() const {
@@ -54,14 +59,14 @@ int64_t Qwen3Model::spare_expert_bytes() const {
   return bytes;
 }
 
-absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
-  const int64_t tokens = limits.max_tokens;
+absl::Status Qwen3Model::AllocateBuffers(const Qwen3Options& options) {
+  const int64_t tokens = options.max_tokens;
   const int64_t part = RowsPerRank(tokens, shard_.tp_size);
   const int64_t padded = part * shard_.tp_size;
   const int64_t hidden = config_.hidden_size;
   const int64_t q_width = int64_t{shard_.num_q_heads} * config_.head_dim;
   const int64_t kv_width = int64_t{shard_.num_kv_heads} * config_.head_dim;
-  ASSIGN_OR_RETURN(cos_sin_, buffers_.New(DType::kF32, limits.max_positions, config_.head_dim,
+  ASSIGN_OR_RETURN(cos_sin_, buffers_.New(DType::kF32, options.max_positions, config_.head_dim,
                                           "the RoPE table (lower --max-model-len)"));
   ASSIGN_OR_RETURN(residual_, buffers_.New(act_, padded, hidden, "the residual stream"));
   ASSIGN_OR_RETURN(normed_, buffers_.New(act_, padded, hidden, "normalised activations"));
@@ -86,14 +91,14 @@ absl::Status Qwen3Model::AllocateBuffers(const ModelLimits& limits) {
                                   shard_.vocab_rows, "gathered logits"));
   }
   const std::vector<float> table =
-      BuildCosSinTable(ComputeRope(config_), config_.head_dim, limits.max_positions);
+      BuildCosSinTable(ComputeRope(config_), config_.head_dim, options.max_positions);
   ops_.device().Upload(cos_sin_.data(), table.data(), table.size() * sizeof(float));
   return absl::OkStatus();
 }
 
 RowShare Qwen3Model::ShareRows(const ForwardBatch& batch) const {
   if (links_.tp == nullptr) return AllRows(batch.num_tokens);
-  const bool moe_divides = moe_ != nullptr && moe_->DividesRows(batch.group_tokens);
+  const bool moe_divides = moe_ != nullptr && moe_->DividesRows();
   if (!moe_divides && !WorthDividing(batch.num_tokens, shard_.tp_size)) {
     return AllRows(batch.num_tokens);
   }

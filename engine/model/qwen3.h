@@ -36,14 +36,16 @@ struct ForwardBatch {
 // Whether and how experts move between ranks while the model serves.
 struct ExpertMoving {
   int32_t interval = 0;                    // steps between exchanges of loads; 0: they stay
-  DType dtype = DType::kBF16;              // of weights
   std::shared_ptr<Checkpoint> checkpoint;  // to read moving experts from
   std::shared_ptr<QuietWork> preparation;  // reads and packs them, for all ranks of the process
 };
 
-struct ModelLimits {
-  int32_t max_tokens = 0;     // tokens of one step
-  int32_t max_positions = 0;  // rows of the RoPE table
+// How a rank runs its slice of the model.
+struct Qwen3Options {
+  DType dtype = DType::kBF16;  // the model's: of weights, and of activations unless the backend
+                               // is faster with more precise ones
+  int32_t max_tokens = 0;      // tokens of one step
+  int32_t max_positions = 0;   // rows of the RoPE table
   ExpertMoving moving;
 };
 
@@ -54,7 +56,7 @@ class Qwen3Model {
   static absl::StatusOr<std::unique_ptr<Qwen3Model>> Create(const ModelConfig& config,
                                                             const ModelShard& shard,
                                                             ModelWeights weights,
-                                                            const ModelLimits& limits,
+                                                            const Qwen3Options& options,
                                                             const RankLinks& links, Ops& ops);
 
   // Runs all layers. `kv` has one entry per layer.
@@ -71,18 +73,18 @@ class Qwen3Model {
   int64_t spare_expert_bytes() const;
   // nullptr for a dense model.
   ExpertRebalancer* balance() { return moe_ == nullptr ? nullptr : &moe_->balance(); }
-  // See MoeBlock::costs.
-  std::vector<MoeCommCost> moe_comm_costs() const {
-    return moe_ == nullptr ? std::vector<MoeCommCost>() : moe_->costs();
+  // See MoeBlock::comm_choice.
+  MoeCommChoice moe_comm_choice() const {
+    return moe_ == nullptr ? MoeCommChoice() : moe_->comm_choice();
   }
   int64_t buffer_bytes() const {
     return buffers_.bytes() + (moe_ == nullptr ? 0 : moe_->buffer_bytes());
   }
 
  private:
-  Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights,
+  Qwen3Model(const ModelConfig& config, const ModelShard& shard, ModelWeights weights, DType act,
              const RankLinks& links, Ops& ops);
-  absl::Status AllocateBuffers(const ModelLimits& limits);
+  absl::Status AllocateBuffers(const Qwen3Options& options);
 
   RowShare ShareRows(const ForwardBatch& batch) const;
   void Embed(const ForwardBatch& batch);

@@ -20,6 +20,10 @@ constexpr std::array<std::string_view, 4> kFormatNames = {"bfloat16", "fp8", "in
 
 int64_t CeilDiv(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
+int64_t ActivationBytes(const BufferSizes& sizes) {
+  return static_cast<int64_t>(SizeOf(sizes.activations));
+}
+
 MatrixSize PlainMatrix(int64_t rows, int64_t cols) {
   return {.parameters = rows * cols, .bytes = rows * cols * kBF16Bytes};
 }
@@ -32,24 +36,24 @@ MatrixSize FeedForward(int64_t hidden, int64_t width, WeightFormat format) {
   return size;
 }
 
-// What exchanging rows between expert-parallel ranks takes; the engine picks the mode per step, so
-// buffers exist for both.
+// What exchanging rows between expert-parallel ranks takes. Counted whether or not they will be
+// exchanged: --moe-comm=auto tries both ways before it keeps one.
 int64_t DispatchBufferBytes(const ModelConfig& config, const ModelShard& shard,
                             const BufferSizes& sizes, int64_t owned_tokens) {
-  return ExpertDispatcher::BufferBytes(
-      {.max_tokens = owned_tokens,
-       .hidden = config.hidden_size,
-       .dtype = sizes.activation_bytes == kBF16Bytes ? DType::kBF16 : DType::kF32,
-       .top_k = config.num_experts_per_tok,
-       .placement = {.num_experts = config.num_experts,
-                     .num_ranks = shard.tp_size * shard.dp_size,
-                     .slots_per_rank = shard.expert_slots},
-       .combine = CombineMode::kExact,
-       .exchange = ExchangeMode::kCounted});
+  return ExpertDispatcher::BufferBytes({.max_tokens = owned_tokens,
+                                        .hidden = config.hidden_size,
+                                        .dtype = sizes.activations,
+                                        .top_k = config.num_experts_per_tok,
+                                        .placement = {.num_experts = config.num_experts,
+                                                      .num_ranks = shard.tp_size * shard.dp_size,
+                                                      .slots_per_rank = shard.expert_slots},
+                                        .combine = CombineMode::kExact,
+                                        .exchange = ExchangeMode::kCounted});
 }
 
 int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
                        const BufferSizes& sizes) {
+  const int64_t act_bytes = ActivationBytes(sizes);
   const int64_t hidden = config.hidden_size;
   const int64_t ranks = int64_t{shard.tp_size} * shard.dp_size;
   const int64_t part = CeilDiv(sizes.max_tokens, shard.tp_size);
@@ -61,11 +65,11 @@ int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
   const int64_t rows = tokens * k;
   int64_t bytes = part * shard.tp_size * config.num_experts * kF32Bytes +
                   rows * index_arrays * kF32Bytes + (shard.expert_slots + 1) * kF32Bytes +
-                  hidden_rows * hidden * sizes.activation_bytes;
+                  hidden_rows * hidden * act_bytes;
   if (shard.expert_parallel && ranks > 1) {
     bytes += DispatchBufferBytes(config, shard, sizes, part);
   }
-  return bytes + rows * (3 * int64_t{shard.moe_ffn_size} + hidden) * sizes.activation_bytes;
+  return bytes + rows * (3 * int64_t{shard.moe_ffn_size} + hidden) * act_bytes;
 }
 
 }  // namespace
@@ -153,6 +157,7 @@ int64_t KvBytesPerToken(const ModelConfig& config, const ModelShard& shard) {
 }
 
 int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const BufferSizes& sizes) {
+  const int64_t act_bytes = ActivationBytes(sizes);
   const int64_t hidden = config.hidden_size;
   const int64_t head_dim = config.head_dim;
   const int64_t q_width = shard.num_q_heads * head_dim;
@@ -164,10 +169,9 @@ int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const Bu
   // Queries, keys, values; attention outputs.
   int64_t token_elements = 2 * q_width + 2 * kv_width;
   if (moe_layers < config.num_hidden_layers) token_elements += 3 * int64_t{shard.ffn_size};
-  int64_t bytes =
-      sizes.max_positions * head_dim * kF32Bytes + hidden_rows * hidden * sizes.activation_bytes +
-      sizes.max_tokens * token_elements * sizes.activation_bytes +
-      kLogitsRows * hidden * sizes.activation_bytes + kLogitsRows * config.vocab_size * kF32Bytes;
+  int64_t bytes = sizes.max_positions * head_dim * kF32Bytes + hidden_rows * hidden * act_bytes +
+                  sizes.max_tokens * token_elements * act_bytes + kLogitsRows * hidden * act_bytes +
+                  kLogitsRows * config.vocab_size * kF32Bytes;
   if (shard.tp_size > 1) {  // this rank's logits and those of all
     bytes += kLogitsRows * shard.vocab_rows * (1 + shard.tp_size) * kF32Bytes;
   }

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "engine/model/model_config.h"
 #include "engine/model/shard.h"
+#include "kernels/core/dtype.h"
 
 namespace tessera {
 
@@ -55,9 +56,9 @@ int64_t WeightBytes(const ModelConfig& config, const RankSlices& slices);
 int64_t KvBytesPerToken(const ModelConfig& config, const ModelShard& shard);
 
 struct BufferSizes {
-  int64_t max_tokens = 0;        // tokens of one step and group
-  int64_t max_positions = 0;     // rows of the RoPE table
-  int64_t activation_bytes = 2;  // of one element; the CPU backend computes in float32: 4
+  int64_t max_tokens = 0;            // tokens of one step and group
+  int64_t max_positions = 0;         // rows of the RoPE table
+  DType activations = DType::kBF16;  // Ops::ActivationDType of the backend; cpu: always kF32
 };
 // Activations, RoPE table and logits as Qwen3Model, MoeBlock and RankWorker allocate them.
 int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const BufferSizes& sizes);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "engine/model/moe_comm_choice.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -62,7 +64,8 @@ StepModel::StepModel(const ModelConfig& config, const LayoutRequest& layout, con
       gpu_(gpu),
       format_(format),
       shard_(FirstShard(config, layout)),
-      slices_(SliceSizes(config, shard_, format)) {}
+      slices_(SliceSizes(config, shard_, format)),
+      all_to_all_(ChooseAllToAll()) {}
 
 StepEstimate StepModel::Decode(int64_t batch, int64_t context) const {
   const int64_t group = (batch + layout_.data_parallel - 1) / layout_.data_parallel;
@@ -136,13 +139,8 @@ StepEstimate StepModel::Finish(const Tokens& tokens, const Work& work) const {
   const double layers = config_.num_hidden_layers;
   Traffic traffic = AllReduce(TpRing(), group_bytes) * (2 * (layers - moe_layers));
   if (moe_layers > 0) {
-    Traffic moe = MoeAllReduce(tokens);
-    if (layout_.expert_parallel) {
-      const Traffic exchange = MoeAllToAll(tokens);
-      estimate.all_to_all = exchange.seconds < moe.seconds;
-      if (estimate.all_to_all) moe = exchange;
-    }
-    traffic += moe * moe_layers;
+    estimate.all_to_all = all_to_all_;
+    traffic += (all_to_all_ ? MoeAllToAll(tokens) : MoeAllReduce(tokens)) * moe_layers;
   }
   estimate.comm_seconds = traffic.seconds;
   estimate.comm_bytes_per_layer_per_token = traffic.bytes / (layers * tokens.all);
@@ -222,6 +220,19 @@ StepModel::Traffic StepModel::MoeAllToAll(const Tokens& tokens) const {
   Traffic traffic = RingPass(TpRing(), tokens.group * token_bytes) * 2;
   traffic += AllToAll(rows * token_bytes) * 2;
   return traffic;
+}
+
+bool StepModel::ChooseAllToAll() const {
+  if (!layout_.expert_parallel || NumMoeLayers(config_) == 0) return false;
+  std::vector<MoeCommCost> costs;
+  for (int64_t group_tokens : kMoeCommTokens) {
+    const auto group = static_cast<double>(group_tokens);
+    const Tokens tokens{.all = group * layout_.data_parallel, .group = group};
+    costs.push_back({.tokens = group_tokens,
+                     .all_reduce = static_cast<float>(MoeAllReduce(tokens).seconds),
+                     .all_to_all = static_cast<float>(MoeAllToAll(tokens).seconds)});
+  }
+  return PrefersAllToAll(costs);
 }
 
 }  // namespace tessera

@@ -33,7 +33,7 @@
 //                     of its experts, and gets as many back: 2 * S/R * M * (R-1)/R bytes with
 //                         M = R * (1 - C(E - E/R, k) / C(E, k))
 //                     distinct ranks per row; then an all-gather of S_g over the TP group.
-//   The cheaper of the two modes is taken, as the engine does.
+//   One of the modes is taken for all steps, by the engine's rule (engine/model/moe_comm_choice.h).
 // A ring that spans nodes is bound by the network adapters of the ranks it has in a node.
 #ifndef TESSERA_ENGINE_PLANNING_STEP_MODEL_H_
 #define TESSERA_ENGINE_PLANNING_STEP_MODEL_H_
@@ -68,7 +68,7 @@ struct StepEstimate {
   double math_seconds = 0;                    // operations / peak
   double comm_seconds = 0;                    // all layers
   double comm_bytes_per_layer_per_token = 0;  // sent by one rank / (layers * B)
-  bool all_to_all = false;                    // how MoE layers communicate
+  bool all_to_all = false;                    // how MoE layers communicate, the same in all steps
 };
 
 // One layout on one kind of GPU. Immutable; `config` must outlive it.
@@ -122,6 +122,7 @@ class StepModel {
   Traffic AllToAll(double bytes) const;
   Traffic MoeAllReduce(const Tokens& tokens) const;
   Traffic MoeAllToAll(const Tokens& tokens) const;
+  bool ChooseAllToAll() const;
 
   const ModelConfig& config_;
   const LayoutRequest layout_;
@@ -129,6 +130,7 @@ class StepModel {
   const WeightFormat format_;
   ModelShard shard_;
   RankSlices slices_;
+  bool all_to_all_ = false;  // how MoE layers communicate
 };
 
 }  // namespace tessera

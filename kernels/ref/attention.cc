@@ -2,7 +2,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/ref/kv_element.h"
+#include "kernels/ref/element.h"
+#include "kernels/ref/kv_slot.h"
 #include "kernels/ref/ref_ops.h"
 
 namespace tessera::ref {
@@ -16,8 +17,8 @@ struct HeadContext {
   int64_t end;
 };
 
-void Attend(const PagedAttentionArgs& args, const HeadContext& context, const float* q,
-            float* out) {
+std::vector<float> Attend(const PagedAttentionArgs& args, const HeadContext& context,
+                          const std::vector<float>& q) {
   const auto [block_table, kv_head, begin, end] = context;
   const int64_t head_dim = args.kv.k.dim(3);
   const int64_t block_size = args.kv.k.dim(2);
@@ -42,7 +43,9 @@ void Attend(const PagedAttentionArgs& args, const HeadContext& context, const fl
     const int64_t v = SlotIndex(args.kv.v, slot(j), kv_head);
     for (int64_t i = 0; i < head_dim; ++i) sums[i] += weights[j - begin] * Load(args.kv.v, v + i);
   }
+  std::vector<float> out(head_dim);
   for (int64_t i = 0; i < head_dim; ++i) out[i] = static_cast<float>(sums[i] / total);
+  return out;
 }
 
 }  // namespace
@@ -58,9 +61,9 @@ void PagedAttention(const PagedAttentionArgs& args) {
       const int64_t position = context - (cu_seqlens[s + 1] - t);
       const int64_t begin = args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0;
       for (int64_t h = 0; h < args.num_q_heads; ++h) {
-        Attend(args, {block_table, h / group, begin, position + 1},
-               args.q.as<float>() + t * args.q.stride0() + h * head_dim,
-               args.out.as<float>() + t * args.out.stride0() + h * head_dim);
+        StoreRow(args.out, t, h * head_dim,
+                 Attend(args, {block_table, h / group, begin, position + 1},
+                        LoadRow(args.q, t, h * head_dim, head_dim)));
       }
     }
   }

@@ -1,10 +1,11 @@
+#include "kernels/ref/element.h"
 #include "kernels/ref/ref_ops.h"
 #include "kernels/ref/weight.h"
 
 namespace tessera::ref {
 namespace {
 
-double Dot(const float* x, const std::vector<float>& w) {
+double Dot(const std::vector<float>& x, const std::vector<float>& w) {
   double sum = 0;
   for (size_t k = 0; k < w.size(); ++k) sum += static_cast<double>(x[k]) * w[k];
   return sum;
@@ -14,12 +15,13 @@ double Dot(const float* x, const std::vector<float>& w) {
 
 void Gemm(const GemmArgs& args) {
   const auto& weight = static_cast<const RefWeight&>(*args.weight);
+  std::vector<std::vector<float>> x;
+  for (int64_t m = 0; m < args.x.dim(0); ++m) x.push_back(LoadRow(args.x, m));
   for (int64_t n = 0; n < weight.rows(); ++n) {
     const std::vector<float> w = weight.Row(n);
     const double bias = args.bias.empty() ? 0.0 : args.bias.as<float>()[n];
     for (int64_t m = 0; m < args.x.dim(0); ++m) {
-      const float* x = args.x.as<float>() + m * args.x.stride0();
-      args.out.as<float>()[m * args.out.stride0() + n] = static_cast<float>(Dot(x, w) + bias);
+      Store(args.out, m * args.out.stride0() + n, static_cast<float>(Dot(x[m], w) + bias));
     }
   }
 }
@@ -29,12 +31,15 @@ void GroupedGemm(const GroupedGemmArgs& args) {
   for (size_t e = 0; e < args.experts.size(); ++e) {
     if (offsets[e] == offsets[e + 1]) continue;
     const auto& weight = static_cast<const RefWeight&>(*args.experts[e]);
+    std::vector<std::vector<float>> x;
+    for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
+      x.push_back(LoadRow(args.x, args.row_index.empty() ? r : args.row_index.as<int32_t>()[r]));
+    }
     for (int64_t n = 0; n < weight.rows(); ++n) {
       const std::vector<float> w = weight.Row(n);
       for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
-        const int64_t row = args.row_index.empty() ? r : args.row_index.as<int32_t>()[r];
-        const float* x = args.x.as<float>() + row * args.x.stride0();
-        args.out.as<float>()[r * args.out.stride0() + n] = static_cast<float>(Dot(x, w));
+        const double sum = Dot(x[r - offsets[e]], w);
+        Store(args.out, r * args.out.stride0() + n, static_cast<float>(sum));
       }
     }
   }

@@ -3,6 +3,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/ref/element.h"
 #include "kernels/ref/ref_ops.h"
 
 namespace tessera::ref {
@@ -60,9 +61,9 @@ void MoeFinalize(const MoeFinalizeArgs& args) {
       float sum = 0;
       for (int64_t j = 0; j < args.positions.dim(1); ++j) {
         if (positions[j] < 0) continue;
-        sum += weights[j] * args.y.as<float>()[positions[j] * args.y.stride0() + i];
+        sum += weights[j] * Load(args.y, positions[j] * args.y.stride0() + i);
       }
-      args.out.as<float>()[t * args.out.stride0() + i] = sum;
+      Store(args.out, t * args.out.stride0() + i, sum);
     }
   }
 }

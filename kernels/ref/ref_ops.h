@@ -1,5 +1,5 @@
-// The reference backend: every operation written as its formula, fp32 activations, reductions in
-// double, on the calling thread. The oracle other backends are compared with.
+// The reference backend: every operation written as its formula, activations in the model's type,
+// reductions in double, on the calling thread. The oracle other backends are compared with.
 #ifndef TESSERA_KERNELS_REF_REF_OPS_H_
 #define TESSERA_KERNELS_REF_REF_OPS_H_
 

@@ -1,15 +1,16 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/ref/kv_element.h"
+#include "kernels/ref/element.h"
+#include "kernels/ref/kv_slot.h"
 #include "kernels/ref/ref_ops.h"
 
 namespace tessera::ref {
 namespace {
 
 // `cos_sin` is the row of the token's position.
-std::vector<float> NormAndRotate(const float* x, ConstTensorView norm, const float* cos_sin,
-                                 float eps) {
+std::vector<float> NormAndRotate(const std::vector<float>& x, ConstTensorView norm,
+                                 const float* cos_sin, float eps) {
   const int64_t head_dim = norm.dim(0);
   double squares = 0;
   for (int64_t i = 0; i < head_dim; ++i) squares += static_cast<double>(x[i]) * x[i];
@@ -32,19 +33,19 @@ std::vector<float> NormAndRotate(const float* x, ConstTensorView norm, const flo
 void QkNormRopeStoreKv(const QkNormRopeStoreKvArgs& args) {
   const int64_t head_dim = args.kv.k.dim(3);
   for (int64_t t = 0; t < args.qkv.dim(0); ++t) {
-    float* row = args.qkv.as<float>() + t * args.qkv.stride0();
     const float* cos_sin =
         args.cos_sin.as<float>() + args.positions.as<int32_t>()[t] * args.cos_sin.stride0();
     for (int64_t h = 0; h < args.num_q_heads; ++h) {
-      float* q = row + h * head_dim;
-      const std::vector<float> rotated = NormAndRotate(q, args.q_norm, cos_sin, args.eps);
-      for (int64_t i = 0; i < head_dim; ++i) q[i] = rotated[i];
+      const std::vector<float> q = LoadRow(args.qkv, t, h * head_dim, head_dim);
+      StoreRow(args.qkv, t, h * head_dim, NormAndRotate(q, args.q_norm, cos_sin, args.eps));
     }
     const int64_t slot = args.slot_mapping.as<int32_t>()[t];
     if (slot < 0) continue;
     for (int64_t h = 0; h < args.num_kv_heads; ++h) {
-      const float* k = row + (args.num_q_heads + h) * head_dim;
-      const float* v = k + args.num_kv_heads * head_dim;
+      const int64_t k_begin = (args.num_q_heads + h) * head_dim;
+      const int64_t v_begin = k_begin + args.num_kv_heads * head_dim;
+      const std::vector<float> k = LoadRow(args.qkv, t, k_begin, head_dim);
+      const std::vector<float> v = LoadRow(args.qkv, t, v_begin, head_dim);
       const std::vector<float> rotated = NormAndRotate(k, args.k_norm, cos_sin, args.eps);
       const int64_t k_index = SlotIndex(args.kv.k, slot, h);
       const int64_t v_index = SlotIndex(args.kv.v, slot, h);

@@ -1,6 +1,7 @@
-#include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "kernels/ref/element.h"
 #include "kernels/ref/ref_ops.h"
 #include "kernels/ref/weight.h"
 
@@ -9,14 +10,9 @@ namespace tessera::ref {
 void Embed(const EmbedArgs& args) {
   const auto& table = static_cast<const RefWeight&>(*args.table);
   for (int64_t t = 0; t < args.ids.dim(0); ++t) {
-    float* out = args.out.as<float>() + t * args.out.stride0();
     const int64_t row = int64_t{args.IdOf(t)} - args.vocab_begin;
-    if (row < 0 || row >= table.rows()) {
-      std::fill_n(out, table.cols(), 0.0F);
-    } else {
-      const std::vector<float> values = table.Row(row);
-      std::copy(values.begin(), values.end(), out);
-    }
+    const bool here = row >= 0 && row < table.rows();
+    StoreRow(args.out, t, 0, here ? table.Row(row) : std::vector<float>(table.cols()));
   }
 }
 

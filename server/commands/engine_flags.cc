@@ -23,9 +23,10 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
   SchedulerOptions& scheduler = options->scheduler;
   table->Section("Model");
   table->Choice("backend", &model.backend, {"cpu", "ref", "queued"},
-                "Kernels: cpu is fast, ref is the plain float32 oracle, queued is ref behind a "
+                "Kernels: cpu is fast, ref is the plain oracle, queued is ref behind a "
                 "device queue.");
-  table->Type("dtype", &model.dtype, "Type of weights and activations.");
+  table->Type("dtype", &model.dtype,
+              "Type of weights, keys and values; on ref and queued also of activations.");
   table->Integer("threads", &model.num_threads, {0, 4096},
                  "Threads of all ranks together; 0: the CPUs this process may use.");
   AddCpuIsaOption(table, &model.cpu_isa);
@@ -39,7 +40,7 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
   table->Flag("enable-expert-parallel", &model.layout.expert_parallel,
               "Spread whole experts over the ranks instead of slicing them.");
   table->Choice("moe-comm", &model.layout.moe_comm, {"auto", "allreduce", "alltoall"},
-                "How experts exchange tokens.");
+                "How experts exchange tokens; auto: the quicker way, measured once at start.");
   table->Integer("expert-rebalance-interval", &model.layout.expert_rebalance_interval, {0, kMax},
                  "Steps between decisions whether experts should move to less busy ranks; 0: they "
                  "stay.");

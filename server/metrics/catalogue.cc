@@ -148,8 +148,12 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      kGauge,
      "tessera_moe_comm_cost_seconds",
      "Communication of one MoE layer as --moe-comm=auto measured it at start, by mode and by "
-     "tokens "
-     "of the largest group.",
+     "tokens of the largest group.",
+     {}},
+    {Metric::kMoeCommInfo,
+     kGauge,
+     "tessera_moe_comm_info",
+     "Always 1; the label tells the mode that --moe-comm=auto chose for all steps.",
      {}},
     {Metric::kRankUp, kGauge, "tessera_rank_up", "1 while the rank serves, 0 after a failure.", {}},
     {Metric::kRankComputeSeconds,

@@ -41,6 +41,7 @@ enum class Metric : uint8_t {
   kIterationTokens,
   kStepDuration,
   kMoeCommCost,
+  kMoeCommInfo,
   kRankUp,
   kRankComputeSeconds,
   kRankWaitSeconds,

@@ -141,12 +141,15 @@ void AppendGroupFamilies(const GroupFacts& group, bool alive,
   }
   out->push_back(Snapshot(Metric::kRankUp, up));
   std::vector<Sample> costs;
-  for (const MoeCommCost& cost : group.moe_comm_costs) {
+  for (const MoeCommCost& cost : group.moe_comm.costs) {
     const std::string tokens = absl::StrCat(cost.tokens);
     costs.push_back({{{"mode", "allreduce"}, {"tokens", tokens}}, cost.all_reduce});
     costs.push_back({{{"mode", "alltoall"}, {"tokens", tokens}}, cost.all_to_all});
   }
-  if (!costs.empty()) out->push_back(Snapshot(Metric::kMoeCommCost, costs));
+  if (costs.empty()) return;
+  out->push_back(Snapshot(Metric::kMoeCommCost, costs));
+  const char* const mode = group.moe_comm.all_to_all ? "alltoall" : "allreduce";
+  out->push_back(Snapshot(Metric::kMoeCommInfo, {{{{"mode", mode}}, 1}}));
 }
 
 }  // namespace

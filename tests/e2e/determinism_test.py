@@ -1,5 +1,6 @@
 """Tokens and logprobs of a request, bit for bit: alone, in company, in small chunks, after
-preemptions and on top of cached prefixes, in float32 and in bfloat16."""
+preemptions and on top of cached prefixes, in float32 and in bfloat16, on one rank and with experts
+spread over four whose activations are bfloat16 as on a GPU."""
 import random
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,12 @@ from harness import Server, collect, pb
 
 CONTEXT = 512
 KIB_PER_TOKEN = {"float32": 4, "bfloat16": 2}  # of the nano model's keys and values
-TOKENS_IN_CACHE = 1024  # the requests together want some 4,000
 
 
-def draw_requests(rng):
+def draw_requests(rng, count):
     shared = [rng.randrange(1600) for _ in range(200)]
     requests = []
-    for index in range(20):
+    for index in range(count):
         prompt = shared[:rng.choice([0, 16, 100, 200])]
         prompt += [rng.randrange(1600) for _ in range(rng.choice([1, 5, 40, 150]))]
         request = pb.GenerateRequest(token_ids=pb.TokenIds(ids=prompt))
@@ -40,13 +40,14 @@ def answer(server, request):
 
 
 class DeterminismTest(unittest.TestCase):
-    def compare(self, dtype):
-        requests = draw_requests(random.Random(dtype))
-        common = ("--dtype", dtype, "--max-model-len", CONTEXT)
+    def compare(self, dtype, *flags, count=20, tokens_in_cache=1024):
+        """The requests together want some 200 tokens each, many more than the cache holds."""
+        requests = draw_requests(random.Random(dtype), count)
+        common = ("--dtype", dtype, "--max-model-len", CONTEXT, *flags)
         with Server(*common, "--no-enable-prefix-caching", "--threads", 1) as server:
             alone = [answer(server, request) for request in requests]
             self.assertEqual(server.metrics()["tessera_num_preemptions_total"], 0)
-        memory = f"{TOKENS_IN_CACHE * KIB_PER_TOKEN[dtype]}KiB"
+        memory = f"{tokens_in_cache * KIB_PER_TOKEN[dtype]}KiB"
         with Server(*common, "--kv-cache-memory", memory, "--max-prefill-chunk", 23,
                     "--max-num-batched-tokens", 61, "--max-num-seqs", 24, "--block-size", 8,
                     "--threads", 2) as server:
@@ -60,12 +61,21 @@ class DeterminismTest(unittest.TestCase):
             self.assertGreater(metrics["tessera_num_preemptions_total"], 0)
             self.assertGreater(metrics["tessera_prefix_cache_hits_total"], 0)
             self.assertEqual(server.wait_idle().kv_blocks_used, 0)
+        return metrics
 
     def test_float32(self):
         self.compare("float32")
 
     def test_bfloat16(self):
         self.compare("bfloat16")
+
+    def test_bfloat16_activations_and_experts_on_four_ranks(self):
+        """--moe-comm auto, which times both ways of exchanging tokens, may choose either."""
+        metrics = self.compare("bfloat16", "--backend", "queued", "--tensor-parallel-size", 2,
+                               "--data-parallel-size", 2, "--enable-expert-parallel", count=10,
+                               tokens_in_cache=CONTEXT)
+        chosen = [name for name in metrics if name.startswith("tessera_moe_comm_info")]
+        self.assertEqual(len(chosen), 1, chosen)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,16 @@ class GenerateTest(unittest.TestCase):
                                  reply.usage.completion_tokens)
                 self.assertEqual(answer["usage"]["reasoning_tokens"], reply.usage.reasoning_tokens)
 
+    def test_bfloat16_behind_a_device_queue(self):
+        """The path of a GPU: bfloat16 activations, a queue that is late, mixture of experts."""
+        flags = ("--backend", "queued", "--dtype", "bfloat16")
+        text = "What is 44 + 9809?"
+        local = run_json("generate", NANO, "--chat", text, "--temperature", 0, *flags)
+        self.assertEqual(local["text"].strip(), "9853")
+        with Server(*flags) as server:
+            reply = server.stub.Generate(chat_request(text))
+        self.assertEqual(list(reply.choices[0].token_ids), local["token_ids"])
+
     def test_seeded_answers_do_not_depend_on_company(self):
         """64 mixed requests at once answer what each answers alone."""
         rng = random.Random(7)

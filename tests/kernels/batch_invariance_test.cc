@@ -65,7 +65,7 @@ TEST_P(BatchInvarianceTest, Gemm) {
     ExpectRowsIndependent(random, RandomRows(random, 67, k), [&](const Matrix& rows) {
       const auto m = static_cast<int64_t>(rows.size());
       const TestTensor x(device(), act(), {m, k}, Flat(rows), random.OneOf({0, 8}));
-      const TestTensor out(device(), DType::kF32, {m, n});
+      const TestTensor out(device(), act(), {m, n});
       ops().Gemm({.x = x, .weight = weight.get(), .bias = {}, .out = out});
       return Split(out.Floats(), m);
     });

@@ -80,7 +80,11 @@ class TestTensor {
 double WorstError(const std::vector<float>& actual, const std::vector<double>& expected);
 double WorstError(const std::vector<float>& actual, const std::vector<float>& expected);
 
-// Allowed WorstError of an operation, by the least precise type that it may round its inputs to.
+// What rounding a result to `dtype` once may add to the WorstError: half a unit in the last place.
+inline double RoundingError(DType dtype) { return dtype == DType::kBF16 ? 1.0 / 256 : 0.0; }
+
+// Allowed WorstError of an operation before its result is rounded, by the least precise type that
+// it may round its inputs to.
 struct Tolerance {
   double f32;
   double bf16;

@@ -31,6 +31,12 @@ class QueuedTest : public testing::Test {
   std::unique_ptr<Ops> ops_ = *CreateOps({.backend = "queued", .num_threads = 1});
 };
 
+// What a GPU does, and what the tests of all operations thereby see on a machine without one.
+TEST_F(QueuedTest, ActivationsHaveTheModelsType) {
+  EXPECT_EQ(ops_->ActivationDType(DType::kF32), DType::kF32);
+  EXPECT_EQ(ops_->ActivationDType(DType::kBF16), DType::kBF16);
+}
+
 using QueuedDeathTest = QueuedTest;
 
 TEST_F(QueuedDeathTest, HostAccessCrashes) {

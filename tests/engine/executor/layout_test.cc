@@ -15,13 +15,14 @@ namespace {
 constexpr int32_t kBlockSize = 16;
 
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const std::string& dir,
-                                                       const LayoutOptions& layout) {
+                                                       const LayoutOptions& layout,
+                                                       DType dtype = DType::kF32) {
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(dir);
   EXPECT_TRUE(config.ok()) << config.status();
   ModelOptions options;
   options.model_dir = dir;
   options.backend = "ref";
-  options.dtype = DType::kF32;
+  options.dtype = dtype;
   options.layout = layout;
   auto executor = CreateLocalExecutor(
       options, {.block_size = kBlockSize, .max_num_batched_tokens = 256, .max_model_len = 256},
@@ -69,54 +70,19 @@ INSTANTIATE_TEST_SUITE_P(
                     LayoutOptions{2, 2, true, "auto"}),
     [](const auto& param_info) { return LayoutName(param_info.param); });
 
-// The table that --moe-comm=auto decides by exists where rows can travel both ways, and nowhere
-// else.
-TEST(MoeCommCostTest, AutoMeasuresWhenThereIsAChoice) {
-  const std::string dir = ReferenceModelDir("moe");
-  const auto measured = MakeExecutor(dir, {2, 2, true, "auto"});
-  ASSERT_TRUE(measured.ok()) << measured.status();
-  const GroupFacts facts = (*measured)->facts();
-  EXPECT_EQ(facts.num_ranks, 4);
-  ASSERT_EQ(facts.moe_comm_costs.size(), 3U);  // up to the 256 tokens of a step
-  for (const MoeCommCost& cost : facts.moe_comm_costs) {
-    EXPECT_GT(cost.all_reduce, 0);
-    EXPECT_GT(cost.all_to_all, 0);
-  }
-  for (const LayoutOptions& layout :
-       {LayoutOptions{2, 2, true, "alltoall"}, LayoutOptions{2, 2, false, "auto"}}) {
-    const auto executor = MakeExecutor(dir, layout);
-    ASSERT_TRUE(executor.ok()) << executor.status();
-    EXPECT_TRUE((*executor)->facts().moe_comm_costs.empty());
-  }
-}
-
-TEST(MoeCommCostTest, DecidesByTheNextLargerCount) {
-  const std::vector<MoeCommCost> costs = {{1, 1, 2}, {8, 3, 2}, {64, 4, 5}};
-  EXPECT_FALSE(PrefersAllToAll(costs, 1));
-  EXPECT_TRUE(PrefersAllToAll(costs, 2));
-  EXPECT_TRUE(PrefersAllToAll(costs, 8));
-  EXPECT_FALSE(PrefersAllToAll(costs, 9));
-  EXPECT_FALSE(PrefersAllToAll(costs, 1000));
-}
-
-TEST(MoeCommCostTest, RanksMustHaveTheSameTable) {
-  const std::vector<MoeCommCost> same = {{1, 1, 2}, {8, 3, 2}, {1, 1, 2}, {8, 3, 2}};
-  EXPECT_TRUE(CheckSameCosts(same, 2).ok());
-  std::vector<MoeCommCost> other = same;
-  other[3].all_to_all = 4;
-  const absl::Status status = CheckSameCosts(other, 2);
-  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-  EXPECT_NE(std::string(status.message()).find("rank 1"), std::string::npos) << status;
-}
+class InBothTypes : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, InBothTypes, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& tested) { return std::string(DTypeName(tested.param)); });
 
 // With an exact combine the expert-parallel size cannot change a bit.
-TEST(ExpertParallelTest, LogitsAreBitEqualForEverySize) {
+TEST_P(InBothTypes, LogitsAreBitEqualForEveryExpertParallelSize) {
   for (const std::string name : {"moe", "moe-128-top8", "moe-mlp-only"}) {
     const ModelGolden golden = LoadModelGoldens(name).back();
     std::vector<float> expected;
     for (int32_t ranks : {1, 2, 4, 8}) {
-      const auto executor = MakeExecutor(ReferenceModelDir(name),
-                                         {1, ranks, ranks > 1, ranks > 1 ? "alltoall" : "auto"});
+      const auto executor =
+          MakeExecutor(ReferenceModelDir(name),
+                       {1, ranks, ranks > 1, ranks > 1 ? "alltoall" : "auto"}, GetParam());
       ASSERT_TRUE(executor.ok()) << executor.status();
       const auto score = ScoreTokens(**executor, kBlockSize, 256, golden.ids);
       ASSERT_TRUE(score.ok()) << score.status();
@@ -128,14 +94,14 @@ TEST(ExpertParallelTest, LogitsAreBitEqualForEverySize) {
 
 // Steps of few rows stay whole on every rank, longer ones are divided (engine/model/row_share.h),
 // in even parts or not, and in a step of one row some ranks have none.
-TEST(DividedRowsTest, LogitsAreBitEqualWhateverTheStep) {
+TEST_P(InBothTypes, LogitsAreBitEqualHoweverTheRowsAreDivided) {
   for (const std::string name : {"dense", "moe", "moe-mlp-only"}) {
     const ModelGolden golden = LoadModelGoldens(name).back();
     for (const LayoutOptions& layout :
          {LayoutOptions{4, 1, false, "allreduce"}, LayoutOptions{4, 1, true, "allreduce"},
           LayoutOptions{2, 2, true, "alltoall"}, LayoutOptions{2, 2, true, "allreduce"}}) {
       if (layout.expert_parallel && name == "dense") continue;
-      const auto executor = MakeExecutor(ReferenceModelDir(name), layout);
+      const auto executor = MakeExecutor(ReferenceModelDir(name), layout, GetParam());
       ASSERT_TRUE(executor.ok()) << executor.status();
       std::vector<float> expected;
       for (const int32_t chunk : {1, 2, 7, 8, 13, 256}) {

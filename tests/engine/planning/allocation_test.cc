@@ -1,4 +1,4 @@
-// The predicted memory is what a run on CPUs takes.
+// The predicted memory is what a run takes, on backends with float32 and with bfloat16 activations.
 #include <filesystem>
 #include <string>
 
@@ -28,7 +28,7 @@ bool FillsPanels(const ModelShard& shard) {
 }
 
 // Loads the model on every rank of the layout and compares; false when it does not split so.
-bool Compare(const std::string& dir, const LayoutOptions& layout) {
+bool Compare(const std::string& dir, const std::string& backend, const LayoutOptions& layout) {
   const auto config = LoadModelConfig(dir);
   EXPECT_TRUE(config.ok()) << config.status();
   const LayoutRequest request{.tensor_parallel = layout.tensor_parallel,
@@ -39,7 +39,7 @@ bool Compare(const std::string& dir, const LayoutOptions& layout) {
   if (!FillsPanels(shard)) return false;
   ModelOptions options;
   options.model_dir = dir;
-  options.backend = "cpu";
+  options.backend = backend;
   options.dtype = DType::kBF16;
   options.num_threads = 1;
   options.layout = layout;
@@ -56,10 +56,12 @@ bool Compare(const std::string& dir, const LayoutOptions& layout) {
   const int64_t kv = KvBytesPerToken(*config, shard);
   const int64_t buffers =
       BufferBytes(*config, shard,
-                  {.max_tokens = kMaxTokens, .max_positions = kMaxModelLen, .activation_bytes = 4});
-  const std::string name = dir + " tp " + std::to_string(layout.tensor_parallel) + " dp " +
-                           std::to_string(layout.data_parallel) +
-                           (layout.expert_parallel ? " ep" : "");
+                  {.max_tokens = kMaxTokens,
+                   .max_positions = kMaxModelLen,
+                   .activations = backend == "cpu" ? DType::kF32 : DType::kBF16});
+  const std::string name =
+      dir + " on " + backend + " tp " + std::to_string(layout.tensor_parallel) + " dp " +
+      std::to_string(layout.data_parallel) + (layout.expert_parallel ? " ep" : "");
   ExpectClose(weights, real.weight_bytes, name + " weights");
   EXPECT_EQ(kv * kBlockSize, real.kv_block_bytes) << name;
   ExpectClose(buffers, real.buffer_bytes, name + " buffers");
@@ -76,7 +78,11 @@ const LayoutOptions kLayouts[] = {{1, 1, false, "auto"},   {2, 1, false, "auto"}
 
 int CompareAll(const std::string& dir) {
   int compared = 0;
-  for (const LayoutOptions& layout : kLayouts) compared += Compare(dir, layout) ? 1 : 0;
+  for (const LayoutOptions& layout : kLayouts) {
+    const bool splits = Compare(dir, "cpu", layout);
+    EXPECT_EQ(Compare(dir, "ref", layout), splits);
+    compared += splits ? 1 : 0;
+  }
   return compared;
 }
 

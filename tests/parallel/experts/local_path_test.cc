@@ -1,5 +1,7 @@
 // One rank through the dispatcher against the operations of a single rank, on every backend.
+#include <algorithm>
 #include <random>
+#include <tuple>
 
 #include "gtest/gtest.h"
 #include "kernels/ops.h"
@@ -16,14 +18,13 @@ constexpr int64_t kWidth = 32;
 constexpr int32_t kExperts = 8;
 constexpr int32_t kTopK = 3;
 
-class LocalPathTest : public testing::TestWithParam<std::string_view> {
+class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view, DType>> {
  protected:
   void SetUp() override {
-    auto ops = CreateOps({.backend = GetParam()});
+    auto ops = CreateOps({.backend = std::get<0>(GetParam())});
     ASSERT_TRUE(ops.ok()) << ops.status();
     ops_ = *std::move(ops);
-    dtype_ = ops_->ActivationDType(DType::kF32);
-    ASSERT_EQ(dtype_, DType::kF32);
+    act_ = ops_->ActivationDType(std::get<1>(GetParam()));
     for (int e = 0; e < kExperts; ++e) {
       gate_up_.push_back(Prepare(2 * kWidth, kHidden));
       down_.push_back(Prepare(kHidden, kWidth));
@@ -42,17 +43,23 @@ class LocalPathTest : public testing::TestWithParam<std::string_view> {
                                                   .dtype = DType::kF32,
                                                   .rows = rows,
                                                   .cols = cols,
-                                                  .row_stride = cols}}});
+                                                  .row_stride = cols}},
+                                       .dtype = std::get<1>(GetParam())});
     EXPECT_TRUE(weight.ok()) << weight.status();
     owned_.push_back(*std::move(weight));
     return owned_.back().get();
   }
 
+  // T: the activations' type, bfloat16 as its bits.
+  template <typename T>
+  void ExpectSameBits();
+
+  template <typename T>
   void RunExperts(ConstTensorView x, ConstTensorView row_index, ConstTensorView offsets,
                   TensorView y) {
     const int64_t rows = y.dim(0);
-    TestTensor<float> gate_up(&ops_->device(), DType::kF32, {rows, 2 * kWidth});
-    TestTensor<float> activation(&ops_->device(), DType::kF32, {rows, kWidth});
+    TestTensor<T> gate_up(&ops_->device(), act_, {rows, 2 * kWidth});
+    TestTensor<T> activation(&ops_->device(), act_, {rows, kWidth});
     ops_->GroupedGemm({.x = x,
                        .row_index = row_index,
                        .offsets = offsets,
@@ -66,15 +73,23 @@ class LocalPathTest : public testing::TestWithParam<std::string_view> {
 
   std::mt19937 random_{11};
   std::unique_ptr<Ops> ops_;
-  DType dtype_ = DType::kF32;
+  DType act_ = DType::kF32;
   std::vector<std::unique_ptr<Weight>> owned_;
   std::vector<const Weight*> gate_up_;
   std::vector<const Weight*> down_;
 };
 
-TEST_P(LocalPathTest, OneRankHasTheSameBits) {
+std::vector<float> As(const std::vector<float>& values, float /*type*/) { return values; }
+std::vector<uint16_t> As(const std::vector<float>& values, uint16_t /*type*/) {
+  std::vector<uint16_t> bits(values.size());
+  std::transform(values.begin(), values.end(), bits.begin(), FloatToBF16);
+  return bits;
+}
+
+template <typename T>
+void LocalPathTest::ExpectSameBits() {
   Device& device = ops_->device();
-  TestTensor<float> x(&device, DType::kF32, {kTokens, kHidden}, Random(kTokens * kHidden));
+  TestTensor<T> x(&device, act_, {kTokens, kHidden}, As(Random(kTokens * kHidden), T{}));
   TestTensor<float> logits(&device, DType::kF32, {kTokens, kExperts}, Random(kTokens * kExperts));
   TestTensor<int32_t> ids(&device, DType::kI32, {kTokens, kTopK});
   TestTensor<float> weights(&device, DType::kF32, {kTokens, kTopK});
@@ -83,14 +98,14 @@ TEST_P(LocalPathTest, OneRankHasTheSameBits) {
   TestTensor<int32_t> offsets(&device, DType::kI32, {kExperts + 1});
   TestTensor<int32_t> row_token(&device, DType::kI32, {kTokens * kTopK});
   TestTensor<int32_t> positions(&device, DType::kI32, {kTokens, kTopK});
-  TestTensor<float> local_y(&device, DType::kF32, {kTokens * kTopK, kHidden});
-  TestTensor<float> local(&device, DType::kF32, {kTokens, kHidden});
+  TestTensor<T> local_y(&device, act_, {kTokens * kTopK, kHidden});
+  TestTensor<T> local(&device, act_, {kTokens, kHidden});
   ops_->MoePermute({.ids = ids.view(),
                     .num_experts = kExperts,
                     .offsets = offsets.view(),
                     .row_token = row_token.view(),
                     .positions = positions.view()});
-  RunExperts(x.view(), row_token.view(), offsets.view(), local_y.view());
+  RunExperts<T>(x.view(), row_token.view(), offsets.view(), local_y.view());
   ops_->MoeFinalize({.y = local_y.view(),
                      .positions = positions.view(),
                      .weights = weights.view(),
@@ -100,6 +115,7 @@ TEST_P(LocalPathTest, OneRankHasTheSameBits) {
   DispatcherOptions options{
       .max_tokens = kTokens + 5,
       .hidden = kHidden,
+      .dtype = act_,
       .top_k = kTopK,
       .placement = {.num_experts = kExperts, .num_ranks = 1, .slots_per_rank = kExperts},
       .combine = CombineMode::kExact};
@@ -115,16 +131,29 @@ TEST_P(LocalPathTest, OneRankHasTheSameBits) {
       (*dispatcher)
           ->Dispatch(x.view(),
                      {.ids = ids.view(), .weights = weights.view(), .placement = &*table});
-  TestTensor<float> y(&device, DType::kF32, {rows.max_rows, kHidden});
-  RunExperts(rows.x, rows.row_index, rows.offsets, y.view());
-  TestTensor<float> out(&device, DType::kF32, {kTokens, kHidden});
+  TestTensor<T> y(&device, act_, {rows.max_rows, kHidden});
+  RunExperts<T>(rows.x, rows.row_index, rows.offsets, y.view());
+  TestTensor<T> out(&device, act_, {kTokens, kHidden});
   (*dispatcher)->Combine(std::move(rows.handle), y.view(), out.view());
   ASSERT_TRUE(device.Synchronize().ok()) << device.Synchronize();
   EXPECT_EQ(out.Get(), local.Get());
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, LocalPathTest, testing::ValuesIn(LinkedBackends()),
-                         [](const auto& tested) { return std::string(tested.param); });
+TEST_P(LocalPathTest, OneRankHasTheSameBits) {
+  if (act_ == DType::kF32) {
+    ExpectSameBits<float>();
+  } else {
+    ExpectSameBits<uint16_t>();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LocalPathTest,
+                         testing::Combine(testing::ValuesIn(LinkedBackends()),
+                                          testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& tested) {
+                           return std::string(std::get<0>(tested.param)) + "_" +
+                                  std::string(DTypeName(std::get<1>(tested.param)));
+                         });
 
 }  // namespace
 }  // namespace tessera
