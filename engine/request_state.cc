@@ -98,17 +98,19 @@ std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest req
   state->request = std::make_shared<const GenerateRequest>(std::move(request));
   state->num_unfinished = state->request->n;
   state->timing.arrival = state->request->arrival;
+  const std::shared_ptr<const TokenMask> mask =
+      MaskOf(state->request->sampling, defaults.vocab_size);
   for (int32_t i = 0; i < state->request->n; ++i) {
     SequenceInit init{
         .id = SequenceOf(id, i),
         .request = state->request,
         .seed = seed + static_cast<uint64_t>(i),
         .stop_ids = stop_ids,
+        .mask = mask,
         .wants_prompt_logprobs = i == 0 && state->request->sampling.prompt_logprobs.has_value(),
         .queued_at = defaults.now};
     state->choices.push_back(
-        {.sequence = std::make_unique<Sequence>(std::move(init), defaults.max_model_len,
-                                                defaults.vocab_size),
+        {.sequence = std::make_unique<Sequence>(std::move(init), defaults.max_model_len),
          .output = std::make_unique<OutputProcessor>(defaults.tokenizer, state->request, i)});
   }
   return state;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/bit_mask.h"
 
 namespace tessera {
 namespace {
@@ -147,8 +148,8 @@ void Check(const SampleArgs& args) {
   const int64_t rows = args.logits.dim(0);
   for (const ConstTensorView& view :
        {ConstTensorView(args.forced), ConstTensorView(args.top_k), ConstTensorView(args.position),
-        ConstTensorView(args.num_logprobs), ConstTensorView(args.token),
-        ConstTensorView(args.rank)}) {
+        ConstTensorView(args.num_logprobs), ConstTensorView(args.mask_row),
+        ConstTensorView(args.token), ConstTensorView(args.rank)}) {
     TESSERA_CHECK(IsVector(view, DType::kI32, rows));
   }
   for (const ConstTensorView& view :
@@ -159,6 +160,10 @@ void Check(const SampleArgs& args) {
   TESSERA_CHECK(IsVector(args.seed, DType::kI64, rows));
   TESSERA_CHECK(IsVector(args.pen_offsets, DType::kI32, rows + 1));
   TESSERA_CHECK(IsVector(args.adj_offsets, DType::kI32, rows + 1));
+  if (!args.masks.empty()) {
+    const int64_t words = MaskWords(args.logits.dim(1));
+    TESSERA_CHECK(IsMatrix(args.masks, DType::kI32, args.masks.dim(0), words));
+  }
   if (args.top_tokens.empty()) return;
   const int64_t alternatives = args.top_tokens.dim(1);
   TESSERA_CHECK(IsMatrix(args.top_tokens, DType::kI32, rows, alternatives));

@@ -203,7 +203,8 @@ struct ConcatColumnsArgs {
 // 1. Logprobs, rank and top-k alternatives are those of the raw logits' log-softmax.
 // 2. penalties (pen_*): l = l > 0 ? l / repetition : l * repetition for every listed token;
 //    l -= frequency * output_count + (output_count > 0 ? presence : 0).
-// 3. adjustments (adj_*): l += value (-inf bans); in list order.
+// 3. adjustments (adj_*): l += value (-inf bans); in list order. Then the mask: l = -inf for every
+//    token whose bit in row mask_row[n] of masks is 0.
 // 4. temperature 0 (or < 1e-5): argmax, lowest id on ties. Otherwise l /= temperature, then keep
 //    the top_k largest (0 = all; ties at the limit: lower ids), then the smallest prefix of the
 //    descending order whose share of what top_k left reaches top_p (at least one), then those with
@@ -233,8 +234,11 @@ struct SampleArgs {
   ConstTensorView adj_offsets;         // [N + 1] int into adj_tokens
   ConstTensorView adj_tokens;          // [A] int
   ConstTensorView adj_values;          // [A] f32
-  ConstTensorView num_logprobs;        // [N] int: alternatives wanted, -1 = no logprobs at all
-  TensorView token;                    // [N] int out
+  ConstTensorView masks;               // [M, ceil(V / 32)] int, bits of the allowed tokens
+                          // (kernels/core/bit_mask.h); optional without rows that use it
+  ConstTensorView mask_row;      // [N] int, row of masks, -1: every token is allowed
+  ConstTensorView num_logprobs;  // [N] int: alternatives wanted, -1 = no logprobs at all
+  TensorView token;              // [N] int out
   // Untouched for rows with num_logprobs -1:
   TensorView logprob;       // [N] f32 out
   TensorView rank;          // [N] int out, 1 = most likely

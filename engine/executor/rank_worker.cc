@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/bit_mask.h"
 
 namespace tessera {
 namespace {
@@ -50,7 +51,8 @@ struct BatchOffsets {
 
 struct SamplingOffsets {
   size_t forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, position,
-      num_logprobs, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values;
+      num_logprobs, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks,
+      mask_row;
 
   SamplingOffsets(Packer& packer, const SamplingPlan& plan)
       : forced(packer.Add(plan.forced)),
@@ -69,11 +71,14 @@ struct SamplingOffsets {
         pen_counts(packer.Add(plan.pen_counts)),
         adj_offsets(packer.Add(plan.adj_offsets)),
         adj_tokens(packer.Add(plan.adj_tokens)),
-        adj_values(packer.Add(plan.adj_values)) {}
+        adj_values(packer.Add(plan.adj_values)),
+        masks(packer.Add(plan.masks)),
+        mask_row(packer.Add(plan.mask_row)) {}
 };
 
-SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at, int64_t rows,
-                         const SamplingPlan& plan) {
+SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at,
+                         const SamplingPlan& plan, int64_t vocab) {
+  const auto rows = static_cast<int64_t>(plan.forced.size());
   const auto penalties = static_cast<int64_t>(plan.pen_tokens.size());
   const auto adjustments = static_cast<int64_t>(plan.adj_tokens.size());
   return {.forced = buffer.View(DType::kI32, {rows}, at.forced),
@@ -92,6 +97,8 @@ SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at, 
           .adj_offsets = buffer.View(DType::kI32, {rows + 1}, at.adj_offsets),
           .adj_tokens = buffer.View(DType::kI32, {adjustments}, at.adj_tokens),
           .adj_values = buffer.View(DType::kF32, {adjustments}, at.adj_values),
+          .masks = buffer.View(DType::kI32, {plan.num_masks, MaskWords(vocab)}, at.masks),
+          .mask_row = buffer.View(DType::kI32, {rows}, at.mask_row),
           .num_logprobs = buffer.View(DType::kI32, {rows}, at.num_logprobs)};
 }
 
@@ -101,7 +108,7 @@ SampleArgs SliceRows(const SampleArgs& all, int64_t begin, int64_t count) {
   for (ConstTensorView* view :
        {&args.forced, &args.temperature, &args.top_k, &args.top_p, &args.min_p,
         &args.repetition_penalty, &args.presence_penalty, &args.frequency_penalty, &args.seed,
-        &args.position, &args.num_logprobs}) {
+        &args.position, &args.mask_row, &args.num_logprobs}) {
     *view = view->Rows(begin, count);
   }
   // Offsets point into the shared lists, so only the window moves.
@@ -228,7 +235,7 @@ absl::StatusOr<ForwardBatch> RankWorker::UploadPlan(const StepPlan& plan, Sample
       .block_tables = plan_.View(DType::kI32, {sequences, batch.max_blocks}, at.block_tables)};
   for (const BatchPlan& group : plan.groups) forward.group_tokens.push_back(group.num_tokens());
   *logits_rows = plan_.View(DType::kI32, {batch.num_logits()}, at.logits_rows);
-  *sampling = SamplingViews(plan_, sampling_at, batch.num_logits(), batch.sampling);
+  *sampling = SamplingViews(plan_, sampling_at, batch.sampling, config_.vocab_size);
   return forward;
 }
 

@@ -26,6 +26,7 @@ SamplingPlan GreedyRows(const SequenceRunner::Step& step, const std::vector<int3
   plan.num_logprobs.assign(rows, step.num_logprobs);
   plan.pen_offsets.assign(rows + 1, 0);
   plan.adj_offsets.assign(rows + 1, 0);
+  plan.mask_row.assign(rows, -1);
   return plan;
 }
 

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/bit_mask.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -13,7 +14,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
-constexpr uint32_t kPlanTag = 0x31505354;    // "TSP1"
+constexpr uint32_t kPlanTag = 0x32505354;    // "TSP2"
 constexpr uint32_t kResultTag = 0x32525354;  // "TSR2"
 
 class Writer {
@@ -95,6 +96,9 @@ void SamplingFields(Archive& archive, Plan& plan) {
   archive.Array(plan.adj_offsets);
   archive.Array(plan.adj_tokens);
   archive.Array(plan.adj_values);
+  archive.Scalar(plan.num_masks);
+  archive.Array(plan.masks);
+  archive.Array(plan.mask_row);
 }
 
 template <typename Archive, typename Plan>
@@ -209,6 +213,11 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, int32_t vocab, GroupC
   check->Size("adj_values", plan.adj_values, static_cast<int64_t>(plan.adj_tokens.size()));
   check->Range("adj_tokens", plan.adj_tokens, 0, vocab);
   check->NoNan("adj_values", plan.adj_values);
+  check->Require(plan.num_masks >= 0 && plan.num_masks <= rows, "num_masks",
+                 "more masks than rows");
+  check->Size("masks", plan.masks, plan.num_masks * MaskWords(vocab));
+  check->Size("mask_row", plan.mask_row, rows);
+  check->Range("mask_row", plan.mask_row, -1, plan.num_masks);
 }
 
 void CheckTokens(const BatchPlan& plan, const PlanLimits& limits, GroupCheck* check) {

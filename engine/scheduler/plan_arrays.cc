@@ -31,12 +31,32 @@ void AppendAdjustments(const Sequence& sequence, SamplingPlan* plan) {
   for (const auto& [token, bias] : sequence.request().sampling.logit_bias) {
     Adjust(token, bias, plan);
   }
-  for (int32_t id : sequence.disallowed_ids()) Adjust(id, kBanned, plan);
   if (sequence.in_min_tokens()) {
     for (int32_t id : sequence.stop_ids()) Adjust(id, kBanned, plan);
   }
   BanBadWords(sequence, plan);
 }
+
+// The masks of a plan, each once.
+class MaskTable {
+ public:
+  explicit MaskTable(SamplingPlan* plan) : plan_(*plan) {}
+
+  // The row of the plan's masks that equals `mask`; -1 without one.
+  int32_t RowOf(const TokenMask* mask) {
+    if (mask == nullptr) return -1;
+    for (int32_t row = 0; row < plan_.num_masks; ++row) {
+      if (known_[row] == mask || *known_[row] == *mask) return row;
+    }
+    known_.push_back(mask);
+    plan_.masks.insert(plan_.masks.end(), mask->words().begin(), mask->words().end());
+    return plan_.num_masks++;
+  }
+
+ private:
+  SamplingPlan& plan_;
+  std::vector<const TokenMask*> known_;
+};
 
 void CloseRow(SamplingPlan* plan) {
   plan->pen_offsets.push_back(static_cast<int32_t>(plan->pen_tokens.size()));
@@ -56,10 +76,11 @@ void AddPromptRow(const Sequence& sequence, int32_t position, SamplingPlan* plan
   plan->seed.push_back(0);
   plan->position.push_back(position);
   plan->num_logprobs.push_back(sequence.request().sampling.prompt_logprobs.value_or(0));
+  plan->mask_row.push_back(-1);
   CloseRow(plan);
 }
 
-void AddSamplingRow(const Sequence& sequence, SamplingPlan* plan) {
+void AddSamplingRow(const Sequence& sequence, MaskTable* masks, SamplingPlan* plan) {
   const SamplingParams& params = sequence.request().sampling;
   const int32_t forced = sequence.thinking().ForcedToken();
   plan->forced.push_back(forced);
@@ -73,6 +94,7 @@ void AddSamplingRow(const Sequence& sequence, SamplingPlan* plan) {
   plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
   plan->position.push_back(sequence.next_position());
   plan->num_logprobs.push_back(params.logprobs.value_or(-1));
+  plan->mask_row.push_back(forced < 0 ? masks->RowOf(sequence.mask().get()) : -1);
   if (forced < 0) {
     const TokenCounts& counts = sequence.token_counts();
     plan->pen_tokens.insert(plan->pen_tokens.end(), counts.tokens().begin(), counts.tokens().end());
@@ -97,7 +119,7 @@ void AddTokens(const PlannedSequence& planned, int32_t block_size, BatchPlan* pl
   plan->context_lens.push_back(begin + planned.num_tokens);
 }
 
-void AddRows(PlannedSequence* planned, BatchPlan* plan) {
+void AddRows(PlannedSequence* planned, MaskTable* masks, BatchPlan* plan) {
   const Sequence& sequence = *planned->sequence;
   const int32_t begin = sequence.num_planned;
   const int32_t end = begin + planned->num_tokens;
@@ -117,7 +139,7 @@ void AddRows(PlannedSequence* planned, BatchPlan* plan) {
   planned->samples = end == sequence.next_position();
   if (planned->samples) {
     plan->logits_rows.push_back(plan->num_tokens() - 1);
-    AddSamplingRow(sequence, &plan->sampling);
+    AddSamplingRow(sequence, masks, &plan->sampling);
   }
 }
 
@@ -140,9 +162,10 @@ BatchPlan BuildPlan(int32_t block_size, std::vector<PlannedSequence>* planned) {
   plan.cu_seqlens.push_back(0);
   plan.sampling.pen_offsets.push_back(0);
   plan.sampling.adj_offsets.push_back(0);
+  MaskTable masks(&plan.sampling);
   for (PlannedSequence& p : *planned) {
     AddTokens(p, block_size, &plan);
-    AddRows(&p, &plan);
+    AddRows(&p, &masks, &plan);
   }
   AddBlockTables(*planned, &plan);
   return plan;

@@ -14,7 +14,7 @@ int32_t TokenLimit(const GenerateRequest& request, int32_t max_model_len) {
 
 }  // namespace
 
-Sequence::Sequence(SequenceInit init, int32_t max_model_len, int32_t vocab_size)
+Sequence::Sequence(SequenceInit init, int32_t max_model_len)
     : init_(std::move(init)),
       prompt_length_(static_cast<int32_t>(init_.request->prompt_ids.size())),
       max_tokens_(TokenLimit(*init_.request, max_model_len)),
@@ -27,17 +27,6 @@ Sequence::Sequence(SequenceInit init, int32_t max_model_len, int32_t vocab_size)
   if (lists_prompt_tokens_) token_counts_.AddPrompt(tokens_);
   bans_long_words_ = std::any_of(sampling.bad_words.begin(), sampling.bad_words.end(),
                                  [](const auto& word) { return word.size() > 1; });
-  if (!sampling.allowed_token_ids.empty()) ListDisallowed(vocab_size);
-}
-
-void Sequence::ListDisallowed(int32_t vocab_size) {
-  std::vector<bool> allowed(vocab_size, false);
-  for (int32_t id : request().sampling.allowed_token_ids) {
-    if (id >= 0 && id < vocab_size) allowed[id] = true;
-  }
-  for (int32_t id = 0; id < vocab_size; ++id) {
-    if (!allowed[id]) disallowed_ids_.push_back(id);
-  }
 }
 
 bool Sequence::needs_prompt_logprobs() const {

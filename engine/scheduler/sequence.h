@@ -11,6 +11,7 @@
 #include "engine/kv/kv_cache_manager.h"
 #include "engine/scheduler/thinking_budget.h"
 #include "engine/scheduler/token_counts.h"
+#include "engine/scheduler/token_mask.h"
 #include "engine/types.h"
 
 namespace tessera {
@@ -24,8 +25,9 @@ struct SequenceInit {
   uint64_t seed = 0;
   // Sorted; output tokens that end the text (eos unless ignored, stop ids).
   std::vector<int32_t> stop_ids;
-  bool wants_prompt_logprobs = false;  // the first choice of a request that asks for them
-  absl::Time queued_at;                // engine time; ageing and order count from here
+  std::shared_ptr<const TokenMask> mask;  // of the request's choices; null: none
+  bool wants_prompt_logprobs = false;     // the first choice of a request that asks for them
+  absl::Time queued_at;                   // engine time; ageing and order count from here
 };
 
 enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
@@ -40,7 +42,7 @@ struct TokenFinish {
 class Sequence {
  public:
   // `max_model_len` bounds prompt and output together.
-  Sequence(SequenceInit init, int32_t max_model_len, int32_t vocab_size);
+  Sequence(SequenceInit init, int32_t max_model_len);
 
   SequenceId id() const { return init_.id; }
   const GenerateRequest& request() const { return *init_.request; }
@@ -51,8 +53,8 @@ class Sequence {
   int32_t prompt_length() const { return prompt_length_; }
   int32_t num_output() const { return num_tokens() - prompt_length_; }
   const std::vector<int32_t>& stop_ids() const { return init_.stop_ids; }
-  // Every id outside allowed_token_ids; empty without such a list.
-  const std::vector<int32_t>& disallowed_ids() const { return disallowed_ids_; }
+  // What the next draw may choose from; null: every token.
+  const std::shared_ptr<const TokenMask>& mask() const { return init_.mask; }
   const TokenCounts& token_counts() const { return token_counts_; }
   const ThinkingBudget& thinking() const { return thinking_; }
   // Tokens including those that steps under way draw: the position of the next token to draw.
@@ -86,13 +88,10 @@ class Sequence {
   SequenceBlocks kv;
 
  private:
-  void ListDisallowed(int32_t vocab_size);
-
   const SequenceInit init_;
   const int32_t prompt_length_;
   int32_t max_tokens_;  // prompt and output
   std::vector<int32_t> tokens_;
-  std::vector<int32_t> disallowed_ids_;
   bool lists_prompt_tokens_ = false;  // for penalties
   bool counts_output_ = false;
   bool bans_long_words_ = false;  // of several tokens

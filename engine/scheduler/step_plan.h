@@ -27,6 +27,9 @@ struct SamplingPlan {
   std::vector<int32_t> adj_offsets;  // [N + 1]
   std::vector<int32_t> adj_tokens;
   std::vector<float> adj_values;
+  int32_t num_masks = 0;
+  std::vector<int32_t> masks;     // [num_masks, MaskWords(vocab_size)], one per distinct set
+  std::vector<int32_t> mask_row;  // of `masks`, -1: every token is allowed
 };
 
 // The part of a step that one data-parallel group runs. S sequences, T tokens, N logits rows.

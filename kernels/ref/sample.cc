@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/core/bit_mask.h"
 #include "kernels/core/philox.h"
 #include "kernels/ref/ref_ops.h"
 
@@ -38,6 +39,15 @@ void Adjust(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
   const int32_t* begin_end = args.adj_offsets.as<int32_t>() + n;
   for (int32_t i = begin_end[0]; i < begin_end[1]; ++i) {
     logits[args.adj_tokens.as<int32_t>()[i]] += args.adj_values.as<float>()[i];
+  }
+}
+
+void Mask(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
+  const int32_t row = args.mask_row.as<int32_t>()[n];
+  if (row < 0) return;
+  const int32_t* mask = args.masks.as<int32_t>() + row * args.masks.stride0();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!IsInMask(mask, static_cast<int64_t>(id))) logits[id] = -kInfinity;
   }
 }
 
@@ -146,6 +156,7 @@ void SampleRow(const SampleArgs& args, int64_t n) {
     std::vector<float> logits = raw;
     Penalize(args, n, logits);
     Adjust(args, n, logits);
+    Mask(args, n, logits);
     token = Draw(args, n, logits);
   }
   if (!wants_logprobs) return;

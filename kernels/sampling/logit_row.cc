@@ -10,9 +10,26 @@ namespace tessera::sampling {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-LogitRow::LogitRow(const float* logits, int64_t size)
-    : logits_(logits), size_(size), block_largest_((size + kBlock - 1) / kBlock) {
+LogitRow::LogitRow(const float* logits, int64_t size, float divisor)
+    : logits_(logits),
+      size_(size),
+      divisor_(divisor),
+      block_largest_((size + kBlock - 1) / kBlock) {}
+
+LogitRow::LogitRow(const float* logits, int64_t size) : LogitRow(logits, size, 1.0F) {
   has_nan_ = FastestLoops().summarize(logits, size, block_largest_.data());
+  FindLargest();
+}
+
+LogitRow LogitRow::Masked(const float* logits, const int32_t* mask, int64_t size, float* out) {
+  LogitRow row(out, size, 1.0F);
+  row.has_nan_ =
+      FastestLoops().summarize_masked(logits, mask, size, out, row.block_largest_.data());
+  row.FindLargest();
+  return row;
+}
+
+void LogitRow::FindLargest() {
   largest_ = -kInfinity;
   for (const float largest : block_largest_) largest_ = std::max(largest_, largest);
 }

@@ -26,6 +26,9 @@ inline bool Before(const Candidate& a, const Candidate& b) {
 class LogitRow {
  public:
   LogitRow(const float* logits, int64_t size);
+  // Writes the logits that `mask` (kernels/core/bit_mask.h) allows to `out`, which may be `logits`,
+  // and -inf in place of the others; a view of `out`.
+  static LogitRow Masked(const float* logits, const int32_t* mask, int64_t size, float* out);
   // The same logits divided by `divisor`, which is finite and positive.
   LogitRow DividedBy(float divisor) const;
 
@@ -62,12 +65,16 @@ class LogitRow {
   int32_t RankOf(int32_t id) const;
 
  private:
+  // A view that is still to be summarised.
+  LogitRow(const float* logits, int64_t size, float divisor);
+  void FindLargest();
+
   const float* logits_;
   int64_t size_;
-  float divisor_ = 1.0F;
+  float divisor_;
   std::vector<float> block_largest_;
-  bool has_nan_;
-  float largest_;
+  bool has_nan_ = false;
+  float largest_ = 0.0F;
 };
 
 }  // namespace tessera::sampling

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -43,6 +44,12 @@ struct RowArgs {
   int32_t num_logprobs;
 
   bool greedy() const { return temperature < kGreedyBelow; }
+  // Null: every token is allowed.
+  const int32_t* mask() const {
+    const int32_t mask_row = args.mask_row.as<int32_t>()[n];
+    if (mask_row < 0) return nullptr;
+    return args.masks.as<int32_t>() + mask_row * args.masks.stride0();
+  }
 };
 
 bool HasDistribution(const LogitRow& row) { return !row.has_nan() && std::isfinite(row.largest()); }
@@ -114,12 +121,23 @@ int32_t Draw(const RowArgs& args, const LogitRow& row) {
   return DrawScaled(args, LogitRow(quotients.data(), row.size()));
 }
 
+// The token that `mask` leaves of the row.
+int32_t DrawMasked(const RowArgs& args, const int32_t* mask) {
+  if (args.num_logprobs < 0) {  // nobody looks at the logits any more
+    return Draw(args, LogitRow::Masked(args.logits, mask, args.size, args.logits));
+  }
+  const auto masked = std::make_unique_for_overwrite<float[]>(args.size);
+  return Draw(args, LogitRow::Masked(args.logits, mask, args.size, masked.get()));
+}
+
 int32_t DrawAfterEdits(const RowArgs& args, const LogitRow& raw) {
   Edits edits(args.logits);
   Penalize(args, edits);
   Adjust(args, edits);
-  if (edits.empty()) return Draw(args, raw);
-  const int32_t token = Draw(args, LogitRow(args.logits, args.size));
+  const int32_t* mask = args.mask();
+  if (edits.empty() && mask == nullptr) return Draw(args, raw);
+  const int32_t token =
+      mask != nullptr ? DrawMasked(args, mask) : Draw(args, LogitRow(args.logits, args.size));
   edits.Undo();
   return token;
 }

@@ -70,6 +70,7 @@ void AddRow(const Text& text, SamplingPlan* plan) {
   plan->num_logprobs.push_back(-1);
   plan->pen_offsets.push_back(0);
   plan->adj_offsets.push_back(0);
+  plan->mask_row.push_back(-1);
 }
 
 BatchPlan MakeBatch(std::vector<Text>* texts) {

@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "kernels/core/bit_mask.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/ops.h"
 #include "tests/kernels/ceilings.h"
@@ -367,6 +369,22 @@ void Perf::RunAll() {
   sample("top_k 20, top_p 0.95", {.top_k = 20, .top_p = 0.95F});
   sample("top_k 20000, top_p 0.95", {.top_k = 20000, .top_p = 0.95F});
   sample("min_p 0.05", {.min_p = 0.05F});
+  for (const int32_t listed : {100, 1000, 10000}) {
+    SampleRowCase row{.repetition_penalty = 1.1F, .presence_penalty = 0.5F};
+    for (int32_t i = 0; i < listed; ++i) row.penalties.emplace_back(i * (151936 / listed), i % 3);
+    sample(absl::StrCat("penalties, ", listed, " tokens"), row);
+    row.top_p = 0.95F;
+    sample(absl::StrCat("penalties, ", listed, " tokens, top_p 0.95"), row);
+  }
+  for (const int32_t every : {2, 1000}) {
+    SampleRowCase row{.temperature = 0};
+    row.mask.resize(MaskWords(151936));
+    for (int32_t i = 0; i < 151936; i += every) AddToMask(row.mask.data(), i);
+    sample(absl::StrCat("one of ", every, " tokens allowed, greedy"), row);
+    row.temperature = 1;
+    row.top_p = 0.95F;
+    sample(absl::StrCat("one of ", every, " tokens allowed, top_p 0.95"), row);
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "kernels/core/bit_mask.h"
 #include "kernels/core/host_device.h"
 #include "kernels/sampling/sample_row.h"
 
@@ -34,6 +35,28 @@ struct Lists {
   std::vector<int32_t> offsets{0};
   std::vector<int32_t> tokens;
   std::vector<Value> values;
+};
+
+// The distinct masks of all rows, and which row has which.
+struct Masks {
+  explicit Masks(const std::vector<SampleRowCase>& cases) {
+    std::vector<std::vector<int32_t>> distinct;
+    for (const SampleRowCase& row : cases) {
+      rows.push_back(-1);
+      if (row.mask.empty()) continue;
+      const auto found = std::find(distinct.begin(), distinct.end(), row.mask);
+      rows.back() = static_cast<int32_t>(found - distinct.begin());
+      if (found == distinct.end()) distinct.push_back(row.mask);
+    }
+    for (const std::vector<int32_t>& mask : distinct) {
+      words.insert(words.end(), mask.begin(), mask.end());
+    }
+    count = static_cast<int64_t>(distinct.size());
+  }
+
+  std::vector<int32_t> rows;
+  std::vector<int32_t> words;  // [count, MaskWords(V)]
+  int64_t count = 0;
 };
 
 std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase>& rows,
@@ -71,6 +94,10 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
   const TestTensor adj_offsets = TestTensor::Ints(device, {n + 1}, adjustments.offsets);
   const TestTensor adj_tokens = TestTensor::Ints(device, {adjustments.size()}, adjustments.tokens);
   const TestTensor adj_values(device, DType::kF32, {adjustments.size()}, adjustments.values);
+  const Masks distinct(rows);
+  const TestTensor masks =
+      TestTensor::Ints(device, {distinct.count, MaskWords(vocab)}, distinct.words);
+  const TestTensor mask_row = TestTensor::Ints(device, {n}, distinct.rows);
   const TestTensor num_logprobs = ints(&SampleRowCase::num_logprobs);
   const TestTensor token(device, DType::kI32, {n});
   const TestTensor logprob(device, DType::kF32, {n});
@@ -94,6 +121,8 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
                   .adj_offsets = adj_offsets,
                   .adj_tokens = adj_tokens,
                   .adj_values = adj_values,
+                  .masks = masks,
+                  .mask_row = mask_row,
                   .num_logprobs = num_logprobs,
                   .token = token,
                   .logprob = logprob,
@@ -110,6 +139,7 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
   const std::vector<int32_t> ranks = rank.Ints();
   const std::vector<int32_t> all_top_tokens = top_tokens.Ints();
   const std::vector<float> all_top_logprobs = top_logprobs.Floats();
+  masks.ExpectUnchanged();
   logits_tensor.Floats();  // Checks its guards; the rows themselves are scratch.
   std::vector<SampledRow> sampled;
   for (int64_t i = 0; i < n; ++i) {

@@ -26,6 +26,7 @@ struct SampleRowCase {
   int32_t position = 0;
   std::vector<std::pair<int32_t, int32_t>> penalties;  // token, occurrences in the output
   std::vector<std::pair<int32_t, float>> adjustments;
+  std::vector<int32_t> mask;  // words of a bit mask; empty: every token is allowed
   int32_t num_logprobs = -1;
 };
 

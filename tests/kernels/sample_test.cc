@@ -6,6 +6,7 @@
 #include <functional>
 #include <numeric>
 
+#include "kernels/core/bit_mask.h"
 #include "tests/kernels/op_test.h"
 #include "tests/kernels/sample_case.h"
 
@@ -39,6 +40,9 @@ std::vector<double> ExactDistribution(const SampleRowCase& row) {
     l[token] -= row.frequency_penalty * count + (count > 0 ? row.presence_penalty : 0);
   }
   for (const auto& [token, value] : row.adjustments) l[token] += value;
+  for (size_t i = 0; i < l.size() && !row.mask.empty(); ++i) {
+    if (!IsInMask(row.mask.data(), static_cast<int64_t>(i))) l[i] = -kInfinity;
+  }
   std::vector<int> order(l.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return l[a] > l[b]; });
@@ -133,6 +137,11 @@ TEST_P(SampleTest, DrawsFollowTheExactDistributions) {
     row.frequency_penalty = 0.1F;
     row.penalties = {{3, 2}, {2, 0}, {7, 1}};
     row.adjustments = {{4, 1.5F}, {5, -kInfinity}, {4, -0.5F}};
+    ExpectDistribution(sampler, row);
+  }
+  {
+    SCOPED_TRACE("mask");
+    row.mask = {0b010110101};
     ExpectDistribution(sampler, row);
   }
 }
@@ -253,6 +262,13 @@ SampleRowCase RandomRow(Random& random, int64_t vocab) {
     row.adjustments.push_back({static_cast<int32_t>(random.Int(0, vocab - 1)),
                                random.Chance(0.3) ? -kInfinity : random.Normal(5.0F)});
   }
+  if (random.Chance(0.4)) {
+    // Words that say nothing, everything or something; the bits beyond the last token are noise.
+    for (int64_t i = 0; i < MaskWords(vocab); ++i) {
+      row.mask.push_back(
+          static_cast<int32_t>(random.OneOf({0, -1, random.Int(INT32_MIN, INT32_MAX)})));
+    }
+  }
   if (random.Chance(0.2)) row.forced = static_cast<int32_t>(random.Int(0, vocab - 1));
   row.num_logprobs = static_cast<int32_t>(random.OneOf({-1, 0, 1, 5, 20}));
   return row;
@@ -353,6 +369,81 @@ TEST(SampleRowTest, CutsEqualTokensWhereTheReferenceDoes) {
   const std::vector<SampledRow> sampled = SampleByRow(rows);
   ExpectSame(sampled, Sample(*reference, rows));
   for (size_t i = 0; i < rows.size(); ++i) EXPECT_LT(sampled[i].token, 4096 * rows[i].top_p);
+}
+
+// What one row gives with the mask as a list of bans.
+std::vector<SampledRow> WithBans(const Sampler& sampler, std::vector<SampleRowCase> rows) {
+  for (SampleRowCase& row : rows) {
+    for (size_t id = 0; id < row.logits.size(); ++id) {
+      if (!IsInMask(row.mask.data(), static_cast<int64_t>(id))) {
+        row.adjustments.emplace_back(static_cast<int32_t>(id), -kInfinity);
+      }
+    }
+    row.mask.clear();
+  }
+  return sampler(rows);
+}
+
+void ExpectMasksToBan(const Sampler& sampler, int cases, std::initializer_list<int64_t> vocabs) {
+  ForSeeds(cases, [&](Random& random) {
+    const int64_t vocab = random.OneOf(vocabs);
+    std::vector<int32_t> mask(MaskWords(vocab));
+    const int64_t allowed = random.OneOf({1, 2, vocab / 2, vocab});
+    for (int64_t i = 0; i < allowed; ++i) AddToMask(mask.data(), random.Int(0, vocab - 1));
+    std::vector<SampleRowCase> rows;
+    for (int64_t n = random.Int(1, 4); n > 0; --n) {
+      rows.push_back(RandomRow(random, vocab));
+      rows.back().mask = mask;
+    }
+    const std::vector<SampledRow> masked = sampler(rows);
+    const std::vector<SampledRow> banned = WithBans(sampler, rows);
+    for (size_t n = 0; n < rows.size(); ++n) {
+      EXPECT_EQ(masked[n].token, banned[n].token);
+      EXPECT_EQ(masked[n].rank, banned[n].rank);
+      EXPECT_EQ(masked[n].top_tokens, banned[n].top_tokens);
+      if (rows[n].num_logprobs < 0) continue;
+      EXPECT_EQ(masked[n].logprob, banned[n].logprob);
+      EXPECT_TRUE(rows[n].forced >= 0 || masked[n].token < 0 ||
+                  IsInMask(mask.data(), masked[n].token));
+    }
+  });
+}
+
+TEST_P(SampleTest, MasksDrawWhatListsOfBansDraw) {
+  ExpectMasksToBan([&](const auto& rows) { return Run(rows); }, 40,
+                   {1, 31, 32, 33, 64, 1000, 5003});
+}
+
+TEST(SampleRowTest, MasksDrawWhatListsOfBansDraw) {
+  ExpectMasksToBan(SampleByRow, 200, {1, 31, 32, 33, 63, 64, 65, 1000, 5003});
+  ExpectMasksToBan(SampleByRow, 5, {151935, 151936});
+}
+
+TEST_P(SampleTest, AnEmptyMaskLeavesNoToken) {
+  SampleRowCase row = Row(std::vector<float>(70, 1.0F));
+  row.mask = {0, 0, ~0b111111};  // bits beyond the vocabulary allow nothing
+  row.num_logprobs = 1;
+  for (const float temperature : {0.0F, 1.0F}) {
+    row.temperature = temperature;
+    const SampledRow sampled = Run({row})[0];
+    EXPECT_EQ(sampled.token, -1);
+    EXPECT_EQ(sampled.logprob, -kInfinity);
+    EXPECT_EQ(sampled.rank, 0);
+    EXPECT_EQ(sampled.top_tokens, std::vector<int32_t>{0}) << "its raw logits are sound";
+  }
+  row.forced = 3;
+  EXPECT_EQ(Run({row})[0].token, 3) << "a forced token asks no mask";
+}
+
+// A bias cannot lift what the mask bans, nor can a penalty that ran over.
+TEST_P(SampleTest, NothingLiftsAMaskedToken) {
+  SampleRowCase row = Row({3e38F, 1.0F, 0.0F});
+  row.temperature = 0;
+  row.repetition_penalty = 0.01F;
+  row.penalties = {{0, 0}};  // becomes +inf
+  row.adjustments = {{0, 100.0F}};
+  row.mask = {0b110};
+  EXPECT_EQ(Run({row})[0].token, 1);
 }
 
 TEST(SampleRowTest, LeavesTheLogitsAsTheyWere) {

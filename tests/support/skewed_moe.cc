@@ -27,7 +27,9 @@ SamplingPlan OneGreedyRow(int32_t position) {
           .pen_counts = {},
           .adj_offsets = {0, 0},
           .adj_tokens = {},
-          .adj_values = {}};
+          .adj_values = {},
+          .masks = {},
+          .mask_row = {-1}};
 }
 
 }  // namespace

@@ -66,6 +66,11 @@ inline float SummarizeBlock(const float* logits, KeyRange& range) {
   return FromKey(Largest(high));
 }
 
+// NaNs of either sign lie outside the range of keys of numbers. ~key reverses the order.
+inline bool HoldsNan(const KeyRange& range) {
+  return Largest(range.high) > kKeyOfInfinity || ~Largest(~range.low) < kKeyOfMinusInfinity;
+}
+
 bool Summarize(const float* logits, int64_t size, float* block_largest) {
   KeyRange range{Ints{} + kKeyOfInfinity, Ints{} + kKeyOfMinusInfinity};
   int64_t block = 0;
@@ -79,8 +84,45 @@ bool Summarize(const float* logits, int64_t size, float* block_largest) {
     __builtin_memcpy(padded, logits + block * kBlock, rest * sizeof(float));
     block_largest[block] = SummarizeBlock(padded, range);
   }
-  // NaNs of either sign lie outside the range of keys of numbers. ~key reverses the order.
-  return Largest(range.high) > kKeyOfInfinity || ~Largest(~range.low) < kKeyOfMinusInfinity;
+  return HoldsNan(range);
+}
+
+// kBlock logits, or -inf where their bit of the two words is 0.
+inline void MaskBlock(const float* logits, const int32_t* words, float* out) {
+  constexpr Ints kBits = {1, 2, 4, 8, 16, 32, 64, 128};
+  constexpr int64_t kLanesPerWord = 32;
+  for (int64_t i = 0; i < kBlock; i += kLanes) {
+    const auto bits = static_cast<int32_t>(static_cast<uint32_t>(words[i / kLanesPerWord]) >>
+                                           (i % kLanesPerWord));
+    const Ints allowed = ((Ints{} + bits) & kBits) == kBits;
+    Ints value;
+    __builtin_memcpy(&value, logits + i, sizeof(value));
+    value = (value & allowed) | ((Ints{} + __builtin_bit_cast(int32_t, -kInfinity)) & ~allowed);
+    __builtin_memcpy(out + i, &value, sizeof(value));
+  }
+}
+
+bool SummarizeMasked(const float* logits, const int32_t* mask, int64_t size, float* out,
+                     float* block_largest) {
+  constexpr int64_t kWords = kBlock / 32;
+  KeyRange range{Ints{} + kKeyOfInfinity, Ints{} + kKeyOfMinusInfinity};
+  int64_t block = 0;
+  for (; (block + 1) * kBlock <= size; ++block) {
+    MaskBlock(logits + block * kBlock, mask + block * kWords, out + block * kBlock);
+    block_largest[block] = SummarizeBlock(out + block * kBlock, range);
+  }
+  const int64_t rest = size - block * kBlock;
+  if (rest > 0) {
+    float padded[kBlock];
+    int32_t words[kWords] = {};
+    for (float& value : padded) value = -kInfinity;
+    __builtin_memcpy(padded, logits + block * kBlock, rest * sizeof(float));
+    __builtin_memcpy(words, mask + block * kWords, (rest + 31) / 32 * sizeof(int32_t));
+    MaskBlock(padded, words, padded);
+    __builtin_memcpy(out + block * kBlock, padded, rest * sizeof(float));
+    block_largest[block] = SummarizeBlock(padded, range);
+  }
+  return HoldsNan(range);
 }
 
 inline double MulAdd(double a, double b, double c) {
@@ -276,6 +318,7 @@ bool DrawsOfBlock(uint64_t seed, uint32_t position, uint32_t block, uint32_t lea
 constexpr Loops kTable = {
     .name = TESSERA_SAMPLING_ISA_NAME,
     .summarize = Summarize,
+    .summarize_masked = SummarizeMasked,
     .weigh = Weigh,
     .sum_weights = SumWeights,
     .bucket = Bucket,

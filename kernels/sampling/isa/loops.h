@@ -29,6 +29,10 @@ struct Loops {
   // block_largest[b] = the largest of block b, -0 counting as +0. Returns whether any is NaN; then
   // the maxima mean nothing.
   bool (*summarize)(const float* logits, int64_t size, float* block_largest);
+  // Writes the logits whose bit in `mask` (kernels/core/bit_mask.h) is set to `out`, which may be
+  // `logits`, and -inf in place of the others; then summarises `out`.
+  bool (*summarize_masked)(const float* logits, const int32_t* mask, int64_t size, float* out,
+                           float* block_largest);
   // Of each of the ids [begin, begin + count): exp(logit - largest) with a relative error below
   // 1e-13, 0 below -700.
   void (*weigh)(const ScaledLogits& row, int64_t begin, int64_t count, double* weights);

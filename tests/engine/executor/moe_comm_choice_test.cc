@@ -131,7 +131,7 @@ class SlowCommunicator final : public Communicator {
   }
   void Broadcast(TensorView data, int root) override { communicator_->Broadcast(data, root); }
   void Barrier() override { communicator_->Barrier(); }
-  const CollectiveTimes& times() const override { return communicator_->times(); }
+  CollectiveTimes times() const override { return communicator_->times(); }
   void Abort(const absl::Status& reason) override { communicator_->Abort(reason); }
   absl::Status Health() const override { return communicator_->Health(); }
 
@@ -176,6 +176,7 @@ class TwoNodes final : public Executor {
   MemoryReport memory() const override { return nodes_[0]->memory(); }
   GroupFacts facts() const override { return nodes_[0]->facts(); }
   int32_t num_groups() const override { return num_groups_; }
+  int32_t max_steps_under_way() const override { return nodes_.front()->max_steps_under_way(); }
   absl::Status AllocateKv(int32_t num_blocks) override {
     for (const auto& node : nodes_) RETURN_IF_ERROR(node->AllocateKv(num_blocks));
     return absl::OkStatus();

@@ -21,6 +21,8 @@ constexpr PlanLimits kLimits{.num_groups = 2,
                              .max_tokens = 128,
                              .max_positions = 64};
 
+constexpr int kMaskWords = 10;  // of 300 ids
+
 class PlanMaker {
  public:
   explicit PlanMaker(uint32_t seed) : random_(seed) {}
@@ -109,6 +111,11 @@ class PlanMaker {
     }
     s.pen_offsets.push_back(static_cast<int32_t>(s.pen_tokens.size()));
     s.adj_offsets.push_back(static_cast<int32_t>(s.adj_tokens.size()));
+    if (Below(2) == 0) {
+      ++s.num_masks;
+      for (int i = 0; i < kMaskWords; ++i) s.masks.push_back(static_cast<int32_t>(random_()));
+    }
+    s.mask_row.push_back(Below(s.num_masks + 1) - 1);
   }
 
   std::mt19937 random_;
@@ -120,7 +127,8 @@ StepPlan SmallPlan() {
     StepPlan plan = PlanMaker(seed).Plan();
     const BatchPlan& batch = plan.groups[0];
     if (batch.num_sequences() == 2 && batch.num_logits() == 2 &&
-        !batch.sampling.pen_tokens.empty() && !batch.sampling.adj_tokens.empty()) {
+        !batch.sampling.pen_tokens.empty() && !batch.sampling.adj_tokens.empty() &&
+        batch.sampling.num_masks == 1) {
       return plan;
     }
   }
@@ -169,6 +177,9 @@ TEST(StepPlanCodec, EveryFieldArrives) {
   EXPECT_EQ(got.sampling.adj_offsets, want.sampling.adj_offsets);
   EXPECT_EQ(got.sampling.adj_tokens, want.sampling.adj_tokens);
   EXPECT_EQ(got.sampling.adj_values, want.sampling.adj_values);
+  EXPECT_EQ(got.sampling.num_masks, want.sampling.num_masks);
+  EXPECT_EQ(got.sampling.masks, want.sampling.masks);
+  EXPECT_EQ(got.sampling.mask_row, want.sampling.mask_row);
 }
 
 TEST(StepPlanCodec, IdleGroupsMayBeEmpty) {
@@ -253,6 +264,12 @@ TEST(StepPlanCodec, RefusesWhatARankCannotRun) {
       {"pen_counts has", [](BatchPlan* p) { p->sampling.pen_counts.pop_back(); }},
       {"adj_offsets: must", [](BatchPlan* p) { p->sampling.adj_offsets[2] += 1; }},
       {"adj_tokens[0] is -7", [](BatchPlan* p) { p->sampling.adj_tokens[0] = -7; }},
+      {"num_masks: more masks than rows", [](BatchPlan* p) { p->sampling.num_masks = 3; }},
+      {"num_masks: more masks than rows", [](BatchPlan* p) { p->sampling.num_masks = -1; }},
+      {"masks has 9 entries instead of 10", [](BatchPlan* p) { p->sampling.masks.pop_back(); }},
+      {"mask_row has 1", [](BatchPlan* p) { p->sampling.mask_row.pop_back(); }},
+      {"mask_row[0] is 1", [](BatchPlan* p) { p->sampling.mask_row[0] = 1; }},
+      {"mask_row[1] is -2", [](BatchPlan* p) { p->sampling.mask_row[1] = -2; }},
       {"adj_values: holds NaN", [](BatchPlan* p) { p->sampling.adj_values[0] = std::nanf(""); }},
   };
   for (const Breakage& breakage : breakages) {

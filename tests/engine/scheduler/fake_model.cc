@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/core/bit_mask.h"
+
 namespace tessera {
 
 int32_t DrawToken(const DrawInputs& inputs, int32_t vocab_size) {
@@ -50,7 +52,11 @@ bool FakeModel::ShapesAgree(const BatchPlan& plan) {
       s.pen_offsets.size() == rows + 1 && s.adj_offsets.size() == rows + 1 &&
       s.pen_tokens.size() == s.pen_counts.size() && s.adj_tokens.size() == s.adj_values.size() &&
       s.pen_offsets.back() == static_cast<int32_t>(s.pen_tokens.size()) &&
-      s.adj_offsets.back() == static_cast<int32_t>(s.adj_tokens.size());
+      s.adj_offsets.back() == static_cast<int32_t>(s.adj_tokens.size()) &&
+      static_cast<int64_t>(s.masks.size()) == s.num_masks * MaskWords(vocab_size_) &&
+      s.mask_row.size() == rows &&
+      std::all_of(s.mask_row.begin(), s.mask_row.end(),
+                  [&](int32_t row) { return row >= -1 && row < s.num_masks; });
   if (!ok) error_ = "the arrays of the plan do not fit together";
   return ok;
 }
@@ -97,6 +103,12 @@ void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, Bat
   }
   for (int32_t i = s.adj_offsets[row]; i < s.adj_offsets[row + 1]; ++i) {
     if (std::isinf(s.adj_values[i])) inputs.banned.push_back(s.adj_tokens[i]);
+  }
+  if (s.mask_row[row] >= 0) {
+    const int32_t* mask = s.masks.data() + s.mask_row[row] * MaskWords(vocab_size_);
+    for (int32_t id = 0; id < vocab_size_; ++id) {
+      if (!IsInMask(mask, id)) inputs.banned.push_back(id);
+    }
   }
   const int32_t token = s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
   result->token.push_back(token);

@@ -113,12 +113,23 @@ TEST_F(PlanBuilder, BansStopIdsBeforeMinTokens) {
   EXPECT_THAT(Banned(Build({Decoding(request, {30, 30}, {1, 2})})), IsEmpty());
 }
 
-TEST_F(PlanBuilder, BansEverythingOutsideTheAllowedIds) {
+TEST_F(PlanBuilder, AllowedIdsAreOneMaskPerDistinctSet) {
   auto request = MakeRequest(2);
-  request->sampling.allowed_token_ids = {7};
-  const std::vector<int32_t> banned = Banned(Build({Decoding(request, {})}));
-  EXPECT_EQ(banned.size(), 49U);
-  EXPECT_EQ(std::count(banned.begin(), banned.end(), 7), 0);
+  request->sampling.allowed_token_ids = {7, 33, 7};
+  auto equal = MakeRequest(2);
+  equal->sampling.allowed_token_ids = {33, 7};
+  auto other = MakeRequest(2);
+  other->sampling.allowed_token_ids = {49};
+  auto forced = MakeRequest(2);
+  forced->sampling.allowed_token_ids = {1};
+  forced->reasoning = {.start_token_id = 1, .end_token_id = 2, .max_thinking_tokens = 0};
+  forced->reasoning.close_token_ids = {2};
+  const BatchPlan plan = Build({Decoding(request, {}), Decoding(MakeRequest(2), {}),
+                                Decoding(other, {}), Decoding(forced, {1}), Decoding(equal, {8})});
+  EXPECT_EQ(plan.sampling.num_masks, 2);
+  EXPECT_THAT(plan.sampling.masks, ElementsAre(1 << 7, 1 << 1, 0, 1 << 17));
+  EXPECT_THAT(plan.sampling.mask_row, ElementsAre(0, -1, 1, -1, 0));
+  EXPECT_THAT(Banned(plan), IsEmpty());
 }
 
 TEST_F(PlanBuilder, ForcesTheCloseSequenceOfASpentBudget) {
@@ -134,6 +145,7 @@ TEST_F(PlanBuilder, ForcesTheCloseSequenceOfASpentBudget) {
 TEST_F(PlanBuilder, PromptRowsReportTheNextToken) {
   auto request = MakeRequest(4);
   request->sampling.prompt_logprobs = 3;
+  request->sampling.allowed_token_ids = {4};
   Sequence* sequence = Decoding(request, {});
   sequence->num_planned = 1;
   sequence->num_prompt_logprobs = 2;  // rows 0 and 1 came before a preemption
@@ -142,6 +154,7 @@ TEST_F(PlanBuilder, PromptRowsReportTheNextToken) {
   EXPECT_THAT(plan.logits_rows, ElementsAre(1, 2));
   EXPECT_THAT(plan.sampling.forced, ElementsAre(13, -1));
   EXPECT_THAT(plan.sampling.num_logprobs, ElementsAre(3, -1));
+  EXPECT_THAT(plan.sampling.mask_row, ElementsAre(-1, 0));
   EXPECT_EQ(planned[0].num_prompt_rows, 1);
   EXPECT_TRUE(planned[0].samples);
 }

@@ -22,14 +22,16 @@ inline std::shared_ptr<GenerateRequest> MakeRequest(int32_t prompt_length, int32
 inline std::unique_ptr<Sequence> MakeSequence(uint64_t id, std::shared_ptr<GenerateRequest> request,
                                               absl::Time queued_at = absl::UnixEpoch(),
                                               std::vector<int32_t> stop_ids = {}) {
+  std::shared_ptr<const TokenMask> mask = MaskOf(request->sampling, /*vocab_size=*/50);
   const bool wants_prompt_logprobs = request->sampling.prompt_logprobs.has_value();
   return std::make_unique<Sequence>(SequenceInit{.id = static_cast<SequenceId>(id),
                                                  .request = std::move(request),
                                                  .seed = 40 + id,
                                                  .stop_ids = std::move(stop_ids),
+                                                 .mask = std::move(mask),
                                                  .wants_prompt_logprobs = wants_prompt_logprobs,
                                                  .queued_at = queued_at},
-                                    /*max_model_len=*/1000, /*vocab_size=*/50);
+                                    /*max_model_len=*/1000);
 }
 
 inline SchedulerOptions SmallOptions() {

@@ -24,7 +24,7 @@ TEST(Sequence, StopsAtMaxTokens) {
 TEST(Sequence, WithoutMaxTokensStopsAtTheContextLimit) {
   auto request = MakeRequest(3);
   request->stopping.max_tokens.reset();
-  Sequence sequence({.request = request}, /*max_model_len=*/5, /*vocab_size=*/50);
+  Sequence sequence({.request = request}, /*max_model_len=*/5);
   TokenFinish finish;
   EXPECT_FALSE(sequence.Append(5, &finish));
   EXPECT_TRUE(sequence.Append(5, &finish));
@@ -32,7 +32,7 @@ TEST(Sequence, WithoutMaxTokensStopsAtTheContextLimit) {
 
 TEST(Sequence, ExtremeMaxTokensDoesNotOverflow) {
   auto request = MakeRequest(3, std::numeric_limits<int32_t>::max());
-  Sequence sequence({.request = request}, /*max_model_len=*/4, /*vocab_size=*/50);
+  Sequence sequence({.request = request}, /*max_model_len=*/4);
   TokenFinish finish;
   EXPECT_TRUE(sequence.Append(5, &finish));
 }
@@ -47,13 +47,6 @@ TEST(Sequence, StopIdCountsOnlyAfterMinTokens) {
   EXPECT_FALSE(sequence->in_min_tokens());
   EXPECT_TRUE(sequence->Append(7, &finish));
   EXPECT_EQ(finish.stop_token_id, 7);
-}
-
-TEST(Sequence, ListsWhatIsNotAllowed) {
-  auto request = MakeRequest(3);
-  request->sampling.allowed_token_ids = {1, 3, 99};
-  Sequence sequence({.request = request}, 100, /*vocab_size=*/5);
-  EXPECT_THAT(sequence.disallowed_ids(), ElementsAre(0, 2, 4));
 }
 
 TEST(Sequence, CountsTokensOnlyForPenalties) {

@@ -189,9 +189,10 @@ void Simulation::AddArrivals() {
                      .request = sim.request,
                      .seed = sim.seed,
                      .stop_ids = sim.stop_ids,
+                     .mask = MaskOf(sim.request->sampling, kVocab),
                      .wants_prompt_logprobs = sim.request->sampling.prompt_logprobs.has_value(),
                      .queued_at = sim.queued_at},
-        options_.max_model_len, options_.vocab_size));
+        options_.max_model_len));
     live_.insert(sim.id);
   }
 }

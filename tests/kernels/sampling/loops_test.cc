@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/core/bit_mask.h"
 #include "kernels/core/philox.h"
 #include "kernels/sampling/isa/isa.h"
 #include "tests/kernels/op_test.h"
@@ -62,6 +63,49 @@ TEST_P(LoopsTest, SeesEveryNan) {
       logits[i] = nan;
       EXPECT_TRUE(loops().summarize(logits.data(), 130, largest.data())) << i;
     }
+  }
+}
+
+TEST_P(LoopsTest, MasksAndSummarises) {
+  ForSeeds(200, [&](Random& random) {
+    const std::vector<float> logits = RandomLogits(random);
+    const auto size = static_cast<int64_t>(logits.size());
+    std::vector<int32_t> mask;
+    for (int64_t i = 0; i < MaskWords(size); ++i) {
+      mask.push_back(static_cast<int32_t>(random.Int(INT32_MIN, INT32_MAX)));
+    }
+    std::vector<float> expected = logits;
+    for (int64_t i = 0; i < size; ++i) {
+      if (!IsInMask(mask.data(), i)) expected[i] = -kInfinity;
+    }
+    std::vector<float> expected_largest((size + kBlock - 1) / kBlock);
+    PortableLoops().summarize(expected.data(), size, expected_largest.data());
+    expected.push_back(123.0F);
+    std::vector<float> out(size + 1, 123.0F);
+    std::vector<float> largest(expected_largest.size());
+    EXPECT_FALSE(
+        loops().summarize_masked(logits.data(), mask.data(), size, out.data(), largest.data()));
+    EXPECT_EQ(out, expected);
+    EXPECT_EQ(largest, expected_largest);
+    out = logits;
+    loops().summarize_masked(out.data(), mask.data(), size, out.data(), largest.data());
+    out.push_back(123.0F);
+    EXPECT_EQ(out, expected) << "in place";
+  });
+}
+
+TEST_P(LoopsTest, SeesEveryNanThatTheMaskLeaves) {
+  std::vector<float> largest(3);
+  std::vector<float> out(130);
+  for (int64_t i = 0; i < 130; ++i) {
+    std::vector<float> logits(130, 1.0F);
+    logits[i] = std::nanf("");
+    std::vector<int32_t> mask(MaskWords(130), -1);
+    EXPECT_TRUE(
+        loops().summarize_masked(logits.data(), mask.data(), 130, out.data(), largest.data()));
+    mask[i / 32] = static_cast<int32_t>(~(1U << (i % 32)));
+    EXPECT_FALSE(
+        loops().summarize_masked(logits.data(), mask.data(), 130, out.data(), largest.data()));
   }
 }
 
