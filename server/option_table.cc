@@ -436,7 +436,7 @@ absl::Status OptionTable::Parse(const OptionSources& sources) {
 }
 
 std::string OptionTable::Help() const {
-  std::string text = absl::StrCat("Usage: tessera ", command_, " ", positional_,
+  std::string text = absl::StrCat("Usage: ", command_, " ", positional_,
                                   positional_.empty() ? "" : " ", "[options]\n\n", summary_, "\n");
   std::string section;
   for (const Option& option : options_) {

@@ -135,7 +135,7 @@ std::string Sentence(const Findings& findings) {
 }  // namespace
 
 int RunCheck(const Arguments& arguments) {
-  OptionTable table("check", "MODEL",
+  OptionTable table("tessera check", "MODEL",
                     "Reads everything in the folder MODEL and prints what it is, the memory it "
                     "needs and what is wrong with it.");
   bool json = false;

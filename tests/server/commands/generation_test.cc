@@ -15,6 +15,7 @@
 #include "server/grpc/grpc_server.h"
 #include "server/inference_context.h"
 #include "server/model_runtime.h"
+#include "server/grpc/remote_generator.h"
 #include "server/text_generator.h"
 
 namespace tessera {
