@@ -12,8 +12,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "engine/checkpoint/text_file.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "server/option_yaml.h"
 
 namespace tessera {

@@ -5,7 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
