@@ -5,8 +5,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/text/chat_messages.h"
 #include "engine/text/chat_template.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/status_macros.h"
 

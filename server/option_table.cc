@@ -12,8 +12,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "engine/checkpoint/text_file.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "server/option_yaml.h"
 
 namespace tessera {
@@ -436,7 +436,7 @@ absl::Status OptionTable::Parse(const OptionSources& sources) {
 }
 
 std::string OptionTable::Help() const {
-  std::string text = absl::StrCat("Usage: tessera ", command_, " ", positional_,
+  std::string text = absl::StrCat("Usage: ", command_, " ", positional_,
                                   positional_.empty() ? "" : " ", "[options]\n\n", summary_, "\n");
   std::string section;
   for (const Option& option : options_) {

@@ -27,7 +27,7 @@ struct OptionSources {
 // default and must outlive the table.
 class OptionTable {
  public:
-  // `positional` is shown in the usage line ("MODEL").
+  // Both are shown in the usage line: `command` ("tessera serve") and `positional` ("MODEL").
   OptionTable(std::string command, std::string positional, std::string summary);
 
   // Headline for the options added next.

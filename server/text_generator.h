@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
@@ -31,27 +30,6 @@ class TextGenerator {
 
 // `runtime` must outlive the generator.
 std::unique_ptr<TextGenerator> MakeLocalGenerator(ModelRuntime* runtime);
-
-struct RemoteOptions {
-  std::string address;                                // HOST:PORT
-  absl::Duration timeout = absl::InfiniteDuration();  // of one request
-};
-// UNAVAILABLE when nobody answers there.
-absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options);
-
-// Calls that cost a server nothing but the call: what transport and kernel take of every request.
-// Used by one thread.
-class RemoteProbe {
- public:
-  virtual ~RemoteProbe() = default;
-  // One empty call (grpc.health.v1 Check), over a channel like a generator's.
-  virtual absl::Status Ask() = 0;
-};
-// UNAVAILABLE when nobody answers there.
-absl::StatusOr<std::unique_ptr<RemoteProbe>> MakeRemoteProbe(const std::string& address);
-
-// What the server at HOST:PORT serves.
-absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address);
 
 // Joins a message of a stream to what came before.
 void MergeOutput(const v1::GenerateResponse& delta, v1::GenerateResponse* total);

@@ -2,7 +2,9 @@
 """Enforces the dependency direction of docs/architecture.md on #include lines.
 
 proto <- server -> engine -> parallel -> kernels; only server/ and parallel/cluster/ may see
-generated protocol code and gRPC. Exits 1 and prints every line that breaks the rule.
+generated protocol code and gRPC. Inside each of these the rooms have an order of their own, which
+ROOMS lists. Exits 1 and prints every line that breaks a rule, and every cycle that ROOMS would
+allow.
 """
 import pathlib
 import re
@@ -11,7 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
 
-# Folder prefix -> prefixes of our own headers it may include. The longest matching prefix wins.
+# Top folder -> prefixes of our own headers it may include. The longest matching prefix wins.
 ALLOWED = {
     "kernels/core/": ["kernels/core/"],
     "kernels/": ["kernels/"],
@@ -23,9 +25,79 @@ WIRE = re.compile(r"^(grpc|grpcpp|google/protobuf|proto/)|\.pb\.h$")
 WIRE_ALLOWED = ("server/", "parallel/cluster/")
 OURS = ("kernels/", "parallel/", "engine/", "server/", "proto/", "tests/")
 
+# Room -> the rooms of the same top folder that it may include. A room is a folder without its
+# subfolders, or one file that is above or below the rest of its folder. Leaf headers are files that
+# the folders beside them may include although the other files of their folder use those.
+ROOMS = {
+    "kernels/core": [],
+    "kernels/ops.h": ["kernels/core"],
+    "kernels/op_checks.h": ["kernels/core", "kernels/ops.h"],
+    "kernels/sampling/isa": ["kernels/core"],
+    "kernels/sampling": ["kernels/core", "kernels/ops.h", "kernels/sampling/isa"],
+    "kernels/cpu/isa": ["kernels/core"],
+    "kernels/cpu": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/cpu/isa",
+                    "kernels/sampling"],
+    "kernels/ref": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h"],
+    "kernels/queued": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/ref"],
+    # Chooses a backend.
+    "kernels": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/cpu",
+                "kernels/queued", "kernels/ref"],
+
+    "parallel": [],
+    "parallel/carrier": [],
+    "parallel/inproc": ["parallel", "parallel/carrier"],
+    "parallel/gloo": ["parallel"],
+    "parallel/cluster": ["parallel"],
+    "parallel/experts": ["parallel"],
+
+    "engine/load_progress.h": [],
+    "engine/monotonic_clock.h": [],
+    "engine/options.h": [],
+    "engine/types.h": [],
+    "engine/watchdog.h": ["engine/monotonic_clock.h"],
+    "engine/kv": [],
+    "engine/checkpoint": [],
+    "engine/model": ["engine/checkpoint", "engine/load_progress.h"],
+    "engine/planning": ["engine/model"],
+    "engine/scheduler": ["engine/kv", "engine/options.h", "engine/types.h"],
+    "engine/executor": ["engine/checkpoint", "engine/model", "engine/scheduler",
+                        "engine/load_progress.h", "engine/options.h", "engine/watchdog.h"],
+    "engine/text/utf8.h": [],
+    "engine/text/jinja": ["engine/text/utf8.h"],
+    "engine/text": ["engine/text/jinja", "engine/text/utf8.h", "engine/types.h"],
+    "engine/output": ["engine/scheduler", "engine/text", "engine/text/jinja", "engine/types.h"],
+    # The engine thread and what it owns.
+    "engine": ["engine/model", "engine/scheduler", "engine/executor", "engine/output",
+               "engine/text", "engine/monotonic_clock.h", "engine/options.h", "engine/types.h",
+               "engine/watchdog.h"],
+
+    "server/version.h": [],
+    "server/metrics": ["server/version.h"],
+    "server": ["server/metrics", "server/version.h"],
+    "server/grpc": ["server"],
+    "server/commands": ["server", "server/grpc", "server/metrics", "server/version.h"],
+    "server/main.cc": ["server", "server/commands"],
+}
+
 
 def rule_for(path):
     return max((p for p in ALLOWED if path.startswith(p)), key=len, default=None)
+
+
+def room_of(path):
+    return path if path in ROOMS else path.rpartition("/")[0]
+
+
+def crosses(path, header):
+    """Why a file may not include a header of its own top folder; None when it may."""
+    room, other = room_of(path), room_of(header)
+    if room.split("/")[0] != other.split("/")[0] or room == other:
+        return None
+    if room not in ROOMS:
+        return f"{room}/ is not among the ROOMS of tests/include_direction.py"
+    if other in ROOMS[room]:
+        return None
+    return f"{room} may include only {', '.join(ROOMS[room]) or 'itself'}, not {other}"
 
 
 def violations(path, text):
@@ -35,20 +107,38 @@ def violations(path, text):
         if not match:
             continue
         header = match.group(1)
-        if WIRE.search(header) and not path.startswith(WIRE_ALLOWED):
-            yield f"{path}:{number}: {header}: protocol code belongs to {' and '.join(WIRE_ALLOWED)}"
-        elif WIRE.search(header):
+        if WIRE.search(header):
+            if not path.startswith(WIRE_ALLOWED):
+                yield (f"{path}:{number}: {header}: protocol code belongs to "
+                       f"{' and '.join(WIRE_ALLOWED)}")
             continue
-        elif header.startswith(OURS) and not header.startswith(tuple(ALLOWED[prefix])):
+        if not header.startswith(OURS):
+            continue
+        if not header.startswith(tuple(ALLOWED[prefix])):
             yield f"{path}:{number}: {header}: {prefix} may include only {', '.join(ALLOWED[prefix])}"
+        elif reason := crosses(path, header):
+            yield f"{path}:{number}: {header}: {reason}"
+
+
+def cycles():
+    """Rooms of the table that reach themselves."""
+    for start in ROOMS:
+        seen, todo = set(), list(ROOMS[start])
+        while todo:
+            room = todo.pop()
+            if room not in seen:
+                seen.add(room)
+                todo.extend(ROOMS[room])
+        if start in seen:
+            yield f"tests/include_direction.py: ROOMS lead from {start} back to {start}"
 
 
 def main():
-    found = []
+    found = list(cycles())
     count = 0
     for folder in ("kernels", "parallel", "engine", "server"):
         for file in sorted((ROOT / folder).rglob("*")):
-            if file.suffix in (".h", ".cc", ".cu", ".cuh"):
+            if file.suffix in (".h", ".cc", ".inc", ".cu", ".cuh"):
                 count += 1
                 path = file.relative_to(ROOT).as_posix()
                 found.extend(violations(path, file.read_text()))

@@ -10,6 +10,7 @@ sources() { git ls-files -co --exclude-standard -- "$@" | while read -r f; do [ 
 
 sources '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 echo "clang-format: clean"
+python3 tests/include_direction_test.py -q
 python3 tests/include_direction.py
 python3 tests/proto_comments.py
 python3 tests/one_definition.py --self-test

@@ -8,8 +8,8 @@
 #include "absl/status/status.h"
 #include "engine/checkpoint/message.h"
 #include "engine/checkpoint/shard_index.h"
-#include "engine/checkpoint/text_file.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

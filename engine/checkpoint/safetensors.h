@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/checkpoint/open_file.h"
 #include "engine/checkpoint/safetensors_header.h"
+#include "kernels/core/open_file.h"
 
 namespace tessera {
 

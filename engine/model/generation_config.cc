@@ -4,9 +4,9 @@
 
 #include "absl/status/status.h"
 #include "engine/checkpoint/message.h"
-#include "engine/checkpoint/text_file.h"
 #include "engine/model/json_fields.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

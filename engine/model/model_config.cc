@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_join.h"
 #include "engine/checkpoint/message.h"
-#include "engine/checkpoint/text_file.h"
 #include "engine/model/json_fields.h"
 #include "engine/model/rope_config.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

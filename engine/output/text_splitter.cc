@@ -8,7 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 
 namespace tessera {
 namespace {

@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/text_file.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "parallel/experts/placement.h"
 
 namespace tessera {

@@ -8,10 +8,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/text_file.h"
 #include "engine/model/shard.h"
 #include "engine/planning/step_model.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "parallel/topology.h"
 
 namespace tessera {

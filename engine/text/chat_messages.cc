@@ -1,4 +1,5 @@
-// ValidateMessages, ValidateTools and NormalizeMessages of chat_template.h.
+#include "engine/text/chat_messages.h"
+
 #include <algorithm>
 #include <iterator>
 #include <string>
@@ -6,9 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/text/chat_template.h"
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {

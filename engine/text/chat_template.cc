@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <system_error>
 
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {
@@ -18,18 +18,10 @@ using jinja::Dict;
 using jinja::Provenance;
 using jinja::Value;
 
+constexpr int64_t kMaxFileBytes = 64 << 20;
 constexpr std::string_view kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
 constexpr std::string_view kRoles[] = {"system", "user",      "assistant",
                                        "tool",   "developer", "function"};
-
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open() || file.bad()) {
-    return absl::NotFoundError(Concat("cannot read ", path.string()));
-  }
-  return text;
-}
 
 absl::Status InFile(const std::filesystem::path& path, const absl::Status& status) {
   return absl::Status(status.code(), Concat(path.string(), ": ", std::string(status.message())));
@@ -137,14 +129,14 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::string& model_dir) {
   std::error_code error;
   Value config = Value::MakeDict(Dict());
   if (std::filesystem::exists(config_path, error)) {
-    ASSIGN_OR_RETURN(const std::string json, ReadFile(config_path));
+    ASSIGN_OR_RETURN(const std::string json, ReadTextFile(config_path.string(), kMaxFileBytes));
     absl::StatusOr<Value> parsed = jinja::ParseJson(json, Provenance::kTrusted);
     if (!parsed.ok()) return InFile(config_path, parsed.status());
     config = *std::move(parsed);
   }
   NamedSources sources;
   if (std::filesystem::exists(source_path, error)) {
-    ASSIGN_OR_RETURN(sources.fallback, ReadFile(source_path));
+    ASSIGN_OR_RETURN(sources.fallback, ReadTextFile(source_path.string(), kMaxFileBytes));
   } else {
     ASSIGN_OR_RETURN(sources, ReadSources(config, model_dir));
     source_path = config_path;

@@ -1,7 +1,7 @@
 // Chat messages to the prompt text of a model, through the checkpoint's own Jinja template.
 //
 //   ASSIGN_OR_RETURN(ChatTemplate chat, ChatTemplate::Load(model_dir));
-//   RETURN_IF_ERROR(ValidateMessages(input.messages));
+//   RETURN_IF_ERROR(ValidateMessages(input.messages));                    // chat_messages.h
 //   ASSIGN_OR_RETURN(input.messages, NormalizeMessages(input.messages));
 //   ASSIGN_OR_RETURN(std::vector<PromptSegment> prompt, chat.Render(input));
 #ifndef TESSERA_ENGINE_TEXT_CHAT_TEMPLATE_H_
@@ -74,18 +74,6 @@ class ChatTemplate {
 
 // The concatenated text of the segments.
 std::string ConcatenateSegments(const std::vector<PromptSegment>& segments);
-
-// INVALID_ARGUMENT with the path of the first thing that no chat request may contain, for example
-// "messages[2].content: must be a string, a list of parts or null, not 'int'".
-absl::Status ValidateMessages(const jinja::Value& messages);
-// The same for tools: a list of objects with a function that has a name. None is fine.
-absl::Status ValidateTools(const jinja::Value& tools);
-
-// What an OpenAI-style request needs before it fits the templates: text parts are joined with
-// newlines, arguments of tool calls are parsed to objects (kept verbatim if they are no JSON
-// object), `reasoning` becomes `reasoning_content`, the role developer becomes system. Requires
-// ValidateMessages to be OK.
-absl::StatusOr<jinja::Value> NormalizeMessages(const jinja::Value& messages);
 
 }  // namespace tessera
 

@@ -7,7 +7,8 @@
 #include <string_view>
 #include <utility>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/json_write.h"
 #include "engine/text/tool_call_parser.h"
 
 namespace tessera {

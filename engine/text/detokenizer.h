@@ -8,7 +8,7 @@
 #include <string>
 
 #include "engine/text/tokenizer.h"
-#include "engine/text/utf8.h"
+#include "engine/text/utf8_stream.h"
 
 namespace tessera {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "engine/text/json_stream.h"
 #include "engine/text/tool_call_parser.h"
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 
 namespace tessera {
 namespace {

@@ -5,10 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -21,6 +19,7 @@
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/pretokenizer.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {
@@ -28,7 +27,7 @@ namespace {
 namespace dom = simdjson::dom;
 
 constexpr int64_t kMaxTokenId = (int64_t{1} << 21) - 1;  // the real vocabulary has 151,669 ids
-constexpr uintmax_t kMaxFileBytes = uintmax_t{256} << 20;
+constexpr int64_t kMaxFileBytes = int64_t{256} << 20;
 
 // Debian's Abseil has a string_view of its own.
 absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
@@ -411,25 +410,6 @@ void FillTokenBytes(const Vocabulary& vocabulary, const ByteAlphabet& alphabet,
   }
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error == std::errc::no_such_file_or_directory) {
-    return absl::NotFoundError(absl::StrCat(path, ": no such file"));
-  }
-  if (error) return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.message()));
-  if (size > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": has ", size, " bytes; at most ", kMaxFileBytes, " are read"));
-  }
-  std::string content(size, '\0');
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream.read(content.data(), static_cast<std::streamsize>(size))) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
-  }
-  return content;
-}
-
 }  // namespace
 
 absl::StatusOr<TokenizerDefinition> ParseTokenizerDefinition(const TokenizerSources& sources) {
@@ -464,8 +444,8 @@ absl::StatusOr<TokenizerDefinition> LoadTokenizerDefinition(const std::string& m
   TokenizerSources sources;
   sources.tokenizer_name = (std::filesystem::path(model_dir) / "tokenizer.json").string();
   sources.config_name = (std::filesystem::path(model_dir) / "tokenizer_config.json").string();
-  ASSIGN_OR_RETURN(sources.tokenizer_json, ReadFile(sources.tokenizer_name));
-  absl::StatusOr<std::string> config = ReadFile(sources.config_name);
+  ASSIGN_OR_RETURN(sources.tokenizer_json, ReadTextFile(sources.tokenizer_name, kMaxFileBytes));
+  absl::StatusOr<std::string> config = ReadTextFile(sources.config_name, kMaxFileBytes);
   if (config.ok()) {
     sources.config_json = *std::move(config);
     if (sources.config_json.empty()) {

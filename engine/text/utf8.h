@@ -1,6 +1,4 @@
-// UTF-8 validation and repair. An invalid sequence becomes one U+FFFD per maximal subpart (Unicode
-// 15.0 section 3.9, "U+FFFD Substitution of Maximal Subparts"; the rule of WHATWG and Rust), so a
-// whole text and the same text cut into pieces at any byte are repaired to the same characters.
+// UTF-8: where characters end, whether they are valid, and what they are.
 #ifndef TESSERA_ENGINE_TEXT_UTF8_H_
 #define TESSERA_ENGINE_TEXT_UTF8_H_
 
@@ -10,8 +8,6 @@
 #include <string_view>
 
 namespace tessera {
-
-inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
 
 // What stands at the start of a byte string.
 struct Utf8Unit {
@@ -37,24 +33,6 @@ void AppendUtf8(char32_t code_point, std::string* text);
 size_t AsciiPrefixLength(std::string_view bytes);
 
 bool IsValidUtf8(std::string_view bytes);
-
-// Appends `bytes` with every invalid or incomplete sequence replaced by U+FFFD.
-void AppendRepairedUtf8(std::string_view bytes, std::string* text);
-
-// Repairs a byte stream as it arrives: text comes out in whole characters, an unfinished character
-// (at most 3 bytes) waits for its rest. Not thread-safe: one stream, one owner.
-class Utf8Stream {
- public:
-  void Push(std::string_view bytes, std::string* text);
-
-  // The stream has ended: an unfinished character becomes one U+FFFD. The object can be used again.
-  void Finish(std::string* text);
-
-  size_t pending_bytes() const { return pending_.size(); }
-
- private:
-  std::string pending_;  // kIncomplete or empty
-};
 
 }  // namespace tessera
 

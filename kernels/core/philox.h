@@ -8,17 +8,24 @@
 
 namespace tessera {
 
+struct Philox {
+  static constexpr int kRounds = 10;
+  static constexpr uint32_t kMultiplier0 = 0xD2511F53U;
+  static constexpr uint32_t kMultiplier1 = 0xCD9E8D57U;
+  static constexpr uint32_t kWeyl0 = 0x9E3779B9U;  // what the key grows by in a round
+  static constexpr uint32_t kWeyl1 = 0xBB67AE85U;
+};
+
 constexpr std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
                                              std::array<uint32_t, 2> key) {
-  constexpr int kRounds = 10;
-  for (int round = 0; round < kRounds; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53U} * counter[0];
-    const uint64_t product1 = uint64_t{0xCD9E8D57U} * counter[2];
+  for (int round = 0; round < Philox::kRounds; ++round) {
+    const uint64_t product0 = uint64_t{Philox::kMultiplier0} * counter[0];
+    const uint64_t product1 = uint64_t{Philox::kMultiplier1} * counter[2];
     counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0],
                static_cast<uint32_t>(product1),
                static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1],
                static_cast<uint32_t>(product0)};
-    key = {key[0] + 0x9E3779B9U, key[1] + 0xBB67AE85U};
+    key = {key[0] + Philox::kWeyl0, key[1] + Philox::kWeyl1};
   }
   return counter;
 }

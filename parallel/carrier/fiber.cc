@@ -3,10 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <boost/context/detail/fcontext.hpp>
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "kernels/core/status_macros.h"
@@ -110,184 +109,52 @@ class Stack {
 
 }  // namespace
 
-// Saves the registers that a call must keep on the running stack, stores where they are in *save,
-// and goes on with the ones that lie at `load`. Written out because the C library's swapcontext
-// asks the kernel for the signal mask, twice per switch.
-extern "C" void TesseraSwitchStack(void** save, void* load);
-// Where a new fiber begins: calls TesseraBeginFiber with the pointer that the first frame holds.
-extern "C" void TesseraStartFiber();
-
-#if defined(__x86_64__)
-asm(R"(
-.text
-.p2align 4
-.globl TesseraSwitchStack
-.type TesseraSwitchStack, @function
-TesseraSwitchStack:
-  .cfi_startproc
-  endbr64
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  subq $8, %rsp
-  stmxcsr (%rsp)
-  fnstcw 4(%rsp)
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  ldmxcsr (%rsp)
-  fldcw 4(%rsp)
-  addq $8, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-  .cfi_endproc
-.size TesseraSwitchStack, .-TesseraSwitchStack
-.p2align 4
-.globl TesseraStartFiber
-.type TesseraStartFiber, @function
-TesseraStartFiber:
-  .cfi_startproc
-  .cfi_undefined rip
-  endbr64
-  movq %rbx, %rdi
-  call TesseraBeginFiber
-  ud2
-  .cfi_endproc
-.size TesseraStartFiber, .-TesseraStartFiber
-)");
-
-namespace {
-
-// What TesseraSwitchStack finds on the stack of a fiber that has not begun.
-void* FirstFrame(char* top, void* argument) {
-  auto** frame = reinterpret_cast<void**>(top);
-  frame -= 2;  // nobody's, and a multiple of 16 bytes: the start makes a call from here
-  *--frame = reinterpret_cast<void*>(&TesseraStartFiber);
-  *--frame = nullptr;   // rbp
-  *--frame = argument;  // rbx
-  for (int r = 12; r <= 15; ++r) *--frame = nullptr;
-  uint32_t control[2] = {};  // of the floating-point units: as they are now
-  asm volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(control[0]), "=m"(control[1]));
-  --frame;
-  std::memcpy(frame, control, sizeof(control));
-  return frame;
-}
-
-}  // namespace
-
-#elif defined(__aarch64__)
-asm(R"(
-.text
-.p2align 4
-.globl TesseraSwitchStack
-.type TesseraSwitchStack, %function
-TesseraSwitchStack:
-  .cfi_startproc
-  sub sp, sp, #176
-  stp x19, x20, [sp, #0]
-  stp x21, x22, [sp, #16]
-  stp x23, x24, [sp, #32]
-  stp x25, x26, [sp, #48]
-  stp x27, x28, [sp, #64]
-  stp x29, x30, [sp, #80]
-  stp d8, d9, [sp, #96]
-  stp d10, d11, [sp, #112]
-  stp d12, d13, [sp, #128]
-  stp d14, d15, [sp, #144]
-  mrs x9, fpcr
-  str x9, [sp, #160]
-  mov x9, sp
-  str x9, [x0]
-  mov sp, x1
-  ldp x19, x20, [sp, #0]
-  ldp x21, x22, [sp, #16]
-  ldp x23, x24, [sp, #32]
-  ldp x25, x26, [sp, #48]
-  ldp x27, x28, [sp, #64]
-  ldp x29, x30, [sp, #80]
-  ldp d8, d9, [sp, #96]
-  ldp d10, d11, [sp, #112]
-  ldp d12, d13, [sp, #128]
-  ldp d14, d15, [sp, #144]
-  ldr x9, [sp, #160]
-  msr fpcr, x9
-  add sp, sp, #176
-  ret
-  .cfi_endproc
-.size TesseraSwitchStack, .-TesseraSwitchStack
-.p2align 4
-.globl TesseraStartFiber
-.type TesseraStartFiber, %function
-TesseraStartFiber:
-  .cfi_startproc
-  .cfi_undefined x30
-  mov x0, x19
-  bl TesseraBeginFiber
-  brk #1
-  .cfi_endproc
-.size TesseraStartFiber, .-TesseraStartFiber
-)");
-
-namespace {
-
-// What TesseraSwitchStack finds on the stack of a fiber that has not begun.
-void* FirstFrame(char* top, void* argument) {
-  constexpr size_t kFrameBytes = 176;
-  constexpr size_t kArgument = 0;  // x19
-  constexpr size_t kReturn = 11;   // x30
-  constexpr size_t kControl = 20;  // of the floating-point unit: as it is now
-  auto** frame = reinterpret_cast<void**>(top - kFrameBytes);
-  std::memset(frame, 0, kFrameBytes);
-  frame[kArgument] = argument;
-  frame[kReturn] = reinterpret_cast<void*>(&TesseraStartFiber);
-  uint64_t control = 0;
-  asm volatile("mrs %0, fpcr" : "=r"(control));
-  frame[kControl] = reinterpret_cast<void*>(control);
-  return frame;
-}
-
-}  // namespace
-
-#else
-#error "fibers know how to switch stacks on x86-64 and aarch64 only"
-#endif
+// Not boost::context::fiber: it switches stacks inside its constructor and behind the end of its
+// function too, where nobody can tell the sanitizers.
+using boost::context::detail::fcontext_t;
+using boost::context::detail::jump_fcontext;
+using boost::context::detail::make_fcontext;
+using boost::context::detail::transfer_t;
 
 struct Fiber::Contexts {
   explicit Contexts(std::function<void()> function)
-      : body(std::move(function)), fiber(FirstFrame(stack.top(), this)) {}
+      : body(std::move(function)), fiber(make_fcontext(stack.top(), kStackBytes, &Begin)) {}
 
-  void Run();
+  // Where the fiber begins: `from` is where it was resumed.
+  [[noreturn]] static void Begin(transfer_t from);
+  // One switch, with what the sanitizers need to know about it.
+  void ToFiber();
+  void ToResumer(bool last);
 
   const std::function<void()> body;
   Stack stack;
-  void* fiber;  // its saved registers, while it does not run
-  void* resumer = nullptr;
+  fcontext_t fiber;  // where to go on, while it does not run
+  fcontext_t resumer = nullptr;
   SanitizedStack fiber_stack;
   SanitizedStack resumer_stack;
   bool begun = false;
   bool finished = false;
 };
 
-void Fiber::Contexts::Run() {
-  fiber_stack.Enter(resumer_stack);
-  body();
-  finished = true;
-  fiber_stack.Leave(resumer_stack, true);
-  TesseraSwitchStack(&fiber, resumer);
+void Fiber::Contexts::ToFiber() {
+  resumer_stack.Leave(fiber_stack, false);
+  fiber = jump_fcontext(fiber, this).fctx;
+  resumer_stack.Enter(fiber_stack);
 }
 
-void Fiber::Begin(Contexts* contexts) { contexts->Run(); }
+void Fiber::Contexts::ToResumer(bool last) {
+  fiber_stack.Leave(resumer_stack, last);
+  resumer = jump_fcontext(resumer, nullptr).fctx;
+  fiber_stack.Enter(resumer_stack);
+}
 
-extern "C" [[noreturn]] void TesseraBeginFiber(void* contexts);
-void TesseraBeginFiber(void* contexts) {
-  Fiber::Begin(static_cast<Fiber::Contexts*>(contexts));
+void Fiber::Contexts::Begin(transfer_t from) {
+  auto& contexts = *static_cast<Contexts*>(from.data);
+  contexts.resumer = from.fctx;
+  contexts.fiber_stack.Enter(contexts.resumer_stack);
+  contexts.body();
+  contexts.finished = true;
+  contexts.ToResumer(true);
   std::abort();  // a finished fiber is never resumed
 }
 
@@ -304,15 +171,9 @@ void Fiber::Resume() {
   TESSERA_CHECK(!contexts_->finished);
   contexts_->begun = true;
   contexts_->resumer_stack.Describe(nullptr, 0);
-  contexts_->resumer_stack.Leave(contexts_->fiber_stack, false);
-  TesseraSwitchStack(&contexts_->resumer, contexts_->fiber);
-  contexts_->resumer_stack.Enter(contexts_->fiber_stack);
+  contexts_->ToFiber();
 }
 
-void Fiber::Pause() {
-  contexts_->fiber_stack.Leave(contexts_->resumer_stack, false);
-  TesseraSwitchStack(&contexts_->fiber, contexts_->resumer);
-  contexts_->fiber_stack.Enter(contexts_->resumer_stack);
-}
+void Fiber::Pause() { contexts_->ToResumer(false); }
 
 }  // namespace tessera

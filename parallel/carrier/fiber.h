@@ -23,10 +23,8 @@ class Fiber {
   // Inside the body: back to Resume.
   void Pause();
 
-  struct Contexts;                        // what the platform needs to switch
-  static void Begin(Contexts* contexts);  // called on a new stack only
-
  private:
+  struct Contexts;
   std::unique_ptr<Contexts> contexts_;
 };
 

@@ -6,18 +6,19 @@
 #include <openssl/rand.h>
 
 #include <cstdint>
-#include <fstream>
-#include <iterator>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t kMinKeyBytes = 16;
 constexpr size_t kMaxKeyBytes = 4096;
+constexpr int64_t kMaxFileBytes = 64 << 10;  // a key and white space around it
 constexpr int kNonceBytes = 32;
 
 }  // namespace
@@ -49,11 +50,12 @@ std::string RandomNonce() {
 }
 
 absl::StatusOr<std::string> ReadClusterKey(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot read the cluster key file ", path));
+  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxFileBytes);
+  if (!text.ok()) {
+    return absl::NotFoundError(
+        absl::StrCat("cannot read the cluster key file ", text.status().message()));
   }
-  std::string key{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::string key = *std::move(text);
   absl::StripAsciiWhitespace(&key);
   if (key.size() >= kMinKeyBytes && key.size() <= kMaxKeyBytes) return key;
   return absl::InvalidArgumentError(absl::StrCat(

@@ -3,25 +3,26 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
-#include <fstream>
-#include <iterator>
-
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {
+
+constexpr int64_t kMaxPemBytes = 1 << 20;
 
 struct Pem {
   std::string ca, certificate, key;
 };
 
 absl::StatusOr<std::string> ReadPem(const char* what, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file && !text.empty()) return text;
-  return absl::NotFoundError(absl::StrCat("cannot read the cluster TLS ", what, " '", path,
-                                          "'; CA, certificate and key are needed together"));
+  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxPemBytes);
+  if (text.ok() && !text->empty()) return text;
+  return absl::NotFoundError(
+      absl::StrCat("cannot read the cluster TLS ", what, " '", path, "'",
+                   text.ok() ? ": is empty" : absl::StrCat(" (", text.status().message(), ")"),
+                   "; CA, certificate and key are needed together"));
 }
 
 absl::StatusOr<Pem> ReadAll(const ClusterTlsFiles& files) {

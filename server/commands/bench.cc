@@ -9,8 +9,9 @@
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
-#include "server/commands/overhead.h"
+#include "server/commands/percentiles.h"
 #include "server/commands/workload.h"
+#include "server/grpc/remote_generator.h"
 
 namespace tessera {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 struct BenchFlags {
   Workload workload = {.num_requests = 0, .concurrency = 0};
   RuntimeOptions runtime{.token_ids_suffice = true};
-  absl::Duration pause = absl::ZeroDuration();
   bool json = false;
 };
 
@@ -58,19 +58,6 @@ double ServerLimit(const std::string& address, int32_t concurrency) {
                       .dtype = info->dtype() == "float32" ? DType::kF32 : DType::kBF16,
                       .num_threads = 0},
                      concurrency);
-}
-
-std::string PercentilesText(const char* name, const std::vector<double>& seconds) {
-  constexpr double kMs = 1000;
-  return absl::StrFormat("%-24s p50 %9.3f   p90 %9.3f   p99 %9.3f ms\n", name,
-                         Percentile(seconds, 0.5) * kMs, Percentile(seconds, 0.9) * kMs,
-                         Percentile(seconds, 0.99) * kMs);
-}
-
-std::string PercentilesJson(const char* name, const std::vector<double>& seconds) {
-  return absl::StrFormat("\"%s\": {\"p50\": %.6g, \"p90\": %.6g, \"p99\": %.6g}", name,
-                         Percentile(seconds, 0.5), Percentile(seconds, 0.9),
-                         Percentile(seconds, 0.99));
 }
 
 // At concurrency 1 the decode speed alone, otherwise output tokens over the whole time.
@@ -178,53 +165,13 @@ int BenchServer(const std::string& address, BenchFlags flags) {
   return Finish(flags, report);
 }
 
-// Shorter than anybody notices beside a step of a real model.
-constexpr double kOverheadLimit = 200e-6;
-
-int BenchOverhead(const std::string& model_dir, const BenchFlags& flags) {
-  OverheadOptions options{.runtime = flags.runtime, .pause = flags.pause};
-  options.runtime.engine.model.model_dir = model_dir;
-  if (flags.workload.num_requests > 0) options.num_requests = flags.workload.num_requests;
-  const auto result = MeasureOverhead(options);
-  if (!result.ok()) return Fail("bench", result.status());
-  const double value = Percentile(result->at_socket, 0.5);
-  if (flags.json) {
-    Print(absl::StrCat(
-        "{\"mode\": \"overhead\", ",
-        absl::StrFormat("\"limit\": %.6g, \"value\": %.6g, \"ratio\": %.6g, ", kOverheadLimit,
-                        value, value / kOverheadLimit),
-        PercentilesJson("at_socket_seconds", result->at_socket), ", ",
-        PercentilesJson("at_client_seconds", result->at_client), ", ",
-        PercentilesJson("per_token_seconds", result->per_token), ", ",
-        PercentilesJson("step_seconds", result->steps), ", ",
-        PercentilesJson("empty_call_seconds", result->empty_calls), ", ",
-        PercentilesJson("empty_call_after_step_seconds", result->empty_calls_after_steps), "}\n"));
-    return kExitOk;
-  }
-  constexpr double kMicro = 1e6;
-  Print(absl::StrCat(
-      absl::StrFormat("request overhead         limit %.1f us, value %.1f us (p50), ratio %.3f\n",
-                      kOverheadLimit * kMicro, value * kMicro, value / kOverheadLimit),
-      PercentilesText("at the server's socket", result->at_socket),
-      PercentilesText("at a gRPC client", result->at_client),
-      PercentilesText("per streamed token", result->per_token),
-      PercentilesText("step of a request", result->steps),
-      PercentilesText("empty call", result->empty_calls),
-      PercentilesText("empty call after a step", result->empty_calls_after_steps)));
-  return kExitOk;
-}
-
 }  // namespace
 
 int RunBench(const Arguments& arguments) {
-  OptionTable table(
-      "bench", "latency|throughput|overhead|serve MODEL|HOST:PORT",
-      "latency MODEL: one request at a time, in this process.\n"
-      "throughput MODEL: as many requests as fit, in this process.\n"
-      "overhead MODEL: what a served request costs beside the model's steps, from its "
-      "bytes at the server's socket to those of the answer, and as a gRPC client "
-      "sees it.\n"
-      "serve HOST:PORT: concurrent streams against a running server.");
+  OptionTable table("tessera bench", "latency|throughput|serve MODEL|HOST:PORT",
+                    "latency MODEL: one request at a time, in this process.\n"
+                    "throughput MODEL: as many requests as fit, in this process.\n"
+                    "serve HOST:PORT: concurrent streams against a running server.");
   BenchFlags flags;
   constexpr int64_t kMany = 1'000'000;
   table.Flag("json", &flags.json, "Print the result as JSON; times in seconds.");
@@ -236,8 +183,6 @@ int RunBench(const Arguments& arguments) {
                 "serve.");
   table.Integer("input-len", &flags.workload.input_len, {1, kMany}, "Prompt tokens.");
   table.Integer("output-len", &flags.workload.output_len, {1, kMany}, "Generated tokens.");
-  table.Milliseconds("pause-ms", &flags.pause,
-                     "overhead: how long the server is left alone before each request.");
   AddModelOptions(&table, &flags.runtime.engine);
   AddHeadOptions(&table, &flags.runtime);
   std::vector<std::string> positional;
@@ -249,10 +194,9 @@ int RunBench(const Arguments& arguments) {
   CompleteAccess(&flags.runtime.head.access);
   const std::string& mode = positional[0];
   if (mode == "serve") return BenchServer(positional[1], flags);
-  if (mode == "overhead") return BenchOverhead(positional[1], flags);
   if (mode == "latency" || mode == "throughput") return BenchModel(mode, positional[1], flags);
   return FailUsage("bench", absl::InvalidArgumentError(absl::StrCat(
-                                "\"", mode, "\" is not latency, throughput, overhead or serve")));
+                                "\"", mode, "\" is not latency, throughput or serve")));
 }
 
 }  // namespace tessera

@@ -11,6 +11,7 @@
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
+#include "server/grpc/remote_generator.h"
 #include "server/logging.h"
 #include "server/model_runtime.h"
 #include "server/text_generator.h"
@@ -143,7 +144,7 @@ void Talk(TextGenerator* generator, v1::GenerateRequest request) {
 }  // namespace
 
 int RunChat(const Arguments& arguments) {
-  OptionTable table("chat", "MODEL|HOST:PORT",
+  OptionTable table("tessera chat", "MODEL|HOST:PORT",
                     "Talks to the model in the folder MODEL, or to a running server.");
   GenerationFlags flags;
   EngineOptions options;

@@ -5,7 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
@@ -135,7 +135,7 @@ std::string Sentence(const Findings& findings) {
 }  // namespace
 
 int RunCheck(const Arguments& arguments) {
-  OptionTable table("check", "MODEL",
+  OptionTable table("tessera check", "MODEL",
                     "Reads everything in the folder MODEL and prints what it is, the memory it "
                     "needs and what is wrong with it.");
   bool json = false;

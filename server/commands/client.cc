@@ -3,13 +3,14 @@
 #include "server/commands/command.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
+#include "server/grpc/remote_generator.h"
 #include "server/logging.h"
 #include "server/text_generator.h"
 
 namespace tessera {
 
 int RunClient(const Arguments& arguments) {
-  OptionTable table("client", "HOST:PORT", "Answers one prompt through a running server.");
+  OptionTable table("tessera client", "HOST:PORT", "Answers one prompt through a running server.");
   GenerationFlags flags;
   bool json = false;
   absl::Duration timeout = absl::ZeroDuration();

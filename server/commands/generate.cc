@@ -9,7 +9,7 @@
 namespace tessera {
 
 int RunGenerate(const Arguments& arguments) {
-  OptionTable table("generate", "MODEL",
+  OptionTable table("tessera generate", "MODEL",
                     "Answers one prompt with the model in the folder MODEL, in this process.");
   GenerationFlags flags;
   RuntimeOptions options;

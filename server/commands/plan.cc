@@ -100,7 +100,7 @@ absl::StatusOr<PlanReport> MakeReport(const std::string& model, const PlanFlags&
 }  // namespace
 
 int RunPlan(const Arguments& arguments) {
-  OptionTable table(kCommand, "MODEL",
+  OptionTable table("tessera plan", "MODEL",
                     "Lists the layouts of a model over GPUs, best first: what every rank holds, "
                     "how many tokens the KV cache gets, how long steps take at best. Reads only "
                     "config.json: MODEL is a folder that has one, or such a file.");

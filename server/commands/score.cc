@@ -60,7 +60,7 @@ absl::StatusOr<ScoreResult> Score(const RuntimeOptions& options, const std::stri
 }  // namespace
 
 int RunScore(const Arguments& arguments) {
-  OptionTable table("score", "MODEL",
+  OptionTable table("tessera score", "MODEL",
                     "Log probabilities of a token sequence under the model in the folder MODEL.");
   RuntimeOptions options;
   std::string token_ids;

@@ -273,7 +273,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
 }  // namespace
 
 int RunServe(const Arguments& arguments) {
-  OptionTable table("serve", "MODEL",
+  OptionTable table("tessera serve", "MODEL",
                     "Serves the model in the folder MODEL (a Hugging Face Qwen3 checkpoint) over "
                     "gRPC.\nSIGTERM finishes the running requests and exits; a second one ends "
                     "them.");

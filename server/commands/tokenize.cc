@@ -155,7 +155,7 @@ absl::Status Convert(const TokenizeJob& job) {
 }  // namespace
 
 int RunTokenize(const Arguments& arguments) {
-  OptionTable table("tokenize", "DIR",
+  OptionTable table("tessera tokenize", "DIR",
                     "Reads a text from stdin and prints its token ids as a JSON array.");
   TokenizeFlags flags;
   table.Flag("lines", &flags.lines, "Every input line is a JSON string; one id list per line.");

@@ -8,7 +8,8 @@
 namespace tessera {
 
 int RunVersion(const Arguments& arguments) {
-  OptionTable table("version", "", "Prints the versions of Tessera and of its gRPC library.");
+  OptionTable table("tessera version", "",
+                    "Prints the versions of Tessera and of its gRPC library.");
   bool json = false;
   table.Flag("json", &json, "As JSON.");
   std::vector<std::string> positional;

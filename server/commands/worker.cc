@@ -9,7 +9,7 @@ namespace tessera {
 
 int RunWorker(const Arguments& arguments) {
   OptionTable table(
-      "worker", "MODEL",
+      "tessera worker", "MODEL",
       "Runs the ranks of one node of a group whose head is \"tessera serve --nodes N\" (or "
       "generate,\nscore, bench). MODEL is this node's copy of the model folder. How to run it, "
       "the head tells.\nExits with the head: 0 when it ends in order, 1 when the group fails.");

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <random>
 #include <thread>
 
@@ -93,14 +92,6 @@ WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
   for (std::thread& thread : threads) thread.join();
   all.seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return all;
-}
-
-double Percentile(std::vector<double> values, double q) {
-  if (values.empty()) return 0;
-  const auto rank = static_cast<size_t>(std::llround(q * static_cast<double>(values.size() - 1)));
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(rank),
-                   values.end());
-  return values[rank];
 }
 
 }  // namespace tessera

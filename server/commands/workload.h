@@ -40,9 +40,6 @@ WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload);
 // Request number `index` of a workload: greedy, ends by its length.
 v1::GenerateRequest WorkloadRequest(const Workload& workload, int32_t index);
 
-// q in [0, 1]; 0 for no values.
-double Percentile(std::vector<double> values, double q);
-
 }  // namespace tessera
 
 #endif  // TESSERA_SERVER_COMMANDS_WORKLOAD_H_

@@ -8,8 +8,8 @@
 #include <string_view>
 
 #include "absl/strings/numbers.h"
-#include "engine/checkpoint/text_file.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "tests/bench/model_shapes.h"
 #include "tests/support/checkpoint_writer.h"
 

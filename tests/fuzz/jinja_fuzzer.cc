@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "engine/text/jinja/template.h"
 #include "kernels/core/status_macros.h"
 

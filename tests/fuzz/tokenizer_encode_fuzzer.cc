@@ -6,7 +6,7 @@
 
 #include "engine/text/nfc.h"
 #include "engine/text/tokenizer.h"
-#include "engine/text/utf8.h"
+#include "engine/text/utf8_stream.h"
 #include "kernels/core/status_macros.h"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "engine/text/tool_call_parser.h"
 #include "kernels/core/status_macros.h"
 

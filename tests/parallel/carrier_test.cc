@@ -47,6 +47,15 @@ TEST(FiberTest, HasTheStackOfAThread) {
   EXPECT_EQ(depth, 2000);
 }
 
+// There is a page below the stack that nobody may touch.
+TEST(FiberDeathTest, AnOverflowCrashes) {
+  const auto overflow = [] {
+    Fiber fiber([] { Depth(20'000); });
+    fiber.Resume();
+  };
+  EXPECT_DEATH(overflow(), "");
+}
+
 TEST(FiberTest, ExceptionsStayInside) {
   bool caught = false;
   Fiber fiber([&] {

@@ -51,7 +51,7 @@ class OptionsTest : public ::testing::Test {
     return path;
   }
 
-  OptionTable table_{"serve", "MODEL", "Serves."};
+  OptionTable table_{"tessera serve", "MODEL", "Serves."};
   bool json_ = false;
   std::optional<bool> thinking_;
   int32_t length_ = 7;
@@ -133,7 +133,7 @@ TEST_F(OptionsTest, PrintedConfigurationIsAConfiguration) {
   const std::string path = YamlFile(table_.PrintConfig());
   host_.clear();
   length_ = 0;
-  OptionTable again("serve", "", "");
+  OptionTable again("tessera serve", "", "");
   std::string backend;
   again.Text("host", &host_, "");
   again.Integer("max-model-len", &length_, {0, 1000}, "");

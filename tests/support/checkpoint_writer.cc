@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/checkpoint_check.h"
 #include "engine/checkpoint/message.h"
-#include "engine/checkpoint/open_file.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/model_config.h"
+#include "kernels/core/open_file.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/checkpoint/checkpoint_check.h"
-#include "engine/checkpoint/text_file.h"
+#include "engine/model/checkpoint_check.h"
+#include "kernels/core/text_file.h"
 #include "tests/bench/model_shapes.h"
 
 namespace tessera {

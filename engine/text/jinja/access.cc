@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_write.h"
 #include "engine/text/jinja/methods.h"
 #include "engine/text/jinja/operators.h"
 #include "kernels/core/status_macros.h"

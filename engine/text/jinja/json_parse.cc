@@ -1,3 +1,5 @@
+#include "engine/text/jinja/json_parse.h"
+
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -7,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera::jinja {

@@ -1,3 +1,5 @@
+#include "engine/text/jinja/json_write.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -10,7 +12,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera::jinja {

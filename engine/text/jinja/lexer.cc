@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/text.h"
+#include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera::jinja {

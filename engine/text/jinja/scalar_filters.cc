@@ -8,7 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/filters.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_write.h"
 #include "engine/text/jinja/operators.h"
 #include "kernels/core/status_macros.h"
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/text/utf8.h"
+
 namespace tessera::jinja {
 
 Text::Text(std::string bytes, Provenance provenance) : bytes_(std::move(bytes)) {
@@ -51,21 +53,10 @@ void TextBuilder::AppendRange(const Text& text, size_t begin, size_t end) {
 Text TextBuilder::Build() && { return Text(std::move(bytes_), std::move(untrusted_)); }
 
 CodePoint DecodeCodePoint(std::string_view bytes, size_t offset) {
-  utf8proc_int32_t value = -1;
-  const size_t window = std::min<size_t>(bytes.size() - offset, 4);
-  const utf8proc_ssize_t length =
-      utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(bytes.data() + offset),
-                       static_cast<utf8proc_ssize_t>(window), &value);
-  if (length <= 0) return {-1, 1};
-  return {value, static_cast<size_t>(length)};
-}
-
-void AppendUtf8(uint32_t code_point, std::string* out) {
-  const bool valid = utf8proc_codepoint_valid(static_cast<utf8proc_int32_t>(code_point));
-  utf8proc_uint8_t buffer[4];
-  const utf8proc_ssize_t length = utf8proc_encode_char(
-      valid ? static_cast<utf8proc_int32_t>(code_point) : utf8proc_int32_t{0xFFFD}, buffer);
-  out->append(reinterpret_cast<const char*>(buffer), static_cast<size_t>(length));
+  const std::string_view rest = bytes.substr(offset);
+  const Utf8Unit unit = NextUtf8Unit(rest);
+  if (unit.kind != Utf8Unit::Kind::kCharacter) return {-1, 1};
+  return {static_cast<int32_t>(DecodeUtf8Character(rest.substr(0, unit.length))), unit.length};
 }
 
 size_t CountCodePoints(std::string_view bytes) {
@@ -155,7 +146,7 @@ Text MapCodePoints(const Text& text, Map map) {
     if (point.value < 0) {
       mapped = text.bytes().substr(at, 1);
     } else {
-      AppendUtf8(static_cast<uint32_t>(map(point.value)), &mapped);
+      AppendUtf8(static_cast<char32_t>(map(point.value)), &mapped);
     }
     builder.Append(mapped, untrusted ? Provenance::kUntrusted : Provenance::kTrusted);
     at += point.length;

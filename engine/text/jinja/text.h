@@ -67,7 +67,6 @@ struct CodePoint {
   size_t length;  // bytes, >= 1
 };
 CodePoint DecodeCodePoint(std::string_view bytes, size_t offset);
-void AppendUtf8(uint32_t code_point, std::string* out);
 
 size_t CountCodePoints(std::string_view bytes);
 // Byte offset of every code point, and bytes.size() last.

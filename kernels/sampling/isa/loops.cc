@@ -1,6 +1,9 @@
-// Compiled once per instruction set. No templates or inline functions of other headers: the linker
-// could put their copy for a newer machine into code that runs on an older one.
+// Compiled once per instruction set. No templates or inline functions of other headers where it is
+// compiled for a newer machine: the linker could put their copy into code that runs on an older
+// one.
 #include "kernels/sampling/isa/loops.h"
+
+#include "kernels/core/philox.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -213,12 +216,7 @@ int32_t CountGreater(const ScaledLogits& row, int64_t begin, int64_t count, floa
   return greater;
 }
 
-// Philox 4x32-10 (kernels/core/philox.h), the four draws of each of a block's groups.
-constexpr int kRounds = 10;
-constexpr uint32_t kMultiplier0 = 0xD2511F53U;
-constexpr uint32_t kMultiplier1 = 0xCD9E8D57U;
-constexpr uint32_t kWeyl0 = 0x9E3779B9U;
-constexpr uint32_t kWeyl1 = 0xBB67AE85U;
+// The four draws of each of a block's groups.
 constexpr uint32_t kGroups = kBlock / 4;
 
 #if defined(__AVX2__)
@@ -229,8 +227,8 @@ struct FourCounters {
   __m256i word[4];
 
   void Round(__m256i key0, __m256i key1) {
-    const __m256i product0 = _mm256_mul_epu32(word[0], _mm256_set1_epi64x(kMultiplier0));
-    const __m256i product1 = _mm256_mul_epu32(word[2], _mm256_set1_epi64x(kMultiplier1));
+    const __m256i product0 = _mm256_mul_epu32(word[0], _mm256_set1_epi64x(Philox::kMultiplier0));
+    const __m256i product1 = _mm256_mul_epu32(word[2], _mm256_set1_epi64x(Philox::kMultiplier1));
     word[0] = _mm256_xor_si256(_mm256_srli_epi64(product1, 32), _mm256_xor_si256(word[1], key0));
     word[2] = _mm256_xor_si256(_mm256_srli_epi64(product0, 32), _mm256_xor_si256(word[3], key1));
     word[1] = product1;
@@ -261,13 +259,13 @@ bool DrawsOfBlock(uint64_t seed, uint32_t position, uint32_t block, uint32_t lea
     }
     auto key0 = static_cast<uint32_t>(seed);
     auto key1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < kRounds; ++round) {
+    for (int round = 0; round < Philox::kRounds; ++round) {
       const __m256i keys0 = _mm256_set1_epi64x(key0);
       const __m256i keys1 = _mm256_set1_epi64x(key1);
       counters[0].Round(keys0, keys1);
       counters[1].Round(keys0, keys1);
-      key0 += kWeyl0;
-      key1 += kWeyl1;
+      key0 += Philox::kWeyl0;
+      key1 += Philox::kWeyl1;
     }
     for (uint32_t i = 0; i < 2; ++i) {
       const __m256i front = LowHalves(counters[i].word[0], counters[i].word[1]);
@@ -286,26 +284,14 @@ bool DrawsOfBlock(uint64_t seed, uint32_t position, uint32_t block, uint32_t lea
 
 #else
 
+// Only the portable table comes here, and its inline functions run everywhere.
 bool DrawsOfBlock(uint64_t seed, uint32_t position, uint32_t block, uint32_t least,
                   uint32_t* draws) {
   bool any = false;
   for (uint32_t group = 0; group < kGroups; ++group) {
-    uint32_t word[4] = {block * kGroups + group, position, 0, 0};
-    auto key0 = static_cast<uint32_t>(seed);
-    auto key1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < kRounds; ++round) {
-      const uint64_t product0 = uint64_t{kMultiplier0} * word[0];
-      const uint64_t product1 = uint64_t{kMultiplier1} * word[2];
-      word[0] = static_cast<uint32_t>(product1 >> 32) ^ word[1] ^ key0;
-      word[1] = static_cast<uint32_t>(product1);
-      word[2] = static_cast<uint32_t>(product0 >> 32) ^ word[3] ^ key1;
-      word[3] = static_cast<uint32_t>(product0);
-      key0 += kWeyl0;
-      key1 += kWeyl1;
-    }
-    for (uint32_t i = 0; i < 4; ++i) {
-      draws[group * 4 + i] = word[i];
-      any = any || word[i] >= least;
+    for (const uint32_t draw : DrawsOfGroup(seed, position, block * kGroups + group)) {
+      any = any || draw >= least;
+      *draws++ = draw;
     }
   }
   return any;

@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/checkpoint/checkpoint_check.h"
 #include "engine/checkpoint/safetensors_header.h"
-#include "engine/checkpoint/text_file.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/model_config.h"
+#include "kernels/core/text_file.h"
 #include "tests/engine/checkpoint/model_folder.h"
 
 namespace tessera {

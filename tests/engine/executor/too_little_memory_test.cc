@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "engine/checkpoint/checkpoint_check.h"
 #include "engine/executor/local_executor.h"
+#include "engine/model/checkpoint_check.h"
 
 namespace tessera {
 namespace {

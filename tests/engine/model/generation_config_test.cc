@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "engine/checkpoint/text_file.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/weights.h"
 #include "parallel/topology.h"
 #include "tests/support/checkpoint_writer.h"

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/checkpoint/text_file.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

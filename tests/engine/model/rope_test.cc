@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "engine/checkpoint/text_file.h"
+#include "kernels/core/text_file.h"
 
 namespace tessera {
 namespace {

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "engine/text/jinja/json.h"
+#include "engine/text/chat_messages.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/json_write.h"
 
 namespace tessera {
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/text/utf8.h"
+#include "engine/text/utf8_stream.h"
 #include "tests/engine/text/reference_tokenizer.h"
 
 namespace tessera {

@@ -7,7 +7,8 @@
 
 #include "absl/time/civil_time.h"
 #include "absl/time/time.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/json_write.h"
 #include "engine/text/jinja/template.h"
 
 namespace tessera::jinja {

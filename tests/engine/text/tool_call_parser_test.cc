@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/text/jinja/concat.h"
-#include "engine/text/jinja/json.h"
+#include "engine/text/jinja/json_parse.h"
 #include "engine/text/utf8.h"
 
 namespace tessera {

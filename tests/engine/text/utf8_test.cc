@@ -5,6 +5,8 @@
 #include <random>
 #include <string>
 
+#include "engine/text/utf8_stream.h"
+
 namespace tessera {
 namespace {
 

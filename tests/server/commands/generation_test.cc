@@ -13,6 +13,7 @@
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
 #include "server/grpc/grpc_server.h"
+#include "server/grpc/remote_generator.h"
 #include "server/inference_context.h"
 #include "server/model_runtime.h"
 #include "server/text_generator.h"

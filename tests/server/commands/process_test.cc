@@ -143,23 +143,6 @@ TEST(ProcessTest, EveryCommandExplainsItself) {
   }
 }
 
-TEST(ProcessTest, BenchOverheadMeasuresAServerOfItsOwn) {
-  Process bench({"bench", "overhead", TESSERA_NANO_MODEL, "--num-requests", "10", "--json"});
-  ASSERT_EQ(bench.Wait(), 0) << bench.err();
-  const Json result = Json::parse(bench.out());
-  EXPECT_EQ(result["value"], result["at_socket_seconds"]["p50"]);
-  for (const char* name : {"at_socket_seconds", "at_client_seconds", "per_token_seconds",
-                           "step_seconds", "empty_call_seconds", "empty_call_after_step_seconds"}) {
-    const double value = result[name]["p50"];
-    EXPECT_GT(value, 0) << name;
-    EXPECT_LT(value, 10) << name;
-  }
-
-  Process missing({"bench", "overhead", "/no/such/model"});
-  EXPECT_EQ(missing.Wait(), 1);
-  EXPECT_THAT(missing.err(), HasSubstr("/no/such/model does not exist"));
-}
-
 TEST(ProcessTest, TokenizeRoundTrip) {
   Process encode({"tokenize", TESSERA_NANO_MODEL}, "What is 44?");
   EXPECT_EQ(encode.Wait(), 0);

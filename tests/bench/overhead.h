@@ -1,6 +1,6 @@
 // What a served request costs beside the work of the model.
-#ifndef TESSERA_SERVER_COMMANDS_OVERHEAD_H_
-#define TESSERA_SERVER_COMMANDS_OVERHEAD_H_
+#ifndef TESSERA_TESTS_BENCH_OVERHEAD_H_
+#define TESSERA_TESTS_BENCH_OVERHEAD_H_
 
 #include <cstdint>
 #include <string>
@@ -43,4 +43,4 @@ absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options);
 
 }  // namespace tessera
 
-#endif  // TESSERA_SERVER_COMMANDS_OVERHEAD_H_
+#endif  // TESSERA_TESTS_BENCH_OVERHEAD_H_

@@ -1,4 +1,4 @@
-#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/checkpoint_check.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/text_file.h"
+#include "kernels/core/text_file.h"
 #include "tests/engine/checkpoint/model_folder.h"
 
 namespace tessera {

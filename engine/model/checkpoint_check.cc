@@ -1,4 +1,4 @@
-#include "engine/checkpoint/checkpoint_check.h"
+#include "engine/model/checkpoint_check.h"
 
 #include <cstring>
 #include <utility>

@@ -1,14 +1,19 @@
-#include "server/commands/overhead.h"
+#include "tests/bench/overhead.h"
+
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "kernels/core/status_macros.h"
-#include "server/commands/server_process.h"
-#include "server/commands/wire_client.h"
 #include "server/commands/workload.h"
-#include "server/text_generator.h"
+#include "server/grpc/client_channel.h"
+#include "server/grpc/remote_generator.h"
+#include "tests/bench/http2_client.h"
+#include "tests/bench/server_process.h"
 
 namespace tessera {
 namespace {
@@ -31,10 +36,10 @@ absl::StatusOr<OneRequest> Ask(TextGenerator* generator, const v1::GenerateReque
 constexpr int32_t kWarmUps = 20;
 constexpr char kPath[] = "/tessera.v1.Inference/StreamGenerate";
 
-absl::StatusOr<OneRequest> AskAtSocket(WireClient* client, const v1::GenerateRequest& request,
+absl::StatusOr<OneRequest> AskAtSocket(Http2Client* client, const v1::GenerateRequest& request,
                                        const ServerProcess& server) {
   const absl::Duration before = server.execution();
-  ASSIGN_OR_RETURN(const WireAnswer answer, client->Call(kPath, request.SerializeAsString()));
+  ASSIGN_OR_RETURN(const Http2Answer answer, client->Call(kPath, request.SerializeAsString()));
   v1::GenerateResponse last;
   if (!last.ParseFromString(answer.messages.back()) || last.choices_size() != 1 ||
       !last.choices(0).has_finish()) {
@@ -45,7 +50,7 @@ absl::StatusOr<OneRequest> AskAtSocket(WireClient* client, const v1::GenerateReq
 
 absl::Status AskAllAtSocket(const OverheadOptions& options, const ServerProcess& server,
                             OverheadResult* result) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<WireClient> client, WireClient::Connect(server.port()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Http2Client> client, Http2Client::Connect(server.port()));
   const Workload single{
       .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
@@ -59,9 +64,24 @@ absl::Status AskAllAtSocket(const OverheadOptions& options, const ServerProcess&
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> AskNothing(RemoteProbe* probe) {
+// Seconds of one empty call (grpc.health.v1 Check), over a channel like a generator's: what
+// transport and kernel take of every request.
+absl::StatusOr<double> AskNothing(grpc::GenericStub* stub) {
   const absl::Time begun = absl::Now();
-  RETURN_IF_ERROR(probe->Ask());
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  // A HealthCheckRequest without fields: no bytes, and a question about the whole server.
+  const grpc::Slice nothing;
+  const auto call = stub->PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check",
+                                           grpc::ByteBuffer(&nothing, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+  call->Finish(&answer, &status, &answer);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  if (!status.ok()) return absl::UnavailableError(status.error_message());
   return absl::ToDoubleSeconds(absl::Now() - begun);
 }
 
@@ -88,17 +108,18 @@ absl::Status AskAll(const OverheadOptions& options, TextGenerator* generator,
 
 absl::Status AskNothingOften(const OverheadOptions& options, TextGenerator* generator,
                              const ServerProcess& server, OverheadResult* result) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<RemoteProbe> probe, MakeRemoteProbe(server.address()));
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server.address()));
+  grpc::GenericStub stub(std::move(channel));
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     absl::SleepFor(options.pause);
-    ASSIGN_OR_RETURN(const double seconds, AskNothing(probe.get()));
+    ASSIGN_OR_RETURN(const double seconds, AskNothing(&stub));
     if (i >= kWarmUps) result->empty_calls.push_back(seconds);
   }
   const Workload single{
       .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests; ++i) {
     RETURN_IF_ERROR(Ask(generator, WorkloadRequest(single, i), server).status());
-    ASSIGN_OR_RETURN(const double seconds, AskNothing(probe.get()));
+    ASSIGN_OR_RETURN(const double seconds, AskNothing(&stub));
     result->empty_calls_after_steps.push_back(seconds);
   }
   return absl::OkStatus();

@@ -1,11 +1,9 @@
-// JSON text to values and back, exactly as Python's json module does it: big integers stay exact,
-// floats print as repr() does, the last of duplicate keys wins, order is kept.
-#ifndef TESSERA_ENGINE_TEXT_JINJA_JSON_H_
-#define TESSERA_ENGINE_TEXT_JINJA_JSON_H_
+// Values to JSON text exactly as Python's json module writes it; floats print as repr() does.
+#ifndef TESSERA_ENGINE_TEXT_JINJA_JSON_WRITE_H_
+#define TESSERA_ENGINE_TEXT_JINJA_JSON_WRITE_H_
 
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "engine/text/jinja/budget.h"
@@ -13,13 +11,6 @@
 #include "engine/text/jinja/value.h"
 
 namespace tessera::jinja {
-
-// Every string and key of the result has the given provenance. INVALID_ARGUMENT names the byte
-// offset and what was expected. NaN and Infinity are refused, as are lone surrogates and nesting
-// deeper than kMaxJsonDepth.
-inline constexpr int kMaxJsonDepth = 128;
-absl::StatusOr<Value> ParseJson(std::string_view json,
-                                Provenance provenance = Provenance::kUntrusted);
 
 struct JsonStyle {
   bool ensure_ascii = false;
@@ -41,4 +32,4 @@ std::string FloatRepr(double value);
 
 }  // namespace tessera::jinja
 
-#endif  // TESSERA_ENGINE_TEXT_JINJA_JSON_H_
+#endif  // TESSERA_ENGINE_TEXT_JINJA_JSON_WRITE_H_

@@ -1,10 +1,9 @@
 // Opening a file that must be a regular one, with an error that tells what to do.
-#ifndef TESSERA_ENGINE_CHECKPOINT_OPEN_FILE_H_
-#define TESSERA_ENGINE_CHECKPOINT_OPEN_FILE_H_
+#ifndef TESSERA_KERNELS_CORE_OPEN_FILE_H_
+#define TESSERA_KERNELS_CORE_OPEN_FILE_H_
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -38,8 +37,8 @@ class OpenFile {
 };
 
 // The status for a failed system call on a path: "PATH: cannot open: Permission denied".
-absl::Status FileError(int error_number, std::string_view path, std::string_view action);
+absl::Status FileError(int error_number, const std::string& path, const char* action);
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_CHECKPOINT_OPEN_FILE_H_
+#endif  // TESSERA_KERNELS_CORE_OPEN_FILE_H_

@@ -1,12 +1,12 @@
-#include "engine/checkpoint/text_file.h"
+#include "kernels/core/text_file.h"
 
 #include <unistd.h>
 
 #include <cerrno>
 
 #include "absl/status/status.h"
-#include "engine/checkpoint/message.h"
-#include "engine/checkpoint/open_file.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/core/open_file.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -15,7 +15,7 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t max_by
   ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
   if (file.size() > max_bytes) {
     return absl::InvalidArgumentError(
-        Message(path, ": has ", file.size(), " bytes, more than the limit of ", max_bytes));
+        absl::StrCat(path, ": has ", file.size(), " bytes, more than the limit of ", max_bytes));
   }
   std::string text(static_cast<size_t>(file.size()), '\0');
   size_t filled = 0;

@@ -1,6 +1,6 @@
-// Reads the small text files of a model folder.
-#ifndef TESSERA_ENGINE_CHECKPOINT_TEXT_FILE_H_
-#define TESSERA_ENGINE_CHECKPOINT_TEXT_FILE_H_
+// The one reader of small files: configurations, tokenizers, keys, certificates.
+#ifndef TESSERA_KERNELS_CORE_TEXT_FILE_H_
+#define TESSERA_KERNELS_CORE_TEXT_FILE_H_
 
 #include <cstdint>
 #include <string>
@@ -17,4 +17,4 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t max_by
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_CHECKPOINT_TEXT_FILE_H_
+#endif  // TESSERA_KERNELS_CORE_TEXT_FILE_H_

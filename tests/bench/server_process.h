@@ -1,6 +1,6 @@
 // A server in a process of its own, for measurements that no thread of the client may disturb.
-#ifndef TESSERA_SERVER_COMMANDS_SERVER_PROCESS_H_
-#define TESSERA_SERVER_COMMANDS_SERVER_PROCESS_H_
+#ifndef TESSERA_TESTS_BENCH_SERVER_PROCESS_H_
+#define TESSERA_TESTS_BENCH_SERVER_PROCESS_H_
 
 #include <sys/types.h>
 
@@ -48,4 +48,4 @@ class ServerProcess {
 
 }  // namespace tessera
 
-#endif  // TESSERA_SERVER_COMMANDS_SERVER_PROCESS_H_
+#endif  // TESSERA_TESTS_BENCH_SERVER_PROCESS_H_

@@ -1,4 +1,4 @@
-#include "server/commands/server_process.h"
+#include "tests/bench/server_process.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -67,7 +67,7 @@ class Server {
                    *execution_ns += absl::ToInt64Nanoseconds(step.execution);
                    metrics_.ObserveStep(step);
                  },
-             .on_dead = [](const absl::Status& status) { FailAtOnce("bench", status); }}));
+             .on_dead = [](const absl::Status& status) { FailAtOnce("overhead_bench", status); }}));
     context_ = std::make_unique<InferenceContext>(&runtime_->model(), &runtime_->engine(),
                                                   &metrics_, runtime_->options(), ServiceLimits{});
     ASSIGN_OR_RETURN(server_, GrpcServer::Start(context_.get(), {.port = 0}));

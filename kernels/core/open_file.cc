@@ -1,4 +1,4 @@
-#include "engine/checkpoint/open_file.h"
+#include "kernels/core/open_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -8,13 +8,13 @@
 #include <system_error>
 
 #include "absl/status/status.h"
-#include "engine/checkpoint/message.h"
+#include "absl/strings/str_cat.h"
 
 namespace tessera {
 
-absl::Status FileError(int error_number, std::string_view path, std::string_view action) {
+absl::Status FileError(int error_number, const std::string& path, const char* action) {
   const std::string message =
-      Message(path, ": ", action, ": ", std::generic_category().message(error_number));
+      absl::StrCat(path, ": ", action, ": ", std::generic_category().message(error_number));
   switch (error_number) {
     case ENOENT:
     case ENOTDIR:
@@ -47,7 +47,7 @@ absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
   }
   OpenFile file(descriptor, info.st_size);
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(Message(path, ": not a regular file"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
   }
   return file;
 }

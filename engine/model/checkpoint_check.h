@@ -1,6 +1,6 @@
 // Does a checkpoint hold the tensors its configuration asks for?
-#ifndef TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
-#define TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
+#ifndef TESSERA_ENGINE_MODEL_CHECKPOINT_CHECK_H_
+#define TESSERA_ENGINE_MODEL_CHECKPOINT_CHECK_H_
 
 #include <cstdint>
 #include <string>
@@ -54,4 +54,4 @@ CheckpointReport VerifyValues(const Checkpoint& checkpoint, const LoadProgress& 
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_CHECKPOINT_CHECKPOINT_CHECK_H_
+#endif  // TESSERA_ENGINE_MODEL_CHECKPOINT_CHECK_H_

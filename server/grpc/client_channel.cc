@@ -1,0 +1,40 @@
+#include "server/grpc/client_channel.h"
+
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::chrono::seconds kConnectTimeout(10);
+
+// False at the first refusal, or when nothing happens for too long.
+bool Connect(grpc::Channel* channel) {
+  const auto deadline = std::chrono::system_clock::now() + kConnectTimeout;
+  while (true) {
+    const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_READY) return true;
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) return false;
+    if (!channel->WaitForStateChange(state, deadline)) return false;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  // Every layer of a channel is code that a call runs through, cold after a step of the model.
+  // Of the optional ones only deadlines are used here.
+  arguments.SetInt(GRPC_ARG_MINIMAL_STACK, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_CHANNELZ, 0);
+  auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (Connect(channel.get())) return channel;
+  return absl::UnavailableError(absl::StrCat(
+      "no server answers at ", address, "; start one with \"tessera serve\" or check the address"));
+}
+
+}  // namespace tessera

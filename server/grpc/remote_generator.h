@@ -1,0 +1,27 @@
+// Asking a running server: a TextGenerator over gRPC.
+#ifndef TESSERA_SERVER_GRPC_REMOTE_GENERATOR_H_
+#define TESSERA_SERVER_GRPC_REMOTE_GENERATOR_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/text_generator.h"
+#include "tessera/v1/inference.pb.h"
+
+namespace tessera {
+
+struct RemoteOptions {
+  std::string address;                                // HOST:PORT
+  absl::Duration timeout = absl::InfiniteDuration();  // of one request
+};
+// UNAVAILABLE when nobody answers there.
+absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options);
+
+// What the server at HOST:PORT serves.
+absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_GRPC_REMOTE_GENERATOR_H_
