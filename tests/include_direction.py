@@ -2,7 +2,7 @@
 """Enforces the dependency direction of docs/architecture.md on #include lines.
 
 proto <- server -> engine -> parallel -> kernels; only server/ and parallel/cluster/ may see
-generated protocol code and gRPC. Exits 1 and prints every line that breaks the rule.
+generated protocol code and gRPC, and some headers are for named files only. Exits 1 and prints every line that breaks the rule.
 """
 import pathlib
 import re
@@ -18,6 +18,16 @@ ALLOWED = {
     "parallel/": ["parallel/", "kernels/core/"],
     "engine/": ["engine/", "parallel/", "kernels/"],
     "server/": ["server/", "engine/", "proto/", "parallel/", "kernels/core/", "kernels/ops.h"],
+}
+# Headers that only these files may include.
+RESTRICTED = {
+    # Host code that touches device memory: devices offer it, host transports use it.
+    "kernels/core/host_queue.h": (
+        "kernels/core/host_device.h",
+        "kernels/core/host_queue.h",
+        "kernels/queued/queued_device.h",
+        "parallel/host_communicator.h",
+    ),
 }
 WIRE = re.compile(r"^(grpc|grpcpp|google/protobuf|proto/)|\.pb\.h$")
 WIRE_ALLOWED = ("server/", "parallel/cluster/")
@@ -35,6 +45,8 @@ def violations(path, text):
         if not match:
             continue
         header = match.group(1)
+        if path not in RESTRICTED.get(header, (path,)):
+            yield f"{path}:{number}: {header}: only for {', '.join(RESTRICTED[header])}"
         if WIRE.search(header) and not path.startswith(WIRE_ALLOWED):
             yield f"{path}:{number}: {header}: protocol code belongs to {' and '.join(WIRE_ALLOWED)}"
         elif WIRE.search(header):
