@@ -1,4 +1,5 @@
-// The operations of a decoder layer, each with its shape contract. Three backends implement them:
+// The operations of a decoder layer, each with its shape contract (those that keep the books of
+// mixture-of-experts layers: kernels/core/expert_ops.h). Three backends implement them:
 // ref/ (naive, the oracle), cpu/ (threads and SIMD), cuda/ (GPU); ref/ also runs behind a
 // queue in tests. Every call only enqueues; results are defined after device().Synchronize().
 //
@@ -25,8 +26,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "kernels/core/device.h"
+#include "kernels/core/expert_ops.h"
 #include "kernels/core/shared_buffers.h"
 #include "kernels/core/tensor.h"
 
@@ -39,6 +40,33 @@ class Weight {
   virtual int64_t rows() const = 0;
   virtual int64_t cols() const = 0;
   virtual size_t bytes() const = 0;  // device memory held
+};
+
+struct ExpertTableShape {
+  int32_t num_slots = 0;
+  int64_t rows = 0;  // of every slot's weight
+  int64_t cols = 0;
+};
+
+// The weights of a layer's expert slots in the form in which GroupedGemm reads them, made once per
+// layer; a GPU's table is an array of addresses in its memory. Slots are empty at first.
+class ExpertTable {
+ public:
+  virtual ~ExpertTable() = default;
+  const ExpertTableShape& shape() const { return shape_; }
+  // Work enqueued from now on uses `weight` in that slot; work enqueued before still uses what was
+  // there. The weight, of this table's backend, must outlive the table or its replacement.
+  virtual void Set(int32_t slot, const Weight& weight) = 0;
+
+ protected:
+  explicit ExpertTable(const ExpertTableShape& shape) : shape_(shape) {}
+  void CheckFits(int32_t slot, const Weight& weight) const {
+    TESSERA_CHECK(slot >= 0 && slot < shape_.num_slots);
+    TESSERA_CHECK(weight.rows() == shape_.rows && weight.cols() == shape_.cols);
+  }
+
+ private:
+  const ExpertTableShape shape_;
 };
 
 // A rectangle of a stored matrix in host memory (a memory-mapped file, unaligned).
@@ -107,13 +135,13 @@ struct GemmArgs {
 };
 
 // Rows sorted by expert: out[r] = x[row_index[r]] w_e^T for offsets[e] <= r < offsets[e + 1].
-// Rows at or beyond offsets[E] are neither read nor written.
+// Rows at or beyond offsets[E] are neither read nor written, nor are those of an empty slot.
 struct GroupedGemmArgs {
-  ConstTensorView x;                        // [M, K] act
-  ConstTensorView row_index;                // [R] int, optional (absent: r itself)
-  ConstTensorView offsets;                  // [E + 1] int
-  absl::Span<const Weight* const> experts;  // E weights [Nout, K]
-  TensorView out;                           // [R, Nout] act
+  ConstTensorView x;                     // [M, K] act
+  ConstTensorView row_index;             // [R] int, optional (absent: r itself)
+  ConstTensorView offsets;               // [E + 1] int
+  const ExpertTable* experts = nullptr;  // E slots [Nout, K]
+  TensorView out;                        // [R, Nout] act
 };
 
 // Per head: q and k are RMS-normalised over D (weights q_norm, k_norm) and rotated (rotate-half
@@ -158,31 +186,27 @@ struct SiluAndMulArgs {
 };
 
 // The k largest logits per row, descending; equal logits: lower index first. Weights are the fp32
-// softmax over all experts, divided by the sum of the chosen ones when normalize.
+// softmax over all experts, divided by the sum of the chosen ones when normalize. Rows t >= M and
+// rows with first_row + t >= *num_rows are padding: ids -1, weights 0, whatever their logits hold.
 struct RouteTopKArgs {
-  ConstTensorView logits;  // [T, total experts] f32
+  ConstTensorView logits;  // [M, total experts] f32, M <= T
   bool normalize = true;
-  TensorView ids;      // [T, k] int
-  TensorView weights;  // [T, k] f32
+  int32_t first_row = 0;     // row of the batch that row 0 is
+  ConstTensorView num_rows;  // [1] int, optional: rows of the batch that are tokens
+  TensorView ids;            // [T, k] int
+  TensorView weights;        // [T, k] f32
 };
 
-// Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E).
+// Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E). A token
+// names an expert once, so at most T min(k, E) pairs do; more of them are impossible data from a
+// peer, INTERNAL as in kernels/core/expert_ops.h.
 struct MoePermuteArgs {
   ConstTensorView ids;  // [T, k] int
   int32_t expert_begin = 0;
   int32_t num_experts = 0;  // E
   TensorView offsets;       // [E + 1] int
-  TensorView row_token;     // [T k] int: token of each sorted row
+  TensorView row_token;     // [T min(k, E)] int: token of each sorted row
   TensorView positions;     // [T, k] int: sorted row of each pair, -1 when the expert is elsewhere
-};
-
-// out[t] = sum over ascending j of weights[t, j] * y[positions[t, j]] in fp32, rounded once; pairs
-// at -1 are skipped.
-struct MoeFinalizeArgs {
-  ConstTensorView y;          // [R, H] act
-  ConstTensorView positions;  // [T, k] int
-  ConstTensorView weights;    // [T, k] f32
-  TensorView out;             // [T, H] act
 };
 
 // out[i] = x[rows[i]].
@@ -248,18 +272,18 @@ struct SampleArgs {
 
 // One instance = one rank's device and its ordered queue. Used by one thread. Arguments are views
 // into device memory; shape violations are CHECK failures (they are bugs, never input).
-class Ops {
+class Ops : public ExpertOps {
  public:
-  virtual ~Ops() = default;
-
   virtual std::string_view name() const = 0;  // "ref", "cpu", "cuda"
-  virtual Device& device() = 0;
   // Type of activations when the model runs in `model_dtype` (kF32 or kBF16): the same one, or a
   // more precise one where the backend is faster with it.
   virtual DType ActivationDType(DType model_dtype) const = 0;
   // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
   // The source is read before the call returns. Any thread when the source says `background`.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) = 0;
+  // RESOURCE_EXHAUSTED without room on the device. The table must not outlive the backend.
+  virtual absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) = 0;
 
   virtual void Embed(const EmbedArgs& args) = 0;
   virtual void RmsNorm(const RmsNormArgs& args) = 0;
@@ -270,7 +294,6 @@ class Ops {
   virtual void SiluAndMul(const SiluAndMulArgs& args) = 0;
   virtual void RouteTopK(const RouteTopKArgs& args) = 0;
   virtual void MoePermute(const MoePermuteArgs& args) = 0;
-  virtual void MoeFinalize(const MoeFinalizeArgs& args) = 0;
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;

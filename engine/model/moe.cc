@@ -36,20 +36,14 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
                              .num_ranks = links_.world->size(),
                              .slots_per_rank = shard_.expert_slots};
-  const DispatcherOptions options{
-      .max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
-      .hidden = config_.hidden_size,
-      .dtype = act_,
-      .top_k = config_.num_experts_per_tok,
-      .placement = shape,
-      .combine = CombineMode::kExact,
-      .exchange = ExchangeMode::kCounted,
-      .finalize = [this](const FinalizeArgs& args) {
-        ops_.MoeFinalize(
-            {.y = args.y, .positions = args.positions, .weights = args.weights, .out = args.out});
-      }};
-  ASSIGN_OR_RETURN(dispatcher_,
-                   ExpertDispatcher::Create(&ops_.device(), links_.world.get(), options));
+  const DispatcherOptions options{.max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
+                                  .hidden = config_.hidden_size,
+                                  .dtype = act_,
+                                  .top_k = config_.num_experts_per_tok,
+                                  .placement = shape,
+                                  .combine = CombineMode::kExact,
+                                  .exchange = ExchangeMode::kCounted};
+  ASSIGN_OR_RETURN(dispatcher_, ExpertDispatcher::Create(&ops_, links_.world.get(), options));
   dispatcher_bytes_ = ExpertDispatcher::BufferBytes(options);
   return absl::OkStatus();
 }
@@ -59,7 +53,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t padded = part * shard_.tp_size;
   const int64_t tokens = padded * shard_.dp_size;
   const int64_t k = config_.num_experts_per_tok;
-  const int64_t rows = tokens * k;  // one for every choice, wherever its expert is
+  const int64_t rows = tokens * RowsPerToken();
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
                    buffers_.New(DType::kF32, padded, config_.num_experts, "router logits"));
@@ -67,7 +61,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   ASSIGN_OR_RETURN(expert_weights_, buffers_.New(DType::kF32, tokens, k, "expert weights"));
   ASSIGN_OR_RETURN(offsets_,
                    buffers_.New(DType::kI32, shard_.expert_slots + 1, 1, "expert row offsets"));
-  ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, tokens * k, 1, "expert row lists"));
+  ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, rows, 1, "expert row lists"));
   ASSIGN_OR_RETURN(positions_, buffers_.New(DType::kI32, tokens, k, "expert row positions"));
   ASSIGN_OR_RETURN(
       gate_up_, buffers_.New(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
@@ -82,7 +76,6 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   }
   if (links_.world != nullptr) {
     ASSIGN_OR_RETURN(owned_, buffers_.New(act_, part, hidden, "results of this rank's rows"));
-    no_expert_.assign(part * k, -1);
   }
   return absl::OkStatus();
 }
@@ -135,7 +128,7 @@ TensorView MoeBlock::ForwardWhole(const MoeInput& in) {
   const int64_t tokens = in.x().dim(0);
   const TensorView out = summed_.Rows(0, tokens);
   if (tokens == 0) return out;
-  Route(in.weights, in.x(), 0);
+  Route(in, 0, tokens);
   const RowShare own = PartOfRows(tokens, shard_.tp_size, shard_.tp_rank);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(std::min(own.begin, tokens), own.count));
   RunLocalExperts(in, in.x(), out);
@@ -150,14 +143,10 @@ TensorView MoeBlock::ForwardGathered(const MoeInput& in) {
   const int64_t part = RowsPerRank(
       *std::max_element(in.group_tokens.begin(), in.group_tokens.end()), shard_.tp_size);
   if (part == 0) return owned_.Rows(0, 0);
-  Route(in.weights, in.x(), rank * part);
+  // Rows beyond this rank's are leftovers of earlier steps: they travel, but go to no expert.
+  Route(in, rank * part, part);
   const TensorView ids = expert_ids_.Rows(rank * part, part);
   balance_->RecordChoices(in.layer, ids.Rows(0, count));
-  // Rows beyond this rank's are leftovers of earlier steps: they travel, but go to no expert.
-  if (count < part) {
-    const TensorView unused = ids.Rows(count, part - count);
-    ops_.device().Upload(unused.data(), no_expert_.data(), unused.num_bytes());
-  }
   const ConstTensorView own(in.x().data(), act_, {part, config_.hidden_size});
   const TensorView& all_rows = shard_.dp_size > 1 ? gathered_ : in.group_rows;
   const TensorView all = all_rows.Rows(0, ranks * part);
@@ -172,19 +161,20 @@ TensorView MoeBlock::ForwardGathered(const MoeInput& in) {
   return owned_.Rows(0, count);
 }
 
-void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x, int64_t at) {
-  const int64_t tokens = x.dim(0);
-  const TensorView logits = router_logits_.Rows(0, tokens);
-  ops_.Gemm({.x = x, .weight = weights.router.get(), .out = logits});
+void MoeBlock::Route(const MoeInput& in, int64_t at, int64_t count) {
+  const TensorView logits = router_logits_.Rows(0, in.share.count);
+  ops_.Gemm({.x = in.x(), .weight = in.weights.router.get(), .out = logits});
   ops_.RouteTopK({.logits = logits,
                   .normalize = config_.norm_topk_prob,
-                  .ids = expert_ids_.Rows(at, tokens),
-                  .weights = expert_weights_.Rows(at, tokens)});
+                  .first_row = static_cast<int32_t>(in.share.begin),
+                  .num_rows = in.token_count,
+                  .ids = expert_ids_.Rows(at, count),
+                  .weights = expert_weights_.Rows(at, count)});
 }
 
 void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
   const int64_t tokens = x.dim(0);
-  const int64_t rows = tokens * config_.num_experts_per_tok;
+  const int64_t rows = tokens * RowsPerToken();
   const TensorView offsets(offsets_.data(), DType::kI32, {int64_t{shard_.expert_slots} + 1});
   const TensorView row_token(row_token_.data(), DType::kI32, {rows});
   const TensorView positions = positions_.Rows(0, tokens);
@@ -196,7 +186,10 @@ void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView
                          .positions = positions};
   if (balance_->moves_experts()) {
     const TensorView slots = local_slots_.Rows(0, tokens);
-    balance_->placement(in.layer).EnqueueLocalSlots(permute.ids, links_.world->rank(), slots);
+    ops_.LocalSlots({.placement = balance_->placement(in.layer).tensors(),
+                     .rank = links_.world->rank(),
+                     .ids = permute.ids,
+                     .slots = slots});
     permute.ids = slots;
     permute.expert_begin = 0;
   }
@@ -217,18 +210,20 @@ TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
   ops_.GroupedGemm({.x = rows.x,
                     .row_index = rows.row_index,
                     .offsets = rows.offsets,
-                    .experts = in.weights.gate_up_list,
+                    .experts = in.weights.gate_up.table.get(),
                     .out = gate_up});
   ops_.SiluAndMul({.x = gate_up, .num_rows = num_rows, .out = activated});
-  ops_.GroupedGemm(
-      {.x = activated, .offsets = rows.offsets, .experts = in.weights.down_list, .out = out});
+  ops_.GroupedGemm({.x = activated,
+                    .offsets = rows.offsets,
+                    .experts = in.weights.down.table.get(),
+                    .out = out});
   return out;
 }
 
 TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
   const int64_t count = in.share.count;
   const int32_t largest = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
-  Route(in.weights, in.x(), 0);
+  Route(in, 0, count);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(0, count));
   DispatchedRows rows = dispatcher_->Dispatch(
       in.x(), {.ids = expert_ids_.Rows(0, count),

@@ -2,10 +2,10 @@
 
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/expert_table.h"
 #include "kernels/op_checks.h"
 #include "kernels/queued/queued_device.h"
 #include "kernels/queued/visit_tensors.h"
@@ -38,11 +38,33 @@ const Weight* Reference(const Weight* weight) {
   return static_cast<const QueuedWeight*>(weight)->reference();
 }
 
+// A table of reference weights that only the queue's thread touches.
+class QueuedExpertTable : public ExpertTable {
+ public:
+  QueuedExpertTable(QueuedDevice& device, const ExpertTableShape& shape)
+      : ExpertTable(shape), device_(device), table_(std::make_unique<HostExpertTable>(shape)) {}
+  ~QueuedExpertTable() override {
+    device_.EnqueueRelease([table = std::move(table_)]() mutable { table.reset(); });
+  }
+
+  void Set(int32_t slot, const Weight& weight) override {
+    CheckFits(slot, weight);
+    device_.Enqueue([table = table_.get(), slot, reference = Reference(&weight)] {
+      table->Set(slot, *reference);
+      return absl::OkStatus();
+    });
+  }
+  const ExpertTable* reference() const { return table_.get(); }
+
+ private:
+  QueuedDevice& device_;
+  std::unique_ptr<HostExpertTable> table_;
+};
+
 // Turns device addresses into those of the data, and weights into reference weights.
 class Translation {
  public:
-  Translation(const QueuedDevice& device, std::vector<const Weight*>& experts)
-      : device_(device), experts_(experts) {}
+  explicit Translation(const QueuedDevice& device) : device_(device) {}
 
   void operator()(TensorView& view) const { view = view.At(device_.Translate(view.data())); }
   void operator()(ConstTensorView& view) const { view = view.At(device_.Translate(view.data())); }
@@ -50,19 +72,21 @@ class Translation {
     (*this)(kv.k);
     (*this)(kv.v);
   }
+  void operator()(PlacementTensors& placement) const {
+    (*this)(placement.replica_offsets);
+    (*this)(placement.replica_slots);
+  }
   void operator()(const Weight*& weight) const { weight = Reference(weight); }
-  // The caller's array need not outlive the call.
-  void operator()(absl::Span<const Weight* const>& weights) const {
-    for (const Weight* weight : weights) experts_.push_back(Reference(weight));
-    weights = experts_;
+  void operator()(const ExpertTable*& table) const {
+    table = static_cast<const QueuedExpertTable*>(table)->reference();
   }
   template <typename T>
   requires std::is_arithmetic_v<T>
   void operator()(T& /*number*/) const {}
+  void operator()(DispatchShape& /*numbers*/) const {}
 
  private:
   const QueuedDevice& device_;
-  std::vector<const Weight*>& experts_;
 };
 
 class QueuedOps : public Ops {
@@ -75,6 +99,10 @@ class QueuedOps : public Ops {
     std::unique_ptr<Weight> weight;
     ASSIGN_OR_RETURN(weight, ref::RefWeight::Create(weight_memory_, source));
     return std::make_unique<QueuedWeight>(device_, std::move(weight));
+  }
+  absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) override {
+    return std::make_unique<QueuedExpertTable>(device_, shape);
   }
 
   void Embed(const EmbedArgs& args) override { Enqueue(args, ref::Embed); }
@@ -91,6 +119,17 @@ class QueuedOps : public Ops {
   void RouteTopK(const RouteTopKArgs& args) override { Enqueue(args, ref::RouteTopK); }
   void MoePermute(const MoePermuteArgs& args) override { Enqueue(args, ref::MoePermute); }
   void MoeFinalize(const MoeFinalizeArgs& args) override { Enqueue(args, ref::MoeFinalize); }
+  void CountChoices(const CountChoicesArgs& args) override { Enqueue(args, ref::CountChoices); }
+  void CountRows(const CountRowsArgs& args) override { Enqueue(args, ref::CountRows); }
+  void SumCounts(const SumCountsArgs& args) override { Enqueue(args, ref::SumCounts); }
+  void LocalSlots(const LocalSlotsArgs& args) override { Enqueue(args, ref::LocalSlots); }
+  void PlanDispatch(const PlanDispatchArgs& args) override { Enqueue(args, ref::PlanDispatch); }
+  void PackRows(const PackRowsArgs& args) override { Enqueue(args, ref::PackRows); }
+  void SortRows(const SortRowsArgs& args) override { Enqueue(args, ref::SortRows); }
+  void SumResults(const SumResultsArgs& args) override { Enqueue(args, ref::SumResults); }
+  void PackResults(const PackResultsArgs& args) override { Enqueue(args, ref::PackResults); }
+  void CheckReturn(const CheckReturnArgs& args) override { Enqueue(args, ref::CheckReturn); }
+  void AddRanks(const AddRanksArgs& args) override { Enqueue(args, ref::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Enqueue(args, ref::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Enqueue(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Enqueue(args, ref::Sample); }
@@ -98,15 +137,21 @@ class QueuedOps : public Ops {
  private:
   template <typename Args>
   void Enqueue(const Args& args, void (*operation)(const Args&)) {
-    Check(args);
-    Args translated = args;
-    std::vector<const Weight*> experts;
-    VisitTensors(translated, Translation(device_, experts));
-    // Moving the vector keeps its elements where the translated span points.
-    device_.Enqueue([translated, experts = std::move(experts), operation] {
+    device_.Enqueue([translated = Translated(args), operation] {
       operation(translated);
       return absl::OkStatus();
     });
+  }
+  template <typename Args>
+  void Enqueue(const Args& args, absl::Status (*operation)(const Args&)) {
+    device_.Enqueue([translated = Translated(args), operation] { return operation(translated); });
+  }
+
+  template <typename Args>
+  Args Translated(Args args) const {
+    Check(args);
+    VisitTensors(args, Translation(device_));
+    return args;
   }
 
   HostDevice weight_memory_;  // outlives the queue that reads it

@@ -56,6 +56,43 @@ TEST_P(MoeTest, RoutesToTheLargestWithLowerIndexFirst) {
   });
 }
 
+// Rows without logits and rows at or beyond the batch's tokens choose nothing, and what their
+// logits hold does not matter.
+TEST_P(MoeTest, PaddingChoosesNoExpert) {
+  ForSeeds(30, [&](Random& random) {
+    const int64_t experts = random.OneOf({4, 60});
+    const int64_t top_k = random.OneOf({1, 4});
+    const int64_t rows = random.OneOf({1, 3, 19});
+    const int64_t behind = random.OneOf({0, 1, 5});
+    const auto first = static_cast<int32_t>(random.OneOf({0, 2, 30}));
+    const auto used = static_cast<int32_t>(random.Int(0, first + rows + 2));
+    const bool counted = random.Chance(0.7);
+    const int64_t tokens = counted ? std::clamp<int64_t>(used - first, 0, rows) : rows;
+    const std::vector<float> logits = random.Normals(rows * experts, 3.0F);
+    const auto route = [&](const std::vector<float>& values) {
+      const TestTensor logits_tensor(device(), DType::kF32, {rows, experts}, values);
+      const TestTensor num_rows = TestTensor::Ints(device(), {1}, {used});
+      const TestTensor ids(device(), DType::kI32, {rows + behind, top_k});
+      const TestTensor weights(device(), DType::kF32, {rows + behind, top_k});
+      RouteTopKArgs args{.logits = logits_tensor,
+                         .first_row = counted ? first : 0,
+                         .ids = ids,
+                         .weights = weights};
+      if (counted) args.num_rows = num_rows;
+      ops().RouteTopK(args);
+      return std::make_pair(ids.Ints(), weights.Floats());
+    };
+    const auto [ids, weights] = route(logits);
+    for (int64_t i = 0; i < (rows + behind) * top_k; ++i) {
+      EXPECT_EQ(ids[i] >= 0, i < tokens * top_k) << i;
+      EXPECT_EQ(weights[i] > 0, i < tokens * top_k) << i;
+    }
+    std::vector<float> poisoned = logits;
+    std::fill(poisoned.begin() + tokens * experts, poisoned.end(), std::nanf(""));
+    EXPECT_EQ(route(poisoned), std::make_pair(ids, weights));
+  });
+}
+
 TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
   ForSeeds(30, [&](Random& random) {
     const int64_t tokens = random.OneOf({0, 1, 2, 30});
@@ -63,11 +100,16 @@ TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
     const int64_t experts = random.OneOf({8, 16});
     const auto held = static_cast<int32_t>(random.OneOf({1, 4, 8}));
     const auto begin = static_cast<int32_t>(random.Int(0, experts - held));
-    std::vector<int32_t> ids(tokens * top_k);
-    for (int32_t& id : ids) id = static_cast<int32_t>(random.Int(-1, experts - 1));
+    std::vector<int32_t> ids;
+    std::vector<int32_t> all(experts);
+    std::iota(all.begin(), all.end(), 0);
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::shuffle(all.begin(), all.end(), random.engine());
+      for (int64_t j = 0; j < top_k; ++j) ids.push_back(random.Chance(0.1) ? -1 : all[j]);
+    }
     const TestTensor ids_tensor = TestTensor::Ints(device(), {tokens, top_k}, ids);
     const TestTensor offsets(device(), DType::kI32, {held + 1});
-    const TestTensor row_token(device(), DType::kI32, {tokens * top_k});
+    const TestTensor row_token(device(), DType::kI32, {tokens * std::min<int64_t>(top_k, held)});
     const TestTensor positions(device(), DType::kI32, {tokens, top_k});
     ops().MoePermute({.ids = ids_tensor,
                       .expert_begin = begin,
@@ -92,6 +134,21 @@ TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
     actual_tokens.resize(expected_tokens.size());
     EXPECT_EQ(actual_tokens, expected_tokens);
   });
+}
+
+// Ids may come from peers: more rows than experts can have are refused, not written.
+TEST_P(MoeTest, PermuteRefusesAnExpertChosenTwice) {
+  const TestTensor ids = TestTensor::Ints(device(), {2, 2}, {3, 3, 3, -1});
+  const TestTensor offsets(device(), DType::kI32, {2});
+  const TestTensor row_token(device(), DType::kI32, {2});
+  const TestTensor positions(device(), DType::kI32, {2, 2});
+  ops().MoePermute({.ids = ids,
+                    .expert_begin = 3,
+                    .num_experts = 1,
+                    .offsets = offsets,
+                    .row_token = row_token,
+                    .positions = positions});
+  EXPECT_EQ(device().Synchronize().code(), absl::StatusCode::kInternal);
 }
 
 TEST_P(MoeTest, FinalizeSumsTheRowsThatAreHere) {

@@ -62,11 +62,15 @@ class TestTensor {
   // Wait for the device, check every guard byte, and return the elements without row gaps.
   std::vector<float> Floats() const;
   std::vector<int32_t> Ints() const;
+  std::vector<int64_t> Longs() const;
   std::vector<char> Bytes() const;
   // Fails the test unless the tensor and its guards still hold what was uploaded.
   void ExpectUnchanged() const { EXPECT_EQ(Bytes(), uploaded_); }
 
  private:
+  // All elements of a contiguous tensor.
+  template <typename T>
+  std::vector<T> Elements() const;
   void UploadRows(const void* values, size_t element);
 
   Device* device_;
@@ -90,6 +94,9 @@ struct Tolerance {
   double bf16;
   double Of(DType dtype) const { return dtype == DType::kF32 ? f32 : bf16; }
 };
+
+std::unique_ptr<ExpertTable> MakeExpertTable(Ops& ops,
+                                             const std::vector<std::unique_ptr<Weight>>& weights);
 
 struct BackendCase {
   std::string backend;
@@ -121,6 +128,10 @@ class OpTest : public testing::TestWithParam<BackendCase> {
   }
   // Prepares [rows, cols] float values kept in the model type.
   std::unique_ptr<Weight> Prepare(const std::vector<float>& values, int64_t rows, int64_t cols);
+  // A table with all slots filled.
+  std::unique_ptr<ExpertTable> Table(const std::vector<std::unique_ptr<Weight>>& weights) {
+    return MakeExpertTable(ops(), weights);
+  }
 
  private:
   std::unique_ptr<Ops> ops_;
