@@ -278,6 +278,7 @@ void Check(const SampleArgs& args) {
   for (const ConstTensorView& view :
        {ConstTensorView(args.forced), ConstTensorView(args.top_k), ConstTensorView(args.position),
         ConstTensorView(args.num_logprobs), ConstTensorView(args.mask_row),
+        ConstTensorView(args.penalty_slot), ConstTensorView(args.penalty_reset),
         ConstTensorView(args.token), ConstTensorView(args.rank)}) {
     TESSERA_CHECK(IsVector(view, DType::kI32, rows));
   }
@@ -289,6 +290,12 @@ void Check(const SampleArgs& args) {
   TESSERA_CHECK(IsVector(args.seed, DType::kI64, rows));
   TESSERA_CHECK(IsVector(args.pen_offsets, DType::kI32, rows + 1));
   TESSERA_CHECK(IsVector(args.adj_offsets, DType::kI32, rows + 1));
+  if (!args.penalty_counts.empty()) {
+    const int64_t slots = args.penalty_counts.dim(0);
+    const int64_t words = MaskWords(args.logits.dim(1));
+    TESSERA_CHECK(IsMatrix(args.penalty_counts, DType::kI32, slots, args.logits.dim(1)));
+    TESSERA_CHECK(IsMatrix(args.penalty_listed, DType::kI32, slots, words));
+  }
   if (!args.masks.empty()) {
     const int64_t words = MaskWords(args.logits.dim(1));
     TESSERA_CHECK(IsMatrix(args.masks, DType::kI32, args.masks.dim(0), words));

@@ -225,8 +225,8 @@ struct ConcatColumnsArgs {
 // Sampling, one row per logits row. All per-row arrays live on the device and came with the plan.
 //
 // 1. Logprobs, rank and top-k alternatives are those of the raw logits' log-softmax.
-// 2. penalties (pen_*): l = l > 0 ? l / repetition : l * repetition for every listed token;
-//    l -= frequency * output_count + (output_count > 0 ? presence : 0).
+// 2. penalties of rows with a penalty_slot, for every token that the slot lists: l = l > 0 ?
+//    l / repetition : l * repetition; l -= frequency * count + (count > 0 ? presence : 0).
 // 3. adjustments (adj_*): l += value (-inf bans); in list order. Then the mask: l = -inf for every
 //    token whose bit in row mask_row[n] of masks is 0.
 // 4. temperature 0 (or < 1e-5): argmax, lowest id on ties. Otherwise l /= temperature, then keep
@@ -236,6 +236,11 @@ struct ConcatColumnsArgs {
 //    with g = -log(-log(u)) and u from Philox 4x32-10 keyed by (seed, position, id)
 //    (kernels/core/philox.h), so a request draws the same token in any batch and any layout.
 // 5. forced[n] >= 0 replaces steps 2-4: that token is the result (its raw logprob is reported).
+// Slots (a row of penalty_listed and of penalty_counts) belong to the device and outlive the call:
+// the sequence that owns one need not be known on the host to the last token. With penalty_reset[n]
+// the slot first forgets what it held and takes the row's list (pen_*; empty for other rows). At
+// the end the row's token, a forced one too, is listed and counted; -1 is not. Rows of a call have
+// distinct slots.
 // Rank and alternatives: equal logits by ascending id. Row n fills num_logprobs[n] alternatives (-1
 // and -inf beyond the vocabulary) and leaves the rest of its K untouched.
 // A row whose tokens are all banned or whose logits hold NaN or +inf yields token -1, logprob -inf,
@@ -252,6 +257,12 @@ struct SampleArgs {
   ConstTensorView frequency_penalty;   // [N] f32
   ConstTensorView seed;                // [N] i64
   ConstTensorView position;            // [N] int: index of the token to be drawn in its sequence
+  ConstTensorView penalty_slot;        // [N] int, -1: no penalties
+  ConstTensorView penalty_reset;       // [N] int, 1: begins anew
+  TensorView penalty_listed;           // [slots, ceil(V / 32)] int in, out: bits of the tokens in
+                                       // prompt or output (kernels/core/bit_mask.h)
+  TensorView penalty_counts;           // [slots, V] int in, out: occurrences in the output; means
+                                       // nothing for tokens that are not listed
   ConstTensorView pen_offsets;         // [N + 1] int into pen_tokens
   ConstTensorView pen_tokens;          // [P] int, distinct per row: tokens of prompt and output
   ConstTensorView pen_counts;          // [P] int, occurrences in the output (0: prompt only)

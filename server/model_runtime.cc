@@ -85,6 +85,7 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& run
   const EngineOptions& options = runtime.engine;
   const ExecutorLimits limits = {.block_size = options.scheduler.block_size,
                                  .max_num_batched_tokens = options.scheduler.max_num_batched_tokens,
+                                 .max_num_seqs = options.scheduler.max_num_seqs,
                                  .max_model_len = options.model.max_model_len,
                                  .step_timeout = options.step_timeout};
   if (runtime.head.nodes > 1) {

@@ -34,6 +34,7 @@ class ClusterExecutor final : public Executor {
                 .block_size = settings_.limits.block_size,
                 .num_blocks = 0,
                 .max_tokens = settings_.limits.max_num_batched_tokens,
+                .max_num_seqs = settings_.limits.max_num_seqs,
                 .max_positions = settings_.limits.max_model_len} {}
   ~ClusterExecutor() override {
     ClusterExecutor::Shutdown(absl::Now() + absl::Seconds(10)).IgnoreError();

@@ -64,10 +64,10 @@ std::string EncodeGroupSettings(const GroupSettings& settings) {
       "\nnodes ", settings.layout.nodes, "\nmoe_comm ", static_cast<int>(settings.moe_comm),
       "\nbackend ", settings.backend, "\ndtype ", static_cast<int>(settings.dtype), "\nblock_size ",
       settings.limits.block_size, "\nmax_num_batched_tokens ",
-      settings.limits.max_num_batched_tokens, "\nexpert_rebalance_interval ",
-      settings.rebalance.interval, "\nexpert_spare_slots ", settings.rebalance.spare_slots,
-      "\nsteps_under_way ", settings.steps_under_way, "\nmax_model_len ",
-      settings.limits.max_model_len, "\nstep_timeout_ms ",
+      settings.limits.max_num_batched_tokens, "\nmax_num_seqs ", settings.limits.max_num_seqs,
+      "\nexpert_rebalance_interval ", settings.rebalance.interval, "\nexpert_spare_slots ",
+      settings.rebalance.spare_slots, "\nsteps_under_way ", settings.steps_under_way,
+      "\nmax_model_len ", settings.limits.max_model_len, "\nstep_timeout_ms ",
       absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
 }
 
@@ -88,6 +88,7 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
   settings.steps_under_way = lines.Int("steps_under_way", 0, 2);
   settings.limits.block_size = lines.Int("block_size", 1, 1 << 16);
   settings.limits.max_num_batched_tokens = lines.Int("max_num_batched_tokens", 1, kMany);
+  settings.limits.max_num_seqs = lines.Int("max_num_seqs", 1, kMany);
   settings.limits.max_model_len = lines.Int("max_model_len", 1, kMany);
   settings.limits.step_timeout = absl::Milliseconds(lines.Number("step_timeout_ms", 1, 1LL << 40));
   RETURN_IF_ERROR(lines.status());

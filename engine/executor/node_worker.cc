@@ -85,6 +85,7 @@ absl::Status NodeWorker::Join() {
              .block_size = settings.limits.block_size,
              .num_blocks = 0,
              .max_tokens = settings.limits.max_num_batched_tokens,
+             .max_num_seqs = settings.limits.max_num_seqs,
              .max_positions = settings.limits.max_model_len};
   if (options_.access.log) {
     options_.access.log(absl::StrCat("joined as node ", place.node_index, " of ", layout.nodes,

@@ -115,6 +115,8 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
             wanted > 0 ? wanted : std::min(2, config.num_experts - config.num_experts / ranks)};
   }
   RETURN_IF_ERROR(CheckRebalancing(settings.rebalance, settings.layout, config));
+  // Every sequence has at least one token in the step.
+  settings.limits.max_num_seqs = std::min(limits.max_num_seqs, limits.max_num_batched_tokens);
   if (limits.max_model_len <= 0) settings.limits.max_model_len = config.context_limit();
   return settings;
 }
@@ -219,6 +221,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   const RankWorkerOptions worker_options{.dtype = settings.dtype,
                                          .block_size = settings.limits.block_size,
                                          .max_tokens = settings.limits.max_num_batched_tokens,
+                                         .max_num_seqs = settings.limits.max_num_seqs,
                                          .max_positions = settings.limits.max_model_len,
                                          .rebalance_interval = settings.rebalance.interval,
                                          .preparation = preparation};

@@ -29,6 +29,7 @@ namespace tessera {
 struct ExecutorLimits {
   int32_t block_size = 16;
   int32_t max_num_batched_tokens = 2048;
+  int32_t max_num_seqs = 64;
   int32_t max_model_len = 0;  // 0: the model's context limit
   // A step that takes longer, or a rank that is silent for longer, ends the group.
   absl::Duration step_timeout = absl::Seconds(60);

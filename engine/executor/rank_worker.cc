@@ -52,8 +52,8 @@ struct BatchOffsets {
 
 struct SamplingOffsets {
   size_t forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, position,
-      num_logprobs, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks,
-      mask_row;
+      num_logprobs, penalty_slot, penalty_reset, pen_offsets, pen_tokens, pen_counts, adj_offsets,
+      adj_tokens, adj_values, masks, mask_row;
 
   SamplingOffsets(Packer& packer, const SamplingPlan& plan)
       : forced(packer.Add(plan.forced)),
@@ -67,6 +67,8 @@ struct SamplingOffsets {
         seed(packer.Add(plan.seed)),
         position(packer.Add(plan.position)),
         num_logprobs(packer.Add(plan.num_logprobs)),
+        penalty_slot(packer.Add(plan.penalty_slot)),
+        penalty_reset(packer.Add(plan.penalty_reset)),
         pen_offsets(packer.Add(plan.pen_offsets)),
         pen_tokens(packer.Add(plan.pen_tokens)),
         pen_counts(packer.Add(plan.pen_counts)),
@@ -92,6 +94,8 @@ SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at,
           .frequency_penalty = buffer.View(DType::kF32, {rows}, at.frequency),
           .seed = buffer.View(DType::kI64, {rows}, at.seed),
           .position = buffer.View(DType::kI32, {rows}, at.position),
+          .penalty_slot = buffer.View(DType::kI32, {rows}, at.penalty_slot),
+          .penalty_reset = buffer.View(DType::kI32, {rows}, at.penalty_reset),
           .pen_offsets = buffer.View(DType::kI32, {rows + 1}, at.pen_offsets),
           .pen_tokens = buffer.View(DType::kI32, {penalties}, at.pen_tokens),
           .pen_counts = buffer.View(DType::kI32, {penalties}, at.pen_counts),
@@ -109,7 +113,8 @@ SampleArgs SliceRows(const SampleArgs& all, int64_t begin, int64_t count) {
   for (ConstTensorView* view :
        {&args.forced, &args.temperature, &args.top_k, &args.top_p, &args.min_p,
         &args.repetition_penalty, &args.presence_penalty, &args.frequency_penalty, &args.seed,
-        &args.position, &args.mask_row, &args.num_logprobs}) {
+        &args.position, &args.penalty_slot, &args.penalty_reset, &args.mask_row,
+        &args.num_logprobs}) {
     *view = view->Rows(begin, count);
   }
   // Offsets point into the shared lists, so only the window moves.
@@ -165,9 +170,7 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(
                                                   .checkpoint = std::move(checkpoint),
                                                   .preparation = options.preparation}},
                                       worker->links_, *worker->ops_));
-  const size_t logits_bytes =
-      size_t{Qwen3Model::kMaxLogitsRows} * config.vocab_size * sizeof(float);
-  ASSIGN_OR_RETURN(worker->logits_, worker->ops_->device().Allocate(logits_bytes, "logits"));
+  RETURN_IF_ERROR(worker->AllocateSampling());
   RETURN_IF_ERROR(worker->ops_->device().Synchronize());
   worker->times_ = worker->TimesSinceStart();  // what was measured at start is no step's
   return worker;
@@ -177,11 +180,27 @@ RankWorker::RankWorker(const ModelConfig& config, const ModelShard& shard,
                        const RankWorkerOptions& options, std::unique_ptr<Ops> ops)
     : config_(config), shard_(shard), options_(options), ops_(std::move(ops)) {}
 
+absl::Status RankWorker::AllocateSampling() {
+  const int64_t vocab = config_.vocab_size;
+  const size_t logits_bytes = Qwen3Model::kMaxLogitsRows * vocab * sizeof(float);
+  ASSIGN_OR_RETURN(logits_, ops_->device().Allocate(logits_bytes, "logits"));
+  if (shard_.tp_rank != 0) return absl::OkStatus();
+  const int64_t slots = options_.max_num_seqs;
+  const int64_t words = MaskWords(vocab);
+  const size_t counts_bytes = slots * vocab * sizeof(int32_t);
+  ASSIGN_OR_RETURN(penalties_, ops_->device().Allocate(
+                                   counts_bytes + slots * words * sizeof(int32_t), "penalties"));
+  penalty_counts_ = penalties_.View(DType::kI32, {slots, vocab}, 0);
+  penalty_listed_ = penalties_.View(DType::kI32, {slots, words}, counts_bytes);
+  return absl::OkStatus();
+}
+
 MemoryReport RankWorker::memory() const {
   const int64_t elements_per_layer =
       2 * int64_t{shard_.num_kv_heads} * options_.block_size * config_.head_dim;
   return {.weight_bytes = model_->weight_bytes(),
-          .buffer_bytes = model_->buffer_bytes() + static_cast<int64_t>(logits_.bytes()),
+          .buffer_bytes =
+              model_->buffer_bytes() + static_cast<int64_t>(logits_.bytes() + penalties_.bytes()),
           .kv_block_bytes = elements_per_layer * config_.num_hidden_layers *
                             static_cast<int64_t>(SizeOf(options_.dtype))};
 }
@@ -350,6 +369,8 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs&
     }
     SampleArgs args = SliceRows(all, begin, part);
     args.logits = logits;
+    args.penalty_listed = penalty_listed_;
+    args.penalty_counts = penalty_counts_;
     ops_->Sample(args);
   }
   // Ranks that do not draw read the head only, and a dense model's not even that.

@@ -24,6 +24,7 @@ struct RankWorkerOptions {
   DType dtype = DType::kBF16;  // of weights and KV
   int32_t block_size = 16;     // tokens per KV block
   int32_t max_tokens = 2048;   // tokens of one step
+  int32_t max_num_seqs = 64;   // sequences of one step
   int32_t max_positions = 0;   // context limit
   // Steps between decisions whether experts should move; 0: they never do.
   int32_t rebalance_interval = 0;
@@ -65,6 +66,7 @@ class RankWorker {
  private:
   RankWorker(const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
              std::unique_ptr<Ops> ops);
+  absl::Status AllocateSampling();
   absl::StatusOr<ForwardBatch> UploadPlan(const StepPlan& plan, SampleArgs* sampling,
                                           ConstTensorView* logits_rows);
   // A step that has begun. Its results lie on the device, also for the step behind it.
@@ -101,6 +103,10 @@ class RankWorker {
   std::atomic<uint64_t> num_finished_ = 0;  // Finish's thread writes
   std::chrono::steady_clock::time_point last_end_;
   DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
+  // Of the rank that draws; see SampleArgs.
+  TensorView penalty_listed_;  // [max_num_seqs, ceil(V / 32)] int
+  TensorView penalty_counts_;  // [max_num_seqs, V] int
+  DeviceBuffer penalties_;     // what they view
   // As they were at the end of the last step.
   CollectiveTimes times_{};
   int64_t expert_rows_ = 0;

@@ -24,6 +24,8 @@ SamplingPlan GreedyRows(const SequenceRunner::Step& step, const std::vector<int3
   plan.seed.assign(rows, 0);
   plan.position = positions;
   plan.num_logprobs.assign(rows, step.num_logprobs);
+  plan.penalty_slot.assign(rows, -1);
+  plan.penalty_reset.assign(rows, 0);
   plan.pen_offsets.assign(rows + 1, 0);
   plan.adj_offsets.assign(rows + 1, 0);
   plan.mask_row.assign(rows, -1);

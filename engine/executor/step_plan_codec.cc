@@ -90,6 +90,8 @@ void SamplingFields(Archive& archive, Plan& plan) {
   archive.Array(plan.seed);
   archive.Array(plan.position);
   archive.Array(plan.num_logprobs);
+  archive.Array(plan.penalty_slot);
+  archive.Array(plan.penalty_reset);
   archive.Array(plan.pen_offsets);
   archive.Array(plan.pen_tokens);
   archive.Array(plan.pen_counts);
@@ -183,7 +185,34 @@ class GroupCheck {
   absl::Status status_;
 };
 
-void CheckSampling(const SamplingPlan& plan, int64_t rows, int32_t vocab, GroupCheck* check) {
+// Rows take turns on no slot, and only rows that reset one list anything.
+void CheckPenalties(const SamplingPlan& plan, const PlanLimits& limits, GroupCheck* check) {
+  const auto rows = static_cast<int64_t>(plan.forced.size());
+  check->Size("penalty_slot", plan.penalty_slot, rows);
+  check->Range("penalty_slot", plan.penalty_slot, -1, limits.max_num_seqs);
+  check->Size("penalty_reset", plan.penalty_reset, rows);
+  check->Range("penalty_reset", plan.penalty_reset, 0, 2);
+  check->Size("pen_offsets", plan.pen_offsets, rows + 1);
+  check->Offsets("pen_offsets", plan.pen_offsets, static_cast<int64_t>(plan.pen_tokens.size()),
+                 false);
+  check->Size("pen_counts", plan.pen_counts, static_cast<int64_t>(plan.pen_tokens.size()));
+  check->Range("pen_counts", plan.pen_counts, 0, int64_t{limits.max_positions} + 1);
+  check->Range("pen_tokens", plan.pen_tokens, 0, limits.vocab_size);
+  std::vector<bool> taken(limits.max_num_seqs, false);
+  for (int64_t n = 0; n < rows && check->ok(); ++n) {
+    const int32_t slot = plan.penalty_slot[n];
+    const bool lists = plan.pen_offsets[n + 1] > plan.pen_offsets[n];
+    check->Require(slot >= 0 || plan.penalty_reset[n] == 0, "penalty_reset", "without a slot");
+    check->Require(!lists || plan.penalty_reset[n] == 1, "pen_offsets", "a list without a reset");
+    if (slot < 0) continue;
+    check->Require(!taken[slot], "penalty_slot", "two rows have the same");
+    taken[slot] = true;
+  }
+}
+
+void CheckSampling(const SamplingPlan& plan, int64_t rows, const PlanLimits& limits,
+                   GroupCheck* check) {
+  const int32_t vocab = limits.vocab_size;
   check->Size("forced", plan.forced, rows);
   check->Range("forced", plan.forced, -1, vocab);
   const std::pair<const char*, const std::vector<float>*> floats[] = {
@@ -202,11 +231,7 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, int32_t vocab, GroupC
   check->Size("position", plan.position, rows);
   check->Size("num_logprobs", plan.num_logprobs, rows);
   check->Range("num_logprobs", plan.num_logprobs, -1, int64_t{vocab} + 1);
-  check->Size("pen_offsets", plan.pen_offsets, rows + 1);
-  check->Offsets("pen_offsets", plan.pen_offsets, static_cast<int64_t>(plan.pen_tokens.size()),
-                 false);
-  check->Size("pen_counts", plan.pen_counts, static_cast<int64_t>(plan.pen_tokens.size()));
-  check->Range("pen_tokens", plan.pen_tokens, 0, vocab);
+  CheckPenalties(plan, limits, check);
   check->Size("adj_offsets", plan.adj_offsets, rows + 1);
   check->Offsets("adj_offsets", plan.adj_offsets, static_cast<int64_t>(plan.adj_tokens.size()),
                  false);
@@ -320,8 +345,7 @@ absl::Status ValidateStepPlan(const StepPlan& plan, const PlanLimits& limits) {
     GroupCheck check(absl::StrCat("step ", plan.step_id, ", group ", group));
     CheckTokens(batch, limits, &check);
     CheckSequences(batch, limits, &check);
-    CheckSampling(batch.sampling, static_cast<int64_t>(batch.logits_rows.size()), limits.vocab_size,
-                  &check);
+    CheckSampling(batch.sampling, static_cast<int64_t>(batch.logits_rows.size()), limits, &check);
     RETURN_IF_ERROR(check.status());
   }
   return absl::OkStatus();

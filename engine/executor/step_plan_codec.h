@@ -28,6 +28,7 @@ struct PlanLimits {
   int32_t block_size = 0;
   int32_t num_blocks = 0;     // per group
   int32_t max_tokens = 0;     // of one group in one step
+  int32_t max_num_seqs = 0;   // of one group in one step; slots of its penalty table
   int32_t max_positions = 0;  // context limit
 };
 

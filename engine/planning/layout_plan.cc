@@ -78,7 +78,8 @@ void EstimateMemory(const ModelConfig& config, const PlanRequest& request, const
   ModelShard shard = model.shard();
   if (shard.expert_parallel) shard.expert_slots += request.expert_replicas;
   BufferSizes sizes{.max_tokens = request.max_batched_tokens,
-                    .max_positions = config.context_limit()};
+                    .max_positions = config.context_limit(),
+                    .max_num_seqs = kMaxSequencesPerGroup};
   while (sizes.max_tokens / 2 >= kMinBatchedTokens &&
          static_cast<double>(BufferBytes(config, shard, sizes)) > kMaxBufferShare * memory) {
     sizes.max_tokens /= 2;

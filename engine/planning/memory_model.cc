@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kBF16Bytes = 2;
 constexpr int64_t kF32Bytes = 4;
+constexpr int64_t kI32Bytes = 4;
 constexpr int64_t kBlock = 128;      // weights that share a scale, per direction
 constexpr int64_t kLogitsRows = 64;  // rows of logits in flight: Qwen3Model::kMaxLogitsRows
 
@@ -175,6 +176,9 @@ int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const Bu
                   kLogitsRows * config.vocab_size * kF32Bytes;
   if (shard.tp_size > 1) {  // this rank's logits and those of all
     bytes += kLogitsRows * shard.vocab_rows * (1 + shard.tp_size) * kF32Bytes;
+  }
+  if (shard.tp_rank == 0) {  // a count per token, and a bit
+    bytes += sizes.max_num_seqs * (config.vocab_size + CeilDiv(config.vocab_size, 32)) * kI32Bytes;
   }
   if (moe_layers > 0) bytes += MoeBufferBytes(config, shard, sizes);
   return bytes;

@@ -58,6 +58,18 @@ class MaskTable {
   std::vector<const TokenMask*> known_;
 };
 
+// Lists the counts once; from then on the device keeps them.
+void AddPenalties(Sequence* sequence, SamplingPlan* plan) {
+  const bool resets = sequence->penalty_slot >= 0 && !sequence->penalties_listed;
+  plan->penalty_slot.push_back(sequence->penalty_slot);
+  plan->penalty_reset.push_back(resets ? 1 : 0);
+  if (!resets) return;
+  const TokenCounts& counts = sequence->token_counts();
+  plan->pen_tokens.insert(plan->pen_tokens.end(), counts.tokens().begin(), counts.tokens().end());
+  plan->pen_counts.insert(plan->pen_counts.end(), counts.counts().begin(), counts.counts().end());
+  sequence->penalties_listed = true;
+}
+
 void CloseRow(SamplingPlan* plan) {
   plan->pen_offsets.push_back(static_cast<int32_t>(plan->pen_tokens.size()));
   plan->adj_offsets.push_back(static_cast<int32_t>(plan->adj_tokens.size()));
@@ -77,10 +89,13 @@ void AddPromptRow(const Sequence& sequence, int32_t position, SamplingPlan* plan
   plan->position.push_back(position);
   plan->num_logprobs.push_back(sequence.request().sampling.prompt_logprobs.value_or(0));
   plan->mask_row.push_back(-1);
+  plan->penalty_slot.push_back(-1);
+  plan->penalty_reset.push_back(0);
   CloseRow(plan);
 }
 
-void AddSamplingRow(const Sequence& sequence, MaskTable* masks, SamplingPlan* plan) {
+void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
+  const Sequence& sequence = *drawing;
   const SamplingParams& params = sequence.request().sampling;
   const int32_t forced = sequence.thinking().ForcedToken();
   plan->forced.push_back(forced);
@@ -95,12 +110,8 @@ void AddSamplingRow(const Sequence& sequence, MaskTable* masks, SamplingPlan* pl
   plan->position.push_back(sequence.next_position());
   plan->num_logprobs.push_back(params.logprobs.value_or(-1));
   plan->mask_row.push_back(forced < 0 ? masks->RowOf(sequence.mask().get()) : -1);
-  if (forced < 0) {
-    const TokenCounts& counts = sequence.token_counts();
-    plan->pen_tokens.insert(plan->pen_tokens.end(), counts.tokens().begin(), counts.tokens().end());
-    plan->pen_counts.insert(plan->pen_counts.end(), counts.counts().begin(), counts.counts().end());
-    AppendAdjustments(sequence, plan);
-  }
+  AddPenalties(drawing, plan);
+  if (forced < 0) AppendAdjustments(sequence, plan);
   CloseRow(plan);
 }
 
@@ -139,7 +150,7 @@ void AddRows(PlannedSequence* planned, MaskTable* masks, BatchPlan* plan) {
   planned->samples = end == sequence.next_position();
   if (planned->samples) {
     plan->logits_rows.push_back(plan->num_tokens() - 1);
-    AddSamplingRow(sequence, masks, &plan->sampling);
+    AddSamplingRow(planned->sequence, masks, &plan->sampling);
   }
 }
 

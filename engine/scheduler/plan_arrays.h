@@ -22,9 +22,10 @@ struct PlannedSequence {
   bool samples = false;
 };
 
-// Fills in the rows of `planned`; the sequences stay as they are. Every sequence has blocks for its
-// tokens. Without sequences the offset arrays still hold their leading 0: a group without work
-// takes part in the step.
+// Fills in the rows of `planned`, and remembers whose penalties the plan lists: the rows of later
+// plans need nothing that the device does not have, the last token included. Every sequence has
+// blocks for its tokens. Without sequences the offset arrays still hold their leading 0: a group
+// without work takes part in the step.
 BatchPlan BuildPlan(int32_t block_size, std::vector<PlannedSequence>* planned);
 
 }  // namespace tessera

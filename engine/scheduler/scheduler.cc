@@ -30,7 +30,9 @@ Scheduler::Scheduler(const SchedulerOptions& options, const BlockHash& cache_key
       kv_({.num_blocks = options.num_blocks,
            .block_size = options.block_size,
            .enable_prefix_cache = options.enable_prefix_cache,
-           .key = cache_key}) {
+           .key = cache_key}),
+      penalty_slots_(options_.max_num_seqs,
+                     MaxListedTokens(options_.max_num_batched_tokens, options_.max_model_len)) {
   TESSERA_CHECK(options_.max_num_seqs > 0 && options_.max_prefill_chunk > 0);
   TESSERA_CHECK(options_.ageing > absl::ZeroDuration());
 }
@@ -62,6 +64,7 @@ void Scheduler::Remove(Sequence* sequence) {
   if (sequence->state == SequenceState::kFinished) return;
   (sequence->state == SequenceState::kWaiting ? waiting_ : running_).erase(OrderOf(*sequence));
   sequence->state = SequenceState::kFinished;
+  penalty_slots_.TakeBack(sequence);
   if (sequence->num_steps > 0) return;
   kv_.Release(&sequence->kv);
   sequences_.erase(sequence->id());
@@ -73,6 +76,7 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
   DropExpired(now, &result);
   if (!WaitsForCompany(now, &result)) {
     budget_ = options_.max_num_batched_tokens;
+    penalty_slots_.BeginStep();
     PlanDecodes(&result);
     PlanPrefills();
     Admit(&result);
@@ -134,6 +138,8 @@ bool Scheduler::WaitsForCompany(absl::Time now, ScheduleResult* result) const {
 }
 
 void Scheduler::Plan(Sequence* sequence, int32_t num_tokens) {
+  num_tokens = penalty_slots_.TokensThatFit(*sequence, num_tokens);
+  if (num_tokens == 0) return;
   sequence->planned = true;
   budget_ -= num_tokens;
   planned_.push_back({.sequence = sequence,
@@ -169,6 +175,7 @@ void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
   TESSERA_CHECK(!sequence->planned);
   running_.erase(OrderOf(*sequence));
   kv_.Release(&sequence->kv);
+  penalty_slots_.TakeBack(sequence);
   sequence->num_computed = 0;
   sequence->num_planned = 0;
   ++sequence->num_preemptions;
@@ -228,6 +235,7 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
   waiting_.erase(order);
   running_.emplace(order, sequence);
   sequence->state = SequenceState::kRunning;
+  penalty_slots_.Give(sequence);
   sequence->num_computed = cached;
   sequence->num_planned = cached;
   if (sequence->num_cached < 0) {
@@ -317,6 +325,9 @@ std::vector<const Sequence*> Scheduler::sequences() const {
 
 absl::Status Scheduler::CheckIntegrity() const {
   RETURN_IF_ERROR(kv_.CheckIntegrity());
+  std::vector<const Sequence*> running;
+  for (const auto& [order, sequence] : running_) running.push_back(sequence);
+  RETURN_IF_ERROR(penalty_slots_.CheckIntegrity(running));
   std::vector<int32_t> references(options_.num_blocks, 0);
   for (const auto& [id, sequence] : sequences_) {
     for (BlockId block : sequence->kv.blocks) ++references[static_cast<int32_t>(block)];

@@ -16,6 +16,7 @@
 #include "engine/kv/kv_cache_manager.h"
 #include "engine/options.h"
 #include "engine/scheduler/fairness.h"
+#include "engine/scheduler/penalty_slots.h"
 #include "engine/scheduler/plan_arrays.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
@@ -117,6 +118,7 @@ class Scheduler {
 
   SchedulerOptions options_;
   KvCacheManager kv_;
+  PenaltySlots penalty_slots_;
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   Queue waiting_;
   Queue running_;

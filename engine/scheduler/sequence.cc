@@ -39,7 +39,7 @@ bool Sequence::reads_prefix_cache() const {
 
 bool Sequence::CanBePlanned() const {
   if (num_drawing == 0) return true;
-  return next_position() < max_tokens_ && !counts_output_ && !bans_long_words_ &&
+  return next_position() < max_tokens_ && !bans_long_words_ &&
          !thinking_.MayForceAfter(num_drawing);
 }
 

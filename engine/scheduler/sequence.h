@@ -55,6 +55,8 @@ class Sequence {
   const std::vector<int32_t>& stop_ids() const { return init_.stop_ids; }
   // What the next draw may choose from; null: every token.
   const std::shared_ptr<const TokenMask>& mask() const { return init_.mask; }
+  bool has_penalties() const { return counts_output_; }
+  // What the penalties of the next draw look at; empty without penalties.
   const TokenCounts& token_counts() const { return token_counts_; }
   const ThinkingBudget& thinking() const { return thinking_; }
   // Tokens including those that steps under way draw: the position of the next token to draw.
@@ -86,6 +88,8 @@ class Sequence {
   int32_t num_prompt_logprobs = 0;  // reported, or asked for in a step under way
   int32_t num_cached = -1;  // prompt tokens found at the first admission; -1: never admitted
   SequenceBlocks kv;
+  int32_t penalty_slot = -1;      // see PenaltySlots
+  bool penalties_listed = false;  // a plan has brought the counts to the slot
 
  private:
   const SequenceInit init_;

@@ -8,6 +8,12 @@
 
 namespace tessera {
 
+// The lists of penalties in one step and group have together at most so many tokens, so that the
+// longest fits and the others do not wait long.
+constexpr int64_t MaxListedTokens(int32_t max_num_batched_tokens, int32_t max_model_len) {
+  return 2 * int64_t{max_num_batched_tokens} + max_model_len;
+}
+
 // Sampling inputs, one entry per logits row unless stated; see SampleArgs in kernels/ops.h.
 struct SamplingPlan {
   std::vector<int32_t> forced;  // >= 0: this token is the result (budget, prompt logprobs)
@@ -20,8 +26,10 @@ struct SamplingPlan {
   std::vector<float> frequency_penalty;
   std::vector<int64_t> seed;
   std::vector<int32_t> position;
-  std::vector<int32_t> num_logprobs;  // -1: none
-  std::vector<int32_t> pen_offsets;   // [N + 1]
+  std::vector<int32_t> num_logprobs;   // -1: none
+  std::vector<int32_t> penalty_slot;   // distinct, -1: no penalties
+  std::vector<int32_t> penalty_reset;  // 0 or 1: the slot begins anew with the row's list
+  std::vector<int32_t> pen_offsets;    // [N + 1] empty lists for rows that do not reset
   std::vector<int32_t> pen_tokens;
   std::vector<int32_t> pen_counts;
   std::vector<int32_t> adj_offsets;  // [N + 1]

@@ -90,12 +90,13 @@ void VisitTensors(ConcatColumnsArgs& args, const Visitor& visit) {
 template <typename Visitor>
 void VisitTensors(SampleArgs& args, const Visitor& visit) {
   auto& [logits, forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed,
-         position, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks,
-         mask_row, num_logprobs, token, logprob, rank, top_tokens, top_logprobs] = args;
+         position, penalty_slot, penalty_reset, penalty_listed, penalty_counts, pen_offsets,
+         pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks, mask_row, num_logprobs,
+         token, logprob, rank, top_tokens, top_logprobs] = args;
   VisitEach(visit, logits, forced, temperature, top_k, top_p, min_p, repetition, presence,
-            frequency, seed, position, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens,
-            adj_values, masks, mask_row, num_logprobs, token, logprob, rank, top_tokens,
-            top_logprobs);
+            frequency, seed, position, penalty_slot, penalty_reset, penalty_listed, penalty_counts,
+            pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks,
+            mask_row, num_logprobs, token, logprob, rank, top_tokens, top_logprobs);
 }
 
 template <typename Visitor>

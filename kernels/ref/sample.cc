@@ -23,13 +23,49 @@ std::vector<int32_t> Descending(const std::vector<float>& logits) {
   return order;
 }
 
-void Penalize(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
-  const float repetition = args.repetition_penalty.as<float>()[n];
+// A row's part of the penalty table; null without a slot.
+struct Slot {
+  int32_t* listed = nullptr;
+  int32_t* counts = nullptr;
+};
+
+Slot SlotOf(const SampleArgs& args, int64_t n) {
+  const int32_t slot = args.penalty_slot.as<int32_t>()[n];
+  if (slot < 0) return {};
+  return {.listed = args.penalty_listed.as<int32_t>() + slot * args.penalty_listed.stride0(),
+          .counts = args.penalty_counts.as<int32_t>() + slot * args.penalty_counts.stride0()};
+}
+
+void ResetSlot(const SampleArgs& args, int64_t n) {
+  const Slot slot = SlotOf(args, n);
+  if (slot.listed == nullptr || args.penalty_reset.as<int32_t>()[n] == 0) return;
+  std::fill_n(slot.listed, MaskWords(args.logits.dim(1)), 0);
   const int32_t* begin_end = args.pen_offsets.as<int32_t>() + n;
   for (int32_t i = begin_end[0]; i < begin_end[1]; ++i) {
-    float& l = logits[args.pen_tokens.as<int32_t>()[i]];
+    const int32_t token = args.pen_tokens.as<int32_t>()[i];
+    AddToMask(slot.listed, token);
+    slot.counts[token] = args.pen_counts.as<int32_t>()[i];
+  }
+}
+
+void CountToken(const SampleArgs& args, int64_t n) {
+  const Slot slot = SlotOf(args, n);
+  const int32_t token = args.token.as<int32_t>()[n];
+  if (slot.listed == nullptr || token < 0) return;
+  if (!IsInMask(slot.listed, token)) slot.counts[token] = 0;
+  AddToMask(slot.listed, token);
+  ++slot.counts[token];
+}
+
+void Penalize(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
+  const Slot slot = SlotOf(args, n);
+  if (slot.listed == nullptr) return;
+  const float repetition = args.repetition_penalty.as<float>()[n];
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!IsInMask(slot.listed, static_cast<int64_t>(id))) continue;
+    float& l = logits[id];
     l = l > 0 ? l / repetition : l * repetition;
-    const int32_t count = args.pen_counts.as<int32_t>()[i];
+    const int32_t count = slot.counts[id];
     l -= args.frequency_penalty.as<float>()[n] * static_cast<float>(count) +
          (count > 0 ? args.presence_penalty.as<float>()[n] : 0.0F);
   }
@@ -167,7 +203,11 @@ void SampleRow(const SampleArgs& args, int64_t n) {
 }  // namespace
 
 void Sample(const SampleArgs& args) {
-  for (int64_t n = 0; n < args.logits.dim(0); ++n) SampleRow(args, n);
+  for (int64_t n = 0; n < args.logits.dim(0); ++n) {
+    ResetSlot(args, n);
+    SampleRow(args, n);
+    CountToken(args, n);
+  }
 }
 
 }  // namespace tessera::ref

@@ -34,6 +34,23 @@ void LogitRow::FindLargest() {
   for (const float largest : block_largest_) largest_ = std::max(largest_, largest);
 }
 
+LogitRow LogitRow::AfterChanges(const std::vector<int32_t>& ids) const {
+  if (static_cast<int64_t>(ids.size()) >= blocks()) return {logits_, size_};
+  LogitRow row = *this;
+  int64_t last = -1;
+  for (const int32_t id : ids) {
+    const int64_t block = id / kBlock;
+    if (block == last) continue;
+    last = block;
+    const int64_t begin = block * kBlock;
+    const bool nan = FastestLoops().summarize(logits_ + begin, std::min(kBlock, size_ - begin),
+                                              &row.block_largest_[block]);
+    row.has_nan_ = row.has_nan_ || nan;
+  }
+  row.FindLargest();
+  return row;
+}
+
 LogitRow LogitRow::DividedBy(float divisor) const {
   LogitRow row = *this;
   row.divisor_ = divisor;

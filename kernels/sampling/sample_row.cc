@@ -1,12 +1,13 @@
 #include "kernels/sampling/sample_row.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <optional>
-#include <utility>
 #include <vector>
 
+#include "kernels/core/bit_mask.h"
 #include "kernels/sampling/logit_row.h"
 #include "kernels/sampling/nucleus.h"
 #include "kernels/sampling/race.h"
@@ -19,6 +20,12 @@ using sampling::LogitRow;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kGreedyBelow = 1e-5F;
+
+// A row's part of the penalty table; null without a slot.
+struct Slot {
+  int32_t* listed = nullptr;  // bits
+  int32_t* counts = nullptr;
+};
 
 // The arguments of row n.
 struct RowArgs {
@@ -43,6 +50,12 @@ struct RowArgs {
   double min_p;
   int32_t num_logprobs;
 
+  Slot slot() const {
+    const int32_t index = args.penalty_slot.as<int32_t>()[n];
+    if (index < 0) return {};
+    return {.listed = args.penalty_listed.as<int32_t>() + index * args.penalty_listed.stride0(),
+            .counts = args.penalty_counts.as<int32_t>() + index * args.penalty_counts.stride0()};
+  }
   bool greedy() const { return temperature < kGreedyBelow; }
   // Null: every token is allowed.
   const int32_t* mask() const {
@@ -59,35 +72,55 @@ class Edits {
  public:
   explicit Edits(float* logits) : logits_(logits) {}
 
-  bool empty() const { return old_.empty(); }
+  bool empty() const { return ids_.empty(); }
+  const std::vector<int32_t>& ids() const { return ids_; }  // may name one twice
   void Set(int32_t id, float logit) {
-    old_.emplace_back(id, logits_[id]);
+    ids_.push_back(id);
+    old_.push_back(logits_[id]);
     logits_[id] = logit;
   }
   void Undo() {
-    for (auto edit = old_.rbegin(); edit != old_.rend(); ++edit)
-      logits_[edit->first] = edit->second;
-    old_.clear();
+    for (size_t i = ids_.size(); i > 0; --i) logits_[ids_[i - 1]] = old_[i - 1];
   }
 
  private:
   float* logits_;
-  std::vector<std::pair<int32_t, float>> old_;
+  std::vector<int32_t> ids_;
+  std::vector<float> old_;  // parallel to ids_
 };
 
-void Penalize(const RowArgs& row, Edits& edits) {
+// The slot begins anew with the row's list.
+void ResetSlot(const RowArgs& row, const Slot& slot) {
+  const SampleArgs& args = row.args;
+  std::fill_n(slot.listed, MaskWords(row.size), 0);
+  const int32_t* begin_end = args.pen_offsets.as<int32_t>() + row.n;
+  for (int32_t i = begin_end[0]; i < begin_end[1]; ++i) {
+    const int32_t token = args.pen_tokens.as<int32_t>()[i];
+    AddToMask(slot.listed, token);
+    slot.counts[token] = args.pen_counts.as<int32_t>()[i];
+  }
+}
+
+void CountToken(const Slot& slot, int32_t token) {
+  slot.counts[token] = IsInMask(slot.listed, token) ? slot.counts[token] + 1 : 1;
+  AddToMask(slot.listed, token);
+}
+
+void Penalize(const RowArgs& row, const Slot& slot, Edits& edits) {
   const SampleArgs& args = row.args;
   const float repetition = args.repetition_penalty.as<float>()[row.n];
   const float presence = args.presence_penalty.as<float>()[row.n];
   const float frequency = args.frequency_penalty.as<float>()[row.n];
-  const int32_t* begin_end = args.pen_offsets.as<int32_t>() + row.n;
-  for (int32_t i = begin_end[0]; i < begin_end[1]; ++i) {
-    const int32_t id = args.pen_tokens.as<int32_t>()[i];
-    const int32_t count = args.pen_counts.as<int32_t>()[i];
-    float l = row.logits[id];
-    l = l > 0 ? l / repetition : l * repetition;
-    l -= frequency * static_cast<float>(count) + (count > 0 ? presence : 0.0F);
-    edits.Set(id, l);
+  const int64_t words = MaskWords(row.size);
+  for (int64_t word = 0; word < words; ++word) {
+    for (auto bits = static_cast<uint32_t>(slot.listed[word]); bits != 0; bits &= bits - 1) {
+      const auto id = static_cast<int32_t>(word * 32 + std::countr_zero(bits));
+      const int32_t count = slot.counts[id];
+      float l = row.logits[id];
+      l = l > 0 ? l / repetition : l * repetition;
+      l -= frequency * static_cast<float>(count) + (count > 0 ? presence : 0.0F);
+      edits.Set(id, l);
+    }
   }
 }
 
@@ -130,14 +163,14 @@ int32_t DrawMasked(const RowArgs& args, const int32_t* mask) {
   return Draw(args, LogitRow::Masked(args.logits, mask, args.size, masked.get()));
 }
 
-int32_t DrawAfterEdits(const RowArgs& args, const LogitRow& raw) {
+int32_t DrawAfterEdits(const RowArgs& args, const Slot& slot, const LogitRow& raw) {
   Edits edits(args.logits);
-  Penalize(args, edits);
+  if (slot.listed != nullptr) Penalize(args, slot, edits);
   Adjust(args, edits);
   const int32_t* mask = args.mask();
   if (edits.empty() && mask == nullptr) return Draw(args, raw);
   const int32_t token =
-      mask != nullptr ? DrawMasked(args, mask) : Draw(args, LogitRow(args.logits, args.size));
+      mask != nullptr ? DrawMasked(args, mask) : Draw(args, raw.AfterChanges(edits.ids()));
   edits.Undo();
   return token;
 }
@@ -175,11 +208,14 @@ void ReportLogprobs(const RowArgs& args, const LogitRow* raw, int32_t token) {
 
 void SampleRow(const SampleArgs& args, int64_t n) {
   const RowArgs row(args, n);
+  const Slot slot = row.slot();
+  if (slot.listed != nullptr && args.penalty_reset.as<int32_t>()[n] != 0) ResetSlot(row, slot);
   const LogitRow raw(row.logits, row.size);
   const bool sound = HasDistribution(raw);
   int32_t& token = args.token.as<int32_t>()[n];
   token = sound ? args.forced.as<int32_t>()[n] : -1;
-  if (sound && token < 0) token = DrawAfterEdits(row, raw);
+  if (sound && token < 0) token = DrawAfterEdits(row, slot, raw);
+  if (slot.listed != nullptr && token >= 0) CountToken(slot, token);
   if (row.num_logprobs >= 0) ReportLogprobs(row, sound ? &raw : nullptr, token);
 }
 

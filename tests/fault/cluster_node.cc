@@ -68,6 +68,8 @@ void AddRow(const Text& text, SamplingPlan* plan) {
   plan->seed.push_back(20240607);
   plan->position.push_back(static_cast<int32_t>(text.tokens.size()));
   plan->num_logprobs.push_back(-1);
+  plan->penalty_slot.push_back(-1);
+  plan->penalty_reset.push_back(0);
   plan->pen_offsets.push_back(0);
   plan->adj_offsets.push_back(0);
   plan->mask_row.push_back(-1);

@@ -14,6 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                      .block_size = 4,
                                      .num_blocks = 16,
                                      .max_tokens = 64,
+                                     .max_num_seqs = 8,
                                      .max_positions = 64};
     const auto plan = tessera::DecodeStepPlan(bytes, limits);
     if (plan.ok() && !tessera::DecodeStepPlan(tessera::EncodeStepPlan(*plan), limits).ok()) {

@@ -372,7 +372,8 @@ void Perf::RunAll() {
   sample("min_p 0.05", {.min_p = 0.05F});
   for (const int32_t listed : {100, 1000, 10000}) {
     SampleRowCase row{.repetition_penalty = 1.1F, .presence_penalty = 0.5F};
-    for (int32_t i = 0; i < listed; ++i) row.penalties.emplace_back(i * (151936 / listed), i % 3);
+    row.counts.resize(151936, -1);
+    for (int32_t i = 0; i < listed; ++i) row.counts[i * (151936 / listed)] = i % 3;
     sample(absl::StrCat("penalties, ", listed, " tokens"), row);
     row.top_p = 0.95F;
     sample(absl::StrCat("penalties, ", listed, " tokens, top_p 0.95"), row);

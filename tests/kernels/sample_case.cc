@@ -59,6 +59,70 @@ struct Masks {
   int64_t count = 0;
 };
 
+// The penalty table. Slots are taken in an order of their own; one more than rows, and those of
+// rows without penalties, belong to nobody. Counts that nobody listed are noise.
+struct PenaltyTable {
+  static constexpr int32_t kNoise = 77;
+
+  explicit PenaltyTable(const std::vector<SampleRowCase>& rows)
+      : vocab(static_cast<int64_t>(rows[0].logits.size())),
+        num_slots(static_cast<int32_t>(rows.size()) + 1),
+        listed(num_slots * MaskWords(vocab), kNoise),
+        counts(num_slots * vocab, kNoise) {
+    for (size_t n = 0; n < rows.size(); ++n) {
+      const bool resets = !rows[n].penalties.empty();
+      const bool has_slot = resets || !rows[n].counts.empty();
+      slot.push_back(has_slot ? num_slots - 1 - static_cast<int32_t>(n) : -1);
+      reset.push_back(resets ? 1 : 0);
+      if (!rows[n].counts.empty()) Set(slot[n], rows[n].counts);
+    }
+  }
+
+  void Set(int32_t index, const std::vector<int32_t>& values) {
+    int32_t* bits = listed.data() + index * MaskWords(vocab);
+    std::fill_n(bits, MaskWords(vocab), 0);
+    for (int64_t id = 0; id < vocab; ++id) {
+      if (values[id] < 0) continue;
+      AddToMask(bits, id);
+      counts[index * vocab + id] = values[id];
+    }
+  }
+  std::vector<int32_t> Get(int32_t index) const {
+    std::vector<int32_t> values(vocab, -1);
+    for (int64_t id = 0; id < vocab; ++id) {
+      if (!IsInMask(listed.data() + index * MaskWords(vocab), id)) continue;
+      values[id] = counts[index * vocab + id];
+    }
+    return values;
+  }
+
+  int64_t vocab;
+  int32_t num_slots;
+  std::vector<int32_t> slot;
+  std::vector<int32_t> reset;
+  std::vector<int32_t> listed;  // [num_slots, MaskWords(V)]
+  std::vector<int32_t> counts;  // [num_slots, V]
+};
+
+// Gives every row its slot as it is after the call.
+void TakeCounts(const PenaltyTable& after, std::vector<SampledRow>* sampled) {
+  std::vector<bool> owned(after.num_slots, false);
+  for (size_t n = 0; n < sampled->size(); ++n) {
+    if (after.slot[n] < 0) continue;
+    owned[after.slot[n]] = true;
+    (*sampled)[n].counts = after.Get(after.slot[n]);
+  }
+  const auto expect_noise = [&](const std::vector<int32_t>& values) {
+    const size_t per_slot = values.size() / after.num_slots;
+    for (size_t i = 0; i < values.size(); ++i) {
+      ASSERT_TRUE(owned[i / per_slot] || values[i] == PenaltyTable::kNoise)
+          << "slot " << i / per_slot << " has no row";
+    }
+  };
+  expect_noise(after.listed);
+  expect_noise(after.counts);
+}
+
 std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase>& rows,
                                  const std::function<void(const SampleArgs&)>& sample) {
   const auto n = static_cast<int64_t>(rows.size());
@@ -94,6 +158,13 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
   const TestTensor adj_offsets = TestTensor::Ints(device, {n + 1}, adjustments.offsets);
   const TestTensor adj_tokens = TestTensor::Ints(device, {adjustments.size()}, adjustments.tokens);
   const TestTensor adj_values(device, DType::kF32, {adjustments.size()}, adjustments.values);
+  PenaltyTable table(rows);
+  const TestTensor penalty_slot = TestTensor::Ints(device, {n}, table.slot);
+  const TestTensor penalty_reset = TestTensor::Ints(device, {n}, table.reset);
+  const TestTensor penalty_listed =
+      TestTensor::Ints(device, {table.num_slots, MaskWords(vocab)}, table.listed);
+  const TestTensor penalty_counts =
+      TestTensor::Ints(device, {table.num_slots, vocab}, table.counts);
   const Masks distinct(rows);
   const TestTensor masks =
       TestTensor::Ints(device, {distinct.count, MaskWords(vocab)}, distinct.words);
@@ -115,6 +186,10 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
                   .frequency_penalty = frequency,
                   .seed = seed,
                   .position = position,
+                  .penalty_slot = penalty_slot,
+                  .penalty_reset = penalty_reset,
+                  .penalty_listed = penalty_listed,
+                  .penalty_counts = penalty_counts,
                   .pen_offsets = pen_offsets,
                   .pen_tokens = pen_tokens,
                   .pen_counts = pen_counts,
@@ -149,8 +224,12 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
          logprobs[i],
          ranks[i],
          {all_top_tokens.begin() + begin, all_top_tokens.begin() + begin + alternatives},
-         {all_top_logprobs.begin() + begin, all_top_logprobs.begin() + begin + alternatives}});
+         {all_top_logprobs.begin() + begin, all_top_logprobs.begin() + begin + alternatives},
+         {}});
   }
+  table.listed = penalty_listed.Ints();
+  table.counts = penalty_counts.Ints();
+  TakeCounts(table, &sampled);
   return sampled;
 }
 

@@ -24,7 +24,11 @@ struct SampleRowCase {
   float frequency_penalty = 0.0F;
   int64_t seed = 0;
   int32_t position = 0;
-  std::vector<std::pair<int32_t, int32_t>> penalties;  // token, occurrences in the output
+  // Token, occurrences in the output. Not empty: the row begins anew with this list.
+  std::vector<std::pair<int32_t, int32_t>> penalties;
+  // [V], what the row's slot holds before, -1: not listed; empty: the row has a slot only when it
+  // has a list.
+  std::vector<int32_t> counts;
   std::vector<std::pair<int32_t, float>> adjustments;
   std::vector<int32_t> mask;  // words of a bit mask; empty: every token is allowed
   int32_t num_logprobs = -1;
@@ -36,6 +40,7 @@ struct SampledRow {
   int32_t rank = 0;
   std::vector<int32_t> top_tokens;
   std::vector<float> top_logprobs;
+  std::vector<int32_t> counts;  // [V], the row's slot afterwards, -1: not listed; empty without one
 };
 
 // Runs ops.Sample on all rows at once.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numeric>
 
 #include "kernels/core/bit_mask.h"
@@ -171,6 +172,81 @@ TEST_P(SampleTest, PenaltiesFollowTheTable) {
   }
 }
 
+// What a slot holds when `list` has been entered and `token` has been drawn.
+std::vector<int32_t> CountsAfter(int64_t vocab,
+                                 const std::vector<std::pair<int32_t, int32_t>>& list,
+                                 int32_t token) {
+  std::vector<int32_t> counts(vocab, -1);
+  for (const auto& [id, count] : list) counts[id] = count;
+  if (token >= 0) counts[token] = std::max(counts[token], 0) + 1;
+  return counts;
+}
+
+TEST_P(SampleTest, SlotsCountWhatTheirRowsDraw) {
+  std::vector<SampleRowCase> rows(5, Row(kLogits));
+  for (SampleRowCase& row : rows) {
+    row.temperature = 0;  // the largest is token 3
+    row.penalties = {{3, 2}, {4, 0}, {7, 1}};
+    row.counts.assign(kLogits.size(), 5);  // of the slot's last owner
+  }
+  rows[1].forced = 4;
+  rows[2].forced = 0;
+  rows[3].logits[2] = std::nanf("");
+  rows[4].penalties = {};
+  rows[4].counts = CountsAfter(9, {{3, 2}}, -1);
+  const std::vector<SampledRow> sampled = Run(rows);
+  EXPECT_EQ(sampled[0].counts, CountsAfter(9, rows[0].penalties, 3));
+  EXPECT_EQ(sampled[1].counts, CountsAfter(9, rows[0].penalties, 4)) << "a forced token counts";
+  EXPECT_EQ(sampled[2].counts, CountsAfter(9, rows[0].penalties, 0)) << "so does a new one";
+  EXPECT_EQ(sampled[3].counts, CountsAfter(9, rows[0].penalties, -1)) << "there was no draw";
+  EXPECT_EQ(sampled[4].counts, CountsAfter(9, {{3, 2}}, 3)) << "nothing was reset";
+}
+
+// A sequence whose counts stay on the device draws what it draws when the host lists all of them
+// for every token.
+void ExpectSlotsToReplaceLists(const Sampler& sampler, int cases,
+                               std::initializer_list<int64_t> vocabs) {
+  ForSeeds(cases, [&](Random& random) {
+    const int64_t vocab = random.OneOf(vocabs);
+    SampleRowCase row = Row({});
+    row.temperature = random.Chance(0.3) ? 0.0F : 0.8F;
+    row.top_p = random.Chance(0.5) ? 0.9F : 1.0F;
+    row.repetition_penalty = random.Chance(0.5) ? 1.3F : 1.0F;
+    row.presence_penalty = 0.4F;
+    row.frequency_penalty = random.Chance(0.5) ? 0.7F : -0.2F;
+    row.seed = random.Int(0, 1000);
+    std::map<int32_t, int32_t> expected;
+    for (int64_t i = random.Int(0, 30); i > 0; --i) {
+      expected[static_cast<int32_t>(random.Int(0, vocab - 1))] = 0;
+    }
+    std::vector<int32_t> counts(vocab, -1);
+    for (const auto& [token, count] : expected) counts[token] = count;
+    for (int32_t position = 0; position < 8; ++position) {
+      row.position = position;
+      row.logits = random.Normals(vocab, 1.0F);
+      row.num_logprobs = random.Chance(0.3) ? 2 : -1;
+      row.forced = random.Chance(0.2) ? static_cast<int32_t>(random.Int(0, vocab - 1)) : -1;
+      SampleRowCase listed = row;
+      listed.penalties.assign(expected.begin(), expected.end());
+      row.counts = counts;
+      const std::vector<SampledRow> sampled = sampler({row, listed});
+      ASSERT_EQ(sampled[0].token, sampled[1].token) << "position " << position;
+      ASSERT_TRUE(listed.penalties.empty() || sampled[0].counts == sampled[1].counts);
+      counts = sampled[0].counts;
+      ++expected[sampled[0].token];
+    }
+  });
+}
+
+TEST_P(SampleTest, SlotsReplaceLists) {
+  ExpectSlotsToReplaceLists([&](const auto& rows) { return Run(rows); }, 20, {1, 63, 64, 65, 500});
+}
+
+TEST(SampleRowTest, SlotsReplaceLists) {
+  ExpectSlotsToReplaceLists(SampleByRow, 40, {1, 63, 64, 65, 500, 5003});
+  ExpectSlotsToReplaceLists(SampleByRow, 2, {151936});
+}
+
 TEST_P(SampleTest, GreedyTakesTheLowestOfEqualLogits) {
   SampleRowCase row = Row(std::vector<float>(500, -0.0F));
   row.temperature = 0;
@@ -253,9 +329,16 @@ SampleRowCase RandomRow(Random& random, int64_t vocab) {
     row.presence_penalty = 0.5F;
     row.frequency_penalty = 0.3F;
     const int64_t first = random.Int(0, vocab - 1);
-    for (int64_t token = first; token < std::min(vocab, first + 20); token += 3) {
+    const int64_t last = random.Chance(0.1) ? vocab : std::min(vocab, first + 20);
+    for (int64_t token = first; token < last; token += 3) {
       row.penalties.push_back(
           {static_cast<int32_t>(token), static_cast<int32_t>(random.Int(0, 4))});
+    }
+    if (random.Chance(0.5)) {
+      for (int64_t id = 0; id < vocab; ++id) {
+        row.counts.push_back(random.Chance(0.1) ? static_cast<int32_t>(random.Int(0, 4)) : -1);
+      }
+      if (random.Chance(0.5)) row.penalties.clear();
     }
   }
   for (int64_t i = random.Int(0, 3); i > 0; --i) {
@@ -284,6 +367,7 @@ void ExpectSame(const std::vector<SampledRow>& actual, const std::vector<Sampled
     EXPECT_EQ(actual[n].token, expected[n].token) << "row " << n;
     EXPECT_EQ(actual[n].rank, expected[n].rank) << "row " << n;
     EXPECT_EQ(actual[n].top_tokens, expected[n].top_tokens) << "row " << n;
+    EXPECT_EQ(actual[n].counts, expected[n].counts) << "row " << n;
     EXPECT_PRED2(near, actual[n].logprob, expected[n].logprob) << "row " << n;
     for (size_t j = 0; j < actual[n].top_logprobs.size(); ++j) {
       EXPECT_PRED2(near, actual[n].top_logprobs[j], expected[n].top_logprobs[j]) << "row " << n;

@@ -22,6 +22,8 @@ SamplingPlan OneGreedyRow(int32_t position) {
           .seed = {0},
           .position = {position},
           .num_logprobs = {-1},
+          .penalty_slot = {-1},
+          .penalty_reset = {0},
           .pen_offsets = {0, 0},
           .pen_tokens = {},
           .pen_counts = {},

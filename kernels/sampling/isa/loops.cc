@@ -20,6 +20,7 @@ namespace {
 typedef float Floats __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
 constexpr int64_t kLanes = 8;
+constexpr Ints kLaneBits = {1, 2, 4, 8, 16, 32, 64, 128};
 
 constexpr float kInfinity = __builtin_inff();
 constexpr int32_t kKeyOfInfinity = 0x7f800000;
@@ -92,12 +93,11 @@ bool Summarize(const float* logits, int64_t size, float* block_largest) {
 
 // kBlock logits, or -inf where their bit of the two words is 0.
 inline void MaskBlock(const float* logits, const int32_t* words, float* out) {
-  constexpr Ints kBits = {1, 2, 4, 8, 16, 32, 64, 128};
   constexpr int64_t kLanesPerWord = 32;
   for (int64_t i = 0; i < kBlock; i += kLanes) {
     const auto bits = static_cast<int32_t>(static_cast<uint32_t>(words[i / kLanesPerWord]) >>
                                            (i % kLanesPerWord));
-    const Ints allowed = ((Ints{} + bits) & kBits) == kBits;
+    const Ints allowed = ((Ints{} + bits) & kLaneBits) == kLaneBits;
     Ints value;
     __builtin_memcpy(&value, logits + i, sizeof(value));
     value = (value & allowed) | ((Ints{} + __builtin_bit_cast(int32_t, -kInfinity)) & ~allowed);

@@ -19,6 +19,7 @@ constexpr PlanLimits kLimits{.num_groups = 2,
                              .block_size = 4,
                              .num_blocks = 64,
                              .max_tokens = 128,
+                             .max_num_seqs = 6,
                              .max_positions = 64};
 
 constexpr int kMaskWords = 10;  // of 300 ids
@@ -101,7 +102,10 @@ class PlanMaker {
     s.seed.push_back(static_cast<int64_t>(random_()) << 20);
     s.position.push_back(Below(64));
     s.num_logprobs.push_back(Below(5) - 1);
-    for (int i = Below(4); i > 0; --i) {
+    const auto row = static_cast<int32_t>(s.penalty_slot.size());
+    s.penalty_slot.push_back(Below(3) == 0 ? -1 : row);
+    s.penalty_reset.push_back(s.penalty_slot.back() < 0 ? 0 : Below(2));
+    for (int i = s.penalty_reset.back() * Below(4); i > 0; --i) {
       s.pen_tokens.push_back(Below(300));
       s.pen_counts.push_back(Below(9));
     }
@@ -127,8 +131,9 @@ StepPlan SmallPlan() {
     StepPlan plan = PlanMaker(seed).Plan();
     const BatchPlan& batch = plan.groups[0];
     if (batch.num_sequences() == 2 && batch.num_logits() == 2 &&
-        !batch.sampling.pen_tokens.empty() && !batch.sampling.adj_tokens.empty() &&
-        batch.sampling.num_masks == 1) {
+        batch.sampling.penalty_slot == std::vector<int32_t>{0, 1} &&
+        batch.sampling.penalty_reset[0] == 1 && !batch.sampling.pen_tokens.empty() &&
+        !batch.sampling.adj_tokens.empty() && batch.sampling.num_masks == 1) {
       return plan;
     }
   }
@@ -171,6 +176,8 @@ TEST(StepPlanCodec, EveryFieldArrives) {
   EXPECT_EQ(got.sampling.seed, want.sampling.seed);
   EXPECT_EQ(got.sampling.position, want.sampling.position);
   EXPECT_EQ(got.sampling.num_logprobs, want.sampling.num_logprobs);
+  EXPECT_EQ(got.sampling.penalty_slot, want.sampling.penalty_slot);
+  EXPECT_EQ(got.sampling.penalty_reset, want.sampling.penalty_reset);
   EXPECT_EQ(got.sampling.pen_offsets, want.sampling.pen_offsets);
   EXPECT_EQ(got.sampling.pen_tokens, want.sampling.pen_tokens);
   EXPECT_EQ(got.sampling.pen_counts, want.sampling.pen_counts);
@@ -261,6 +268,21 @@ TEST(StepPlanCodec, RefusesWhatARankCannotRun) {
       {"num_logprobs[0] is 301", [](BatchPlan* p) { p->sampling.num_logprobs[0] = 301; }},
       {"pen_offsets: must", [](BatchPlan* p) { p->sampling.pen_offsets[1] = 1000; }},
       {"pen_tokens[0] is 300", [](BatchPlan* p) { p->sampling.pen_tokens[0] = 300; }},
+      {"penalty_slot[0] is 6", [](BatchPlan* p) { p->sampling.penalty_slot[0] = 6; }},
+      {"penalty_slot[1] is -2", [](BatchPlan* p) { p->sampling.penalty_slot[1] = -2; }},
+      {"penalty_slot has 1", [](BatchPlan* p) { p->sampling.penalty_slot.pop_back(); }},
+      {"penalty_slot: two rows", [](BatchPlan* p) { p->sampling.penalty_slot[0] = 1; }},
+      {"penalty_reset: without a slot", [](BatchPlan* p) { p->sampling.penalty_slot[0] = -1; }},
+      {"penalty_reset[0] is 2", [](BatchPlan* p) { p->sampling.penalty_reset[0] = 2; }},
+      {"penalty_reset has 1", [](BatchPlan* p) { p->sampling.penalty_reset.pop_back(); }},
+      {"pen_offsets: a list without a reset",
+       [](BatchPlan* p) {
+         p->sampling.pen_offsets = {0, static_cast<int32_t>(p->sampling.pen_tokens.size()),
+                                    static_cast<int32_t>(p->sampling.pen_tokens.size())};
+         p->sampling.penalty_reset[0] = 0;
+       }},
+      {"pen_counts[0] is -1", [](BatchPlan* p) { p->sampling.pen_counts[0] = -1; }},
+      {"pen_counts[0] is 65", [](BatchPlan* p) { p->sampling.pen_counts[0] = 65; }},
       {"pen_counts has", [](BatchPlan* p) { p->sampling.pen_counts.pop_back(); }},
       {"adj_offsets: must", [](BatchPlan* p) { p->sampling.adj_offsets[2] += 1; }},
       {"adj_tokens[0] is -7", [](BatchPlan* p) { p->sampling.adj_tokens[0] = -7; }},

@@ -13,6 +13,7 @@ namespace {
 constexpr double kTolerance = 0.03;
 constexpr int32_t kBlockSize = 16;
 constexpr int32_t kMaxTokens = 64;
+constexpr int32_t kMaxSeqs = 3;
 constexpr int32_t kMaxModelLen = 256;
 constexpr int64_t kKvTokens = 4096;
 
@@ -46,6 +47,7 @@ bool Compare(const std::string& dir, const std::string& backend, const LayoutOpt
   const auto executor = CreateLocalExecutor(options,
                                             {.block_size = kBlockSize,
                                              .max_num_batched_tokens = kMaxTokens,
+                                             .max_num_seqs = kMaxSeqs,
                                              .max_model_len = kMaxModelLen},
                                             *config, nullptr);
   EXPECT_TRUE(executor.ok()) << executor.status();
@@ -58,6 +60,7 @@ bool Compare(const std::string& dir, const std::string& backend, const LayoutOpt
       BufferBytes(*config, shard,
                   {.max_tokens = kMaxTokens,
                    .max_positions = kMaxModelLen,
+                   .max_num_seqs = kMaxSeqs,
                    .activations = backend == "cpu" ? DType::kF32 : DType::kBF16});
   const std::string name =
       dir + " on " + backend + " tp " + std::to_string(layout.tensor_parallel) + " dp " +

@@ -122,13 +122,19 @@ TEST(MemoryModelTest, RanksTogetherHoldTheModelOnce) {
 //   router logits   4096 x 128 x 4                                     =   2,097,152
 //   row lists       32,768 x 4 x 4 + 129 x 4                           =     524,804
 //   expert rows     32,768 x (3 x 192 + 4096) x 2                      = 306,184,192
+//   penalties       256 x (151,936 + 4,748) x 4                        = 160,444,416
 //   their sums      4096 x 4096 x 2                                    =  33,554,432
 //   own rows' sums  2 x 512 x 4096 x 2                                 =   8,388,608
 TEST(MemoryModelTest, Buffers) {
   const ModelConfig config = PublishedConfig("Qwen3-235B-A22B");
   const ModelShard shard = ShardOf(config, {.tensor_parallel = 8});
-  EXPECT_EQ(BufferBytes(config, shard, {.max_tokens = 4'096, .max_positions = 40'960}),
-            574'435'844);
+  EXPECT_EQ(BufferBytes(config, shard,
+                        {.max_tokens = 4'096, .max_positions = 40'960, .max_num_seqs = 256}),
+            574'435'844 + 160'444'416);
+  EXPECT_EQ(BufferBytes(config, ShardOf(config, {.tensor_parallel = 8}, 1),
+                        {.max_tokens = 4'096, .max_positions = 40'960, .max_num_seqs = 256}),
+            574'435'844)
+      << "another rank than the first of the group draws nothing";
 }
 
 // The same model on TP 8 x DP 8 with whole experts: 2 on each of 64 ranks, so a token of the 32,768

@@ -49,6 +49,7 @@ bool FakeModel::ShapesAgree(const BatchPlan& plan) {
       s.min_p.size() == rows && s.repetition_penalty.size() == rows &&
       s.presence_penalty.size() == rows && s.frequency_penalty.size() == rows &&
       s.seed.size() == rows && s.position.size() == rows && s.num_logprobs.size() == rows &&
+      s.penalty_slot.size() == rows && s.penalty_reset.size() == rows &&
       s.pen_offsets.size() == rows + 1 && s.adj_offsets.size() == rows + 1 &&
       s.pen_tokens.size() == s.pen_counts.size() && s.adj_tokens.size() == s.adj_values.size() &&
       s.pen_offsets.back() == static_cast<int32_t>(s.pen_tokens.size()) &&
@@ -94,12 +95,38 @@ void FakeModel::RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64
   }
 }
 
+// After what the row says about it; null without one.
+FakeModel::Counts* FakeModel::SlotOf(const SamplingPlan& plan, int32_t row) {
+  const int32_t slot = plan.penalty_slot[row];
+  const bool resets = plan.penalty_reset[row] == 1;
+  const int32_t begin = plan.pen_offsets[row];
+  const int32_t end = plan.pen_offsets[row + 1];
+  if (!resets && end > begin) error_ = "a list without a reset";
+  if (std::count(plan.penalty_slot.begin(), plan.penalty_slot.end(), slot) > 1 && slot >= 0) {
+    error_ = "two rows have the same slot";
+  }
+  if (slot < 0) {
+    if (resets) error_ = "a reset without a slot";
+    return nullptr;
+  }
+  if (!resets && !penalties_.contains(slot)) error_ = "a slot was never reset";
+  Counts& counts = penalties_[slot];
+  if (resets) counts.clear();
+  for (int32_t i = begin; i < end; ++i) {
+    if (!counts.emplace(plan.pen_tokens[i], plan.pen_counts[i]).second) error_ = "listed twice";
+  }
+  return &counts;
+}
+
 void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result) {
   const SamplingPlan& s = plan.sampling;
   DrawInputs inputs{
       .context = context, .seed = static_cast<uint64_t>(s.seed[row]), .position = s.position[row]};
-  for (int32_t i = s.pen_offsets[row]; i < s.pen_offsets[row + 1]; ++i) {
-    inputs.penalties = MixPenalty(inputs.penalties, s.pen_tokens[i], s.pen_counts[i]);
+  Counts* counts = SlotOf(s, row);
+  if (counts != nullptr) {
+    for (const auto& [token, count] : *counts) {
+      inputs.penalties = MixPenalty(inputs.penalties, token, count);
+    }
   }
   for (int32_t i = s.adj_offsets[row]; i < s.adj_offsets[row + 1]; ++i) {
     if (std::isinf(s.adj_values[i])) inputs.banned.push_back(s.adj_tokens[i]);
@@ -111,6 +138,7 @@ void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, Bat
     }
   }
   const int32_t token = s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
+  if (counts != nullptr && token >= 0) ++(*counts)[token];
   result->token.push_back(token);
   result->logprob.push_back(FakeLogprob(context, token));
   result->rank.push_back(1);

@@ -4,6 +4,7 @@
 #define TESSERA_TESTS_ENGINE_SCHEDULER_FAKE_MODEL_H_
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "engine/scheduler/step_plan.h"
@@ -48,6 +49,9 @@ class FakeModel {
  private:
   bool ShapesAgree(const BatchPlan& plan);
   void RunSequence(const BatchPlan& plan, int32_t s, std::vector<uint64_t>* contexts);
+  // What a slot of the penalty table lists: occurrences in the output by token.
+  using Counts = std::map<int32_t, int32_t>;
+  Counts* SlotOf(const SamplingPlan& plan, int32_t row);
   void Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result);
 
   int32_t TokenAt(const BatchPlan& plan, int32_t t);
@@ -56,6 +60,7 @@ class FakeModel {
   const int32_t vocab_size_;
   std::vector<int32_t> drawn_;  // by the last step
   std::vector<uint64_t> slots_;
+  std::map<int32_t, Counts> penalties_;  // by slot
   const char* error_ = nullptr;
   bool lose_next_write_ = false;
 };

@@ -80,7 +80,9 @@ TEST_F(PlanBuilder, CarriesSamplingParameters) {
                        .frequency_penalty = 0.4F};
   request->sampling.logprobs = 5;
   request->sampling.logit_bias = {{4, 1.5F}};
-  const BatchPlan plan = Build({Decoding(request, {10})});
+  Sequence* sequence = Decoding(request, {10});
+  sequence->penalty_slot = 3;
+  const BatchPlan plan = Build({sequence});
   const SamplingPlan& s = plan.sampling;
   EXPECT_THAT(s.temperature, ElementsAre(0.5F));
   EXPECT_THAT(s.top_k, ElementsAre(3));
@@ -90,11 +92,49 @@ TEST_F(PlanBuilder, CarriesSamplingParameters) {
   EXPECT_THAT(s.presence_penalty, ElementsAre(0.3F));
   EXPECT_THAT(s.frequency_penalty, ElementsAre(0.4F));
   EXPECT_THAT(s.num_logprobs, ElementsAre(5));
+  EXPECT_THAT(s.penalty_slot, ElementsAre(3));
+  EXPECT_THAT(s.penalty_reset, ElementsAre(1));
   EXPECT_THAT(s.pen_tokens, ElementsAre(10, 11));
   EXPECT_THAT(s.pen_counts, ElementsAre(1, 0));
   EXPECT_THAT(s.pen_offsets, ElementsAre(0, 2));
   EXPECT_THAT(s.adj_tokens, ElementsAre(4));
   EXPECT_THAT(s.adj_values, ElementsAre(1.5F));
+}
+
+TEST_F(PlanBuilder, ListsPenaltiesOnceAndThenLeavesThemToTheDevice) {
+  auto request = MakeRequest(2);
+  request->sampling.repetition_penalty = 1.2F;
+  Sequence* plain = Decoding(MakeRequest(2), {});
+  Sequence* sequence = Decoding(request, {11});
+  sequence->penalty_slot = 1;
+  sequence->num_planned = 1;  // a chunk that draws nothing lists nothing
+  std::vector<PlannedSequence> chunk = {{.sequence = sequence, .num_tokens = 1}};
+  EXPECT_THAT(BuildPlan(4, &chunk).sampling.penalty_slot, IsEmpty());
+  EXPECT_FALSE(sequence->penalties_listed);
+  sequence->num_planned = 2;
+  const SamplingPlan first = Build({plain, sequence}).sampling;
+  EXPECT_THAT(first.penalty_slot, ElementsAre(-1, 1));
+  EXPECT_THAT(first.penalty_reset, ElementsAre(0, 1));
+  EXPECT_THAT(first.pen_offsets, ElementsAre(0, 0, 2));
+  EXPECT_THAT(first.pen_tokens, ElementsAre(10, 11));
+  EXPECT_THAT(first.pen_counts, ElementsAre(0, 1));
+  const SamplingPlan second = Build({plain, sequence}).sampling;
+  EXPECT_THAT(second.penalty_slot, ElementsAre(-1, 1));
+  EXPECT_THAT(second.penalty_reset, ElementsAre(0, 0));
+  EXPECT_THAT(second.pen_tokens, IsEmpty());
+}
+
+TEST_F(PlanBuilder, ForcedRowsListPenaltiesToo) {
+  auto request = MakeRequest(2);
+  request->sampling.presence_penalty = 1.0F;
+  request->reasoning = {.start_token_id = 1, .end_token_id = 2, .max_thinking_tokens = 0};
+  request->reasoning.close_token_ids = {2};
+  Sequence* sequence = Decoding(request, {1});
+  sequence->penalty_slot = 0;
+  const SamplingPlan plan = Build({sequence}).sampling;
+  EXPECT_THAT(plan.forced, ElementsAre(2));
+  EXPECT_THAT(plan.penalty_reset, ElementsAre(1));
+  EXPECT_THAT(plan.pen_tokens, ElementsAre(1));
 }
 
 TEST_F(PlanBuilder, BansBadWordsOnlyWhenTheirBeginningIsThere) {

@@ -18,8 +18,9 @@ struct SimulationStats {
   int64_t cancelled = 0;
   int64_t expired = 0;
   int64_t finished = 0;
-  int64_t discarded_rows = 0;  // drawn for sequences that had ended
-  int64_t waits = 0;           // running sequences that had to wait for a token
+  int64_t discarded_rows = 0;    // drawn for sequences that had ended
+  int64_t waits = 0;             // running sequences that had to wait for a token
+  int64_t waited_for_lists = 0;  // of penalties, by sequences
 };
 
 // Empty when every invariant held, else what broke. Up to `depth` steps are under way. Equal

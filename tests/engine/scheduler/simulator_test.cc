@@ -39,6 +39,7 @@ TEST_P(SimulatorTest, EveryInvariantHoldsInEveryHistory) {
   print("finished", stats.finished);
   print("discarded rows", stats.discarded_rows);
   print("waits for a token", stats.waits);
+  print("waits for a list", stats.waited_for_lists);
   if (count < 1000) return;
   // The histories reach what they are meant to reach.
   EXPECT_GT(stats.preemptions, static_cast<int64_t>(count / 10));
@@ -48,6 +49,7 @@ TEST_P(SimulatorTest, EveryInvariantHoldsInEveryHistory) {
   EXPECT_GT(stats.finished, static_cast<int64_t>(count));
   EXPECT_GT(stats.discarded_rows, GetParam() == 1 ? 0 : static_cast<int64_t>(count));
   EXPECT_GT(stats.waits, GetParam() == 1 ? -1 : static_cast<int64_t>(count));
+  EXPECT_GT(stats.waited_for_lists, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Depths, SimulatorTest, testing::Values(1, 2));
