@@ -164,7 +164,8 @@ struct QkNormRopeStoreKvArgs {
 // Causal attention over paged KV. Sequence s owns query rows [cu_seqlens[s], cu_seqlens[s + 1]);
 // they are the last ones of its context_lens[s] positions, all already in the cache. Query head h
 // reads KV head h / (Nq / Nk). Position j is visible from p iff j <= p (and j > p - window when
-// window > 0). Scores, softmax and sums are fp32.
+// window > 0). Scores, softmax and sums are fp32. A sequence with context 0 is padding: its query
+// rows become zeros. Entries of a block table beyond the context are not looked at.
 struct PagedAttentionArgs {
   ConstTensorView q;  // [T, Nq D] act (a column range of qkv)
   KvLayer kv;
@@ -209,7 +210,7 @@ struct MoePermuteArgs {
   TensorView positions;     // [T, k] int: sorted row of each pair, -1 when the expert is elsewhere
 };
 
-// out[i] = x[rows[i]].
+// out[i] = x[rows[i]], zeros where rows[i] is -1.
 struct GatherRowsArgs {
   ConstTensorView x;     // [T, H]
   ConstTensorView rows;  // [N] int
@@ -236,6 +237,7 @@ struct ConcatColumnsArgs {
 //    with g = -log(-log(u)) and u from Philox 4x32-10 keyed by (seed, position, id)
 //    (kernels/core/philox.h), so a request draws the same token in any batch and any layout.
 // 5. forced[n] >= 0 replaces steps 2-4: that token is the result (its raw logprob is reported).
+//    kPaddedRow: the row is padding, its token is -1 and nothing else of it is read or written.
 // Slots (a row of penalty_listed and of penalty_counts) belong to the device and outlive the call:
 // the sequence that owns one need not be known on the host to the last token. With penalty_reset[n]
 // the slot first forgets what it held and takes the row's list (pen_*; empty for other rows). At
@@ -246,8 +248,10 @@ struct ConcatColumnsArgs {
 // A row whose tokens are all banned or whose logits hold NaN or +inf yields token -1, logprob -inf,
 // rank 0; in the latter case the alternatives are -1 and -inf too.
 struct SampleArgs {
+  static constexpr int32_t kPaddedRow = -2;
+
   TensorView logits;                   // [N, V] f32, scratch after the call
-  ConstTensorView forced;              // [N] int, -1 = sample
+  ConstTensorView forced;              // [N] int, -1 = sample, -2 = kPaddedRow
   ConstTensorView temperature;         // [N] f32
   ConstTensorView top_k;               // [N] int
   ConstTensorView top_p;               // [N] f32
@@ -308,6 +312,10 @@ class Ops : public ExpertOps {
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;
+
+  // Whether the shapes of a step shall be rounded up to buckets, so that the same ones come back (a
+  // captured graph needs that). What pads is inert; see the operations.
+  virtual bool PadsSteps() const { return false; }
 
   // A step has ended: what follows does not follow at once. A hint to host threads that poll.
   virtual void Rest() {}

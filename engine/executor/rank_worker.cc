@@ -12,139 +12,6 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kAlignment = 64;
-
-// Host arrays packed one behind the other, to reach the device in a single upload.
-class Packer {
- public:
-  explicit Packer(std::vector<char>* staging) : staging_(*staging) { staging_.clear(); }
-
-  template <typename T>
-  size_t Add(const std::vector<T>& values) {
-    const size_t offset = (staging_.size() + kAlignment - 1) / kAlignment * kAlignment;
-    staging_.resize(offset + values.size() * sizeof(T));
-    if (!values.empty()) {
-      std::memcpy(staging_.data() + offset, values.data(), values.size() * sizeof(T));
-    }
-    return offset;
-  }
-
- private:
-  std::vector<char>& staging_;
-};
-
-// Where the arrays of a BatchPlan lie in the packed upload.
-struct BatchOffsets {
-  size_t token_count, token_ids, token_source, positions, slot_mapping, cu_seqlens, context_lens,
-      block_tables, logits_rows;
-
-  BatchOffsets(Packer& packer, const BatchPlan& plan)
-      : token_count(packer.Add(std::vector<int32_t>{plan.num_tokens()})),
-        token_ids(packer.Add(plan.token_ids)),
-        token_source(packer.Add(plan.token_source)),
-        positions(packer.Add(plan.positions)),
-        slot_mapping(packer.Add(plan.slot_mapping)),
-        cu_seqlens(packer.Add(plan.cu_seqlens)),
-        context_lens(packer.Add(plan.context_lens)),
-        block_tables(packer.Add(plan.block_tables)),
-        logits_rows(packer.Add(plan.logits_rows)) {}
-};
-
-struct SamplingOffsets {
-  size_t forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, position,
-      num_logprobs, penalty_slot, penalty_reset, pen_offsets, pen_tokens, pen_counts, adj_offsets,
-      adj_tokens, adj_values, masks, mask_row;
-
-  SamplingOffsets(Packer& packer, const SamplingPlan& plan)
-      : forced(packer.Add(plan.forced)),
-        temperature(packer.Add(plan.temperature)),
-        top_k(packer.Add(plan.top_k)),
-        top_p(packer.Add(plan.top_p)),
-        min_p(packer.Add(plan.min_p)),
-        repetition(packer.Add(plan.repetition_penalty)),
-        presence(packer.Add(plan.presence_penalty)),
-        frequency(packer.Add(plan.frequency_penalty)),
-        seed(packer.Add(plan.seed)),
-        position(packer.Add(plan.position)),
-        num_logprobs(packer.Add(plan.num_logprobs)),
-        penalty_slot(packer.Add(plan.penalty_slot)),
-        penalty_reset(packer.Add(plan.penalty_reset)),
-        pen_offsets(packer.Add(plan.pen_offsets)),
-        pen_tokens(packer.Add(plan.pen_tokens)),
-        pen_counts(packer.Add(plan.pen_counts)),
-        adj_offsets(packer.Add(plan.adj_offsets)),
-        adj_tokens(packer.Add(plan.adj_tokens)),
-        adj_values(packer.Add(plan.adj_values)),
-        masks(packer.Add(plan.masks)),
-        mask_row(packer.Add(plan.mask_row)) {}
-};
-
-SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at,
-                         const SamplingPlan& plan, int64_t vocab) {
-  const auto rows = static_cast<int64_t>(plan.forced.size());
-  const auto penalties = static_cast<int64_t>(plan.pen_tokens.size());
-  const auto adjustments = static_cast<int64_t>(plan.adj_tokens.size());
-  return {.forced = buffer.View(DType::kI32, {rows}, at.forced),
-          .temperature = buffer.View(DType::kF32, {rows}, at.temperature),
-          .top_k = buffer.View(DType::kI32, {rows}, at.top_k),
-          .top_p = buffer.View(DType::kF32, {rows}, at.top_p),
-          .min_p = buffer.View(DType::kF32, {rows}, at.min_p),
-          .repetition_penalty = buffer.View(DType::kF32, {rows}, at.repetition),
-          .presence_penalty = buffer.View(DType::kF32, {rows}, at.presence),
-          .frequency_penalty = buffer.View(DType::kF32, {rows}, at.frequency),
-          .seed = buffer.View(DType::kI64, {rows}, at.seed),
-          .position = buffer.View(DType::kI32, {rows}, at.position),
-          .penalty_slot = buffer.View(DType::kI32, {rows}, at.penalty_slot),
-          .penalty_reset = buffer.View(DType::kI32, {rows}, at.penalty_reset),
-          .pen_offsets = buffer.View(DType::kI32, {rows + 1}, at.pen_offsets),
-          .pen_tokens = buffer.View(DType::kI32, {penalties}, at.pen_tokens),
-          .pen_counts = buffer.View(DType::kI32, {penalties}, at.pen_counts),
-          .adj_offsets = buffer.View(DType::kI32, {rows + 1}, at.adj_offsets),
-          .adj_tokens = buffer.View(DType::kI32, {adjustments}, at.adj_tokens),
-          .adj_values = buffer.View(DType::kF32, {adjustments}, at.adj_values),
-          .masks = buffer.View(DType::kI32, {plan.num_masks, MaskWords(vocab)}, at.masks),
-          .mask_row = buffer.View(DType::kI32, {rows}, at.mask_row),
-          .num_logprobs = buffer.View(DType::kI32, {rows}, at.num_logprobs)};
-}
-
-// The sampling inputs and outputs of rows [begin, begin + count).
-SampleArgs SliceRows(const SampleArgs& all, int64_t begin, int64_t count) {
-  SampleArgs args = all;
-  for (ConstTensorView* view :
-       {&args.forced, &args.temperature, &args.top_k, &args.top_p, &args.min_p,
-        &args.repetition_penalty, &args.presence_penalty, &args.frequency_penalty, &args.seed,
-        &args.position, &args.penalty_slot, &args.penalty_reset, &args.mask_row,
-        &args.num_logprobs}) {
-    *view = view->Rows(begin, count);
-  }
-  // Offsets point into the shared lists, so only the window moves.
-  args.pen_offsets = args.pen_offsets.Rows(begin, count + 1);
-  args.adj_offsets = args.adj_offsets.Rows(begin, count + 1);
-  for (TensorView* view : {&args.token, &args.logprob, &args.rank}) {
-    *view = view->Rows(begin, count);
-  }
-  if (!args.top_tokens.empty()) {
-    args.top_tokens = args.top_tokens.Rows(begin, count);
-    args.top_logprobs = args.top_logprobs.Rows(begin, count);
-  }
-  return args;
-}
-
-// Results lie in one buffer, section after section: the expert rows so far, an int64_t, then 4-byte
-// elements.
-struct ResultLayout {
-  int64_t rows;
-  int64_t top;
-
-  static constexpr size_t kExpertRowsBytes = sizeof(int64_t);
-  size_t token() const { return kExpertRowsBytes; }
-  size_t logprob() const { return token() + rows * 4; }
-  size_t rank() const { return token() + rows * 8; }
-  size_t top_tokens() const { return token() + rows * 12; }
-  size_t top_logprobs() const { return top_tokens() + rows * top * 4; }
-  size_t bytes() const { return top_tokens() + rows * top * 8; }
-};
-
 template <typename T>
 void Unpack(const std::vector<char>& bytes, size_t offset, int64_t count, std::vector<T>* out) {
   out->resize(count);
@@ -165,11 +32,13 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(
                    Qwen3Model::Create(worker->config_, shard, std::move(weights),
                                       {.dtype = options.dtype,
                                        .max_tokens = options.max_tokens,
+                                       .max_logits_rows = LogitsRowsPerPass(options.max_num_seqs),
                                        .max_positions = options.max_positions,
                                        .moving = {.interval = options.rebalance_interval,
                                                   .checkpoint = std::move(checkpoint),
                                                   .preparation = options.preparation}},
                                       worker->links_, *worker->ops_));
+  RETURN_IF_ERROR(worker->AllocateStepBuffers());
   RETURN_IF_ERROR(worker->AllocateSampling());
   RETURN_IF_ERROR(worker->ops_->device().Synchronize());
   worker->times_ = worker->TimesSinceStart();  // what was measured at start is no step's
@@ -178,11 +47,29 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(
 
 RankWorker::RankWorker(const ModelConfig& config, const ModelShard& shard,
                        const RankWorkerOptions& options, std::unique_ptr<Ops> ops)
-    : config_(config), shard_(shard), options_(options), ops_(std::move(ops)) {}
+    : config_(config),
+      shard_(shard),
+      options_(options),
+      limits_{.max_tokens = options.max_tokens,
+              .max_sequences = options.max_num_seqs,
+              .max_blocks = (options.max_positions + options.block_size - 1) / options.block_size,
+              .max_positions = options.max_positions,
+              .vocab_size = config.vocab_size},
+      ops_(std::move(ops)) {}
+
+absl::Status RankWorker::AllocateStepBuffers() {
+  ASSIGN_OR_RETURN(StepInputs inputs, StepInputs::Create(&ops_->device(), limits_));
+  inputs_.emplace(std::move(inputs));
+  const ResultLayout usual{limits_.max_tokens, ResultLayout::kUsualTop};
+  for (UnderWay& step : under_way_) {
+    RETURN_IF_ERROR(Reserve(&step.results, usual.bytes(), "sampling results"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status RankWorker::AllocateSampling() {
   const int64_t vocab = config_.vocab_size;
-  const size_t logits_bytes = Qwen3Model::kMaxLogitsRows * vocab * sizeof(float);
+  const size_t logits_bytes = LogitsRowsPerPass(options_.max_num_seqs) * vocab * sizeof(float);
   ASSIGN_OR_RETURN(logits_, ops_->device().Allocate(logits_bytes, "logits"));
   if (shard_.tp_rank != 0) return absl::OkStatus();
   const int64_t slots = options_.max_num_seqs;
@@ -231,47 +118,30 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
 absl::Status RankWorker::Reserve(DeviceBuffer* buffer, size_t bytes, const char* what) {
   if (buffer->bytes() >= bytes) return absl::OkStatus();
   *buffer = DeviceBuffer();
-  ASSIGN_OR_RETURN(*buffer, ops_->device().Allocate(bytes + bytes / 2, what));
+  ASSIGN_OR_RETURN(*buffer, ops_->device().Allocate(bytes, what));
   return absl::OkStatus();
 }
 
-absl::StatusOr<ForwardBatch> RankWorker::UploadPlan(const StepPlan& plan, SampleArgs* sampling,
-                                                    ConstTensorView* logits_rows) {
-  const BatchPlan& batch = plan.groups[shard_.dp_rank];
-  Packer packer(&staging_);
-  const BatchOffsets at(packer, batch);
-  const SamplingOffsets sampling_at(packer, batch.sampling);
-  RETURN_IF_ERROR(Reserve(&plan_, staging_.size(), "the step plan"));
-  ops_->device().Upload(plan_.data(), staging_.data(), staging_.size());
-
-  const int64_t tokens = batch.num_tokens();
-  const int64_t sequences = batch.num_sequences();
-  ForwardBatch forward{
-      .num_tokens = batch.num_tokens(),
-      .token_count = plan_.View(DType::kI32, {1}, at.token_count),
-      .token_ids = plan_.View(DType::kI32, {tokens}, at.token_ids),
-      .token_source = plan_.View(DType::kI32, {tokens}, at.token_source),
-      .positions = plan_.View(DType::kI32, {tokens}, at.positions),
-      .slot_mapping = plan_.View(DType::kI32, {tokens}, at.slot_mapping),
-      .cu_seqlens = plan_.View(DType::kI32, {sequences + 1}, at.cu_seqlens),
-      .context_lens = plan_.View(DType::kI32, {sequences}, at.context_lens),
-      .block_tables = plan_.View(DType::kI32, {sequences, batch.max_blocks}, at.block_tables)};
-  for (const BatchPlan& group : plan.groups) forward.group_tokens.push_back(group.num_tokens());
-  *logits_rows = plan_.View(DType::kI32, {batch.num_logits()}, at.logits_rows);
-  *sampling = SamplingViews(plan_, sampling_at, batch.sampling, config_.vocab_size);
-  return forward;
+absl::StatusOr<StepViews> RankWorker::UploadPlan(const StepPlan& plan) {
+  const auto extents = [&](const BatchPlan& group) {
+    return ops_->PadsSteps() ? BucketExtents(group, limits_) : ExactExtents(group);
+  };
+  const BatchPlan& own = plan.groups[shard_.dp_rank];
+  ASSIGN_OR_RETURN(StepViews views, inputs_->Upload(own, extents(own)));
+  for (const BatchPlan& group : plan.groups) {
+    views.forward.group_tokens.push_back(static_cast<int32_t>(extents(group).tokens));
+  }
+  if (own.has_sources()) views.forward.drawn_tokens = TokensOfStepBefore();
+  return views;
 }
 
 absl::Status RankWorker::Begin(const StepPlan& plan) {
   TESSERA_CHECK(num_begun_ - num_finished_ < kMaxSteps);
   UnderWay& step = under_way_[num_begun_ % kMaxSteps];
   step.began = std::chrono::steady_clock::now();
-  SampleArgs sampling;
-  ConstTensorView logits_rows;
-  ASSIGN_OR_RETURN(ForwardBatch batch, UploadPlan(plan, &sampling, &logits_rows));
-  if (plan.groups[shard_.dp_rank].has_sources()) batch.drawn_tokens = TokensOfStepBefore();
-  model_->Forward(batch, kv_);
-  RETURN_IF_ERROR(EnqueueSampling(plan, sampling, logits_rows, &step));
+  ASSIGN_OR_RETURN(const StepViews views, UploadPlan(plan));
+  model_->Forward(views.forward, kv_);
+  RETURN_IF_ERROR(EnqueueSampling(plan, views, &step));
   step.end = ops_->device().Record();
   ops_->Rest();
   ++num_begun_;
@@ -281,8 +151,8 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
 // Only the first rank of a group draws.
 ConstTensorView RankWorker::TokensOfStepBefore() {
   const UnderWay& before = under_way_[(num_begun_ + kMaxSteps - 1) % kMaxSteps];
-  const ResultLayout layout{before.rows, before.num_top};
-  const TensorView tokens = before.results.View(DType::kI32, {before.rows}, layout.token());
+  const ResultLayout layout{before.padded_rows, before.num_top};
+  const TensorView tokens = before.results.View(DType::kI32, {before.padded_rows}, layout.token());
   if (links_.tp != nullptr) links_.tp->Broadcast(tokens, 0);
   return tokens;
 }
@@ -333,21 +203,22 @@ RankReport RankWorker::Report(const UnderWay& step, absl::Duration step_time) {
   return report;
 }
 
-absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs& inputs,
-                                         ConstTensorView rows, UnderWay* step) {
+absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const StepViews& views,
+                                         UnderWay* step) {
   const SamplingPlan& wanted = plan.groups[shard_.dp_rank].sampling;
-  const int64_t count = rows.dim(0);
+  const int64_t count = views.logits_rows.dim(0);
   const int64_t vocab = config_.vocab_size;
   int32_t top = 0;
   for (int32_t n : wanted.num_logprobs) top = std::max(top, n);
   const ResultLayout layout{count, top};
   RETURN_IF_ERROR(Reserve(&step->results, layout.bytes(), "sampling results"));
-  step->rows = count;
+  step->rows = static_cast<int64_t>(wanted.forced.size());
+  step->padded_rows = count;
   step->num_top = top;
   ExpertRebalancer* const balance = model_->balance();
   if (balance != nullptr) balance->EndStep(step->results.View(DType::kI64, {1}));
 
-  SampleArgs all = inputs;
+  SampleArgs all = views.sampling;
   all.token = step->results.View(DType::kI32, {count}, layout.token());
   all.logprob = step->results.View(DType::kF32, {count}, layout.logprob());
   all.rank = step->results.View(DType::kI32, {count}, layout.rank());
@@ -358,10 +229,11 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs&
   // All ranks of the group compute the logits together; the first one draws.
   const bool draws = shard_.tp_rank == 0;
   step->logits.resize(draws && plan.return_logits ? count * vocab : 0);
-  for (int64_t begin = 0; begin < count; begin += Qwen3Model::kMaxLogitsRows) {
-    const int64_t part = std::min<int64_t>(count - begin, Qwen3Model::kMaxLogitsRows);
+  const int64_t most = LogitsRowsPerPass(options_.max_num_seqs);
+  for (int64_t begin = 0; begin < count; begin += most) {
+    const int64_t part = std::min(count - begin, most);
     const TensorView logits = logits_.View(DType::kF32, {part, vocab});
-    model_->Logits(rows.Rows(begin, part), logits);
+    model_->Logits(views.logits_rows.Rows(begin, part), logits);
     if (!draws) continue;
     if (plan.return_logits) {
       ops_->device().Download(step->logits.data() + begin * vocab, logits.data(),
@@ -382,8 +254,9 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs&
 
 BatchResult RankWorker::TakeResults(UnderWay* step) const {
   if (shard_.tp_rank != 0) return {};
-  const ResultLayout layout{step->rows, step->num_top};
+  const ResultLayout layout{step->padded_rows, step->num_top};
   BatchResult result{.num_top = step->num_top, .logits = std::move(step->logits)};
+  if (!result.logits.empty()) result.logits.resize(step->rows * config_.vocab_size);
   Unpack(step->bytes, layout.token(), step->rows, &result.token);
   Unpack(step->bytes, layout.logprob(), step->rows, &result.logprob);
   Unpack(step->bytes, layout.rank(), step->rows, &result.rank);

@@ -7,12 +7,14 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/executor/executor.h"
+#include "engine/executor/step_buffers.h"
 #include "engine/executor/step_result.h"
 #include "engine/model/qwen3.h"
 #include "engine/scheduler/step_plan.h"
@@ -66,22 +68,22 @@ class RankWorker {
  private:
   RankWorker(const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
              std::unique_ptr<Ops> ops);
+  absl::Status AllocateStepBuffers();
   absl::Status AllocateSampling();
-  absl::StatusOr<ForwardBatch> UploadPlan(const StepPlan& plan, SampleArgs* sampling,
-                                          ConstTensorView* logits_rows);
+  absl::StatusOr<StepViews> UploadPlan(const StepPlan& plan);
   // A step that has begun. Its results lie on the device, also for the step behind it.
   struct UnderWay {
     std::chrono::steady_clock::time_point began;
     uint64_t end = 0;  // the device's mark
     int64_t rows = 0;
+    int64_t padded_rows = 0;
     int32_t num_top = 0;
     DeviceBuffer results;
     std::vector<char> bytes;    // the results on the host
     std::vector<float> logits;  // when asked for
   };
   ConstTensorView TokensOfStepBefore();
-  absl::Status EnqueueSampling(const StepPlan& plan, const SampleArgs& inputs, ConstTensorView rows,
-                               UnderWay* step);
+  absl::Status EnqueueSampling(const StepPlan& plan, const StepViews& views, UnderWay* step);
   BatchResult TakeResults(UnderWay* step) const;
   CollectiveTimes TimesSinceStart() const;
   // The time and the expert rows of the step that ends now.
@@ -91,18 +93,18 @@ class RankWorker {
   const ModelConfig config_;
   const ModelShard shard_;
   const RankWorkerOptions options_;
+  const StepLimits limits_;
   std::unique_ptr<Ops> ops_;  // declared first: all below die before their device
   RankLinks links_;
   std::unique_ptr<Qwen3Model> model_;
   DeviceBuffer kv_storage_;
   std::vector<KvLayer> kv_;  // one per layer
-  DeviceBuffer plan_;        // the uploaded arrays of the current step
-  std::vector<char> staging_;
+  std::optional<StepInputs> inputs_;
   std::array<UnderWay, kMaxSteps> under_way_;
   uint64_t num_begun_ = 0;                  // Begin's thread
   std::atomic<uint64_t> num_finished_ = 0;  // Finish's thread writes
   std::chrono::steady_clock::time_point last_end_;
-  DeviceBuffer logits_;  // [kMaxLogitsRows, V] f32
+  DeviceBuffer logits_;  // [LogitsRowsPerPass, V] f32
   // Of the rank that draws; see SampleArgs.
   TensorView penalty_listed_;  // [max_num_seqs, ceil(V / 32)] int
   TensorView penalty_counts_;  // [max_num_seqs, V] int

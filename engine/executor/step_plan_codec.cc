@@ -273,8 +273,12 @@ void CheckSequences(const BatchPlan& plan, const PlanLimits& limits, GroupCheck*
   check->Range("context_lens", plan.context_lens, 1, int64_t{limits.max_positions} + 1);
   check->Require(plan.max_blocks >= 0 && plan.max_blocks <= limits.num_blocks, "max_blocks",
                  "outside the KV storage");
+  check->Require(
+      int64_t{plan.max_blocks} <
+          (int64_t{limits.max_positions} + 2 * limits.block_size - 1) / limits.block_size,
+      "max_blocks", "beyond the context limit");
   check->Size("block_tables", plan.block_tables, sequences * plan.max_blocks);
-  check->Range("block_tables", plan.block_tables, 0, limits.num_blocks);
+  check->Range("block_tables", plan.block_tables, -1, limits.num_blocks);
   for (int64_t s = 0; s < sequences && check->ok(); ++s) {
     const int32_t context = plan.context_lens[s];
     const int32_t begin = plan.cu_seqlens[s];
@@ -282,6 +286,11 @@ void CheckSequences(const BatchPlan& plan, const PlanLimits& limits, GroupCheck*
     check->Require(context <= int64_t{plan.max_blocks} * limits.block_size, "context_lens",
                    "reaches beyond the block table");
     check->Require(rows <= context, "context_lens", "shorter than the tokens of the step");
+    const int32_t needed = (context + limits.block_size - 1) / limits.block_size;
+    for (int32_t i = 0; i < needed && check->ok(); ++i) {
+      check->Require(plan.block_tables[s * plan.max_blocks + i] >= 0, "block_tables",
+                     "no block where the context needs one");
+    }
     for (int32_t i = 0; i < rows && check->ok(); ++i) {
       check->Require(plan.positions[begin + i] == context - rows + i, "positions",
                      "not the last positions of the context");

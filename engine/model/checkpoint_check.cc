@@ -191,8 +191,7 @@ std::string FindBrokenValues(const StoredTensor& stored) {
 
 }  // namespace
 
-CheckpointReport VerifyValues(const Checkpoint& checkpoint,
-                              const LoadProgress& progress) {
+CheckpointReport VerifyValues(const Checkpoint& checkpoint, const LoadProgress& progress) {
   CheckpointReport report;
   for (const std::string_view name : checkpoint.names()) {
     const StoredTensor stored = checkpoint.Find(name);

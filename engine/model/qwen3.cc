@@ -81,13 +81,14 @@ absl::Status Qwen3Model::AllocateBuffers(const Qwen3Options& options) {
                      buffers_.New(act_, tokens, 2 * int64_t{shard_.ffn_size}, "gate and up"));
     ASSIGN_OR_RETURN(activated_, buffers_.New(act_, tokens, shard_.ffn_size, "MLP activations"));
   }
-  ASSIGN_OR_RETURN(last_rows_, buffers_.New(act_, kMaxLogitsRows, hidden, "logits inputs"));
+  ASSIGN_OR_RETURN(last_rows_, buffers_.New(act_, options.max_logits_rows, hidden, "logits inputs"));
   if (links_.tp != nullptr) {
     ASSIGN_OR_RETURN(own_delta_, buffers_.New(act_, part, hidden, "summed block outputs"));
-    ASSIGN_OR_RETURN(logits_shard_, buffers_.New(DType::kF32, kMaxLogitsRows, shard_.vocab_rows,
-                                                 "the vocabulary shard's logits"));
+    ASSIGN_OR_RETURN(logits_shard_,
+                     buffers_.New(DType::kF32, options.max_logits_rows, shard_.vocab_rows,
+                                  "the vocabulary shard's logits"));
     ASSIGN_OR_RETURN(logits_all_,
-                     buffers_.New(DType::kF32, int64_t{kMaxLogitsRows} * shard_.tp_size,
+                     buffers_.New(DType::kF32, int64_t{options.max_logits_rows} * shard_.tp_size,
                                   shard_.vocab_rows, "gathered logits"));
   }
   const std::vector<float> table =
@@ -223,7 +224,7 @@ void Qwen3Model::Mlp(const LayerWeights& layer, int64_t rows) {
 
 void Qwen3Model::Logits(ConstTensorView rows, TensorView logits) {
   const int64_t count = rows.dim(0);
-  TESSERA_CHECK(count <= kMaxLogitsRows);
+  TESSERA_CHECK(count <= last_rows_.dim(0));
   const TensorView x = last_rows_.Rows(0, count);
   ops_.GatherRows({.x = normed_, .rows = rows, .out = x});
   if (links_.tp == nullptr) {

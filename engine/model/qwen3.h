@@ -46,7 +46,8 @@ struct Qwen3Options {
   DType dtype = DType::kBF16;  // the model's: of weights, and of activations unless the backend
                                // is faster with more precise ones
   int32_t max_tokens = 0;      // tokens of one step
-  int32_t max_positions = 0;   // rows of the RoPE table
+  int32_t max_logits_rows = 0;
+  int32_t max_positions = 0;  // rows of the RoPE table
   ExpertMoving moving;
 };
 
@@ -63,9 +64,8 @@ class Qwen3Model {
   // Runs all layers. `kv` has one entry per layer.
   void Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv);
 
-  // logits[n] = lm_head(h[rows[n]]), h being the final norm of the last Forward; at most
-  // kMaxLogitsRows rows per call.
-  static constexpr int32_t kMaxLogitsRows = 64;
+  // logits[n] = lm_head(h[rows[n]]), h being the final norm of the last Forward, zeros where
+  // rows[n] is -1; at most max_logits_rows rows per call.
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
   // Of all expert slots, filled or not.
@@ -118,9 +118,9 @@ class Qwen3Model {
   TensorView attention_;     // [max_tokens, Nq D]
   TensorView gate_up_;       // [max_tokens, 2 F]
   TensorView activated_;     // [max_tokens, F]
-  TensorView last_rows_;     // [kMaxLogitsRows, H]
-  TensorView logits_shard_;  // [kMaxLogitsRows, vocab_rows] f32
-  TensorView logits_all_;    // [tp * kMaxLogitsRows, vocab_rows] f32
+  TensorView last_rows_;     // [max_logits_rows, H]
+  TensorView logits_shard_;  // [max_logits_rows, vocab_rows] f32
+  TensorView logits_all_;    // [tp * max_logits_rows, vocab_rows] f32
   RowShare share_;           // of the step at work
   // [share_.count, H]: the last block's output; the next norm adds it to the residual stream.
   ConstTensorView pending_;

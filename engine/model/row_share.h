@@ -35,6 +35,10 @@ inline RowShare PartOfRows(int64_t rows, int32_t tp_size, int32_t tp_rank) {
 // Whether a step of that many rows per group pays for the second collective.
 inline bool WorthDividing(int64_t rows, int32_t tp_size) { return rows >= 2 * int64_t{tp_size}; }
 
+// Rows of logits that are computed in one pass over the output head: all that a step draws, and
+// enough to score prompts by.
+constexpr int32_t LogitsRowsPerPass(int32_t max_num_seqs) { return std::max(64, max_num_seqs); }
+
 }  // namespace tessera
 
 #endif  // TESSERA_ENGINE_MODEL_ROW_SHARE_H_

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/row_share.h"
 #include "parallel/experts/dispatcher.h"
 
 namespace tessera {
@@ -14,8 +15,7 @@ namespace {
 constexpr int64_t kBF16Bytes = 2;
 constexpr int64_t kF32Bytes = 4;
 constexpr int64_t kI32Bytes = 4;
-constexpr int64_t kBlock = 128;      // weights that share a scale, per direction
-constexpr int64_t kLogitsRows = 64;  // rows of logits in flight: Qwen3Model::kMaxLogitsRows
+constexpr int64_t kBlock = 128;  // weights that share a scale, per direction
 
 constexpr std::array<std::string_view, 4> kFormatNames = {"bfloat16", "fp8", "int8", "int4"};
 
@@ -171,11 +171,12 @@ int64_t BufferBytes(const ModelConfig& config, const ModelShard& shard, const Bu
   // Queries, keys, values; attention outputs.
   int64_t token_elements = 2 * q_width + 2 * kv_width;
   if (moe_layers < config.num_hidden_layers) token_elements += 3 * int64_t{shard.ffn_size};
+  const int64_t logits_rows = LogitsRowsPerPass(static_cast<int32_t>(sizes.max_num_seqs));
   int64_t bytes = sizes.max_positions * head_dim * kF32Bytes + hidden_rows * hidden * act_bytes +
-                  sizes.max_tokens * token_elements * act_bytes + kLogitsRows * hidden * act_bytes +
-                  kLogitsRows * config.vocab_size * kF32Bytes;
+                  sizes.max_tokens * token_elements * act_bytes + logits_rows * hidden * act_bytes +
+                  logits_rows * config.vocab_size * kF32Bytes;
   if (shard.tp_size > 1) {  // this rank's logits and those of all
-    bytes += kLogitsRows * shard.vocab_rows * (1 + shard.tp_size) * kF32Bytes;
+    bytes += logits_rows * shard.vocab_rows * (1 + shard.tp_size) * kF32Bytes;
   }
   if (shard.tp_rank == 0) {  // a count per token, and a bit
     bytes += sizes.max_num_seqs * (config.vocab_size + CeilDiv(config.vocab_size, 32)) * kI32Bytes;

@@ -159,7 +159,7 @@ void AddBlockTables(const std::vector<PlannedSequence>& planned, BatchPlan* plan
   for (const PlannedSequence& p : planned)
     longest = std::max(longest, p.sequence->kv.blocks.size());
   plan->max_blocks = static_cast<int32_t>(longest);
-  plan->block_tables.assign(planned.size() * longest, 0);
+  plan->block_tables.assign(planned.size() * longest, -1);
   for (size_t s = 0; s < planned.size(); ++s) {
     int32_t* row = plan->block_tables.data() + s * longest;
     for (BlockId block : planned[s].sequence->kv.blocks) *row++ = static_cast<int32_t>(block);

@@ -50,7 +50,7 @@ struct BatchPlan {
   std::vector<int32_t> cu_seqlens;    // [S + 1] query row ranges
   std::vector<int32_t> context_lens;  // [S] positions visible, this chunk included
   int32_t max_blocks = 0;
-  std::vector<int32_t> block_tables;  // [S, max_blocks], padded with 0
+  std::vector<int32_t> block_tables;  // [S, max_blocks]; -1 behind a sequence's last
   std::vector<int32_t> logits_rows;   // [N] ascending indices into the tokens
   SamplingPlan sampling;              // [N]
 

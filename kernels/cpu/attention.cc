@@ -54,6 +54,12 @@ std::vector<Tile> CutTiles(const PagedAttentionArgs& args, const Shape& shape) {
   for (int64_t s = 0; s < args.context_lens.dim(0); ++s) {
     const int64_t begin = cu_seqlens[s];
     const int64_t queries = cu_seqlens[s + 1] - begin;
+    if (args.context_lens.as<int32_t>()[s] == 0) {  // padding
+      for (int64_t t = begin; t < begin + queries; ++t) {
+        std::fill_n(args.out.as<float>() + t * args.out.stride0(), args.out.dim(1), 0.0F);
+      }
+      continue;
+    }
     const int64_t computed = args.context_lens.as<int32_t>()[s] - queries;
     const int32_t* table = args.block_tables.as<int32_t>() + s * args.block_tables.stride0();
     for (int64_t q = 0; q < queries; q += most) {

@@ -27,8 +27,12 @@ void GatherRows(const Context& context, const GatherRowsArgs& args) {
   const int64_t rows = args.rows.dim(0);
   context.For(rows, static_cast<double>(rows * bytes) / 8, [&](int64_t i) {
     const int64_t row = args.rows.as<int32_t>()[i];
-    std::memcpy(args.out.as<char>() + i * args.out.stride0() * element,
-                args.x.as<char>() + row * args.x.stride0() * element, bytes);
+    char* out = args.out.as<char>() + i * args.out.stride0() * element;
+    if (row < 0) {
+      std::memset(out, 0, bytes);
+    } else {
+      std::memcpy(out, args.x.as<char>() + row * args.x.stride0() * element, bytes);
+    }
   });
 }
 

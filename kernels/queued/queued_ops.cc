@@ -105,6 +105,8 @@ class QueuedOps : public Ops {
     return std::make_unique<QueuedExpertTable>(device_, shape);
   }
 
+  bool PadsSteps() const override { return true; }
+
   void Embed(const EmbedArgs& args) override { Enqueue(args, ref::Embed); }
   void RmsNorm(const RmsNormArgs& args) override { Enqueue(args, ref::RmsNorm); }
   void Gemm(const GemmArgs& args) override { Enqueue(args, ref::Gemm); }

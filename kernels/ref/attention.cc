@@ -58,6 +58,10 @@ void PagedAttention(const PagedAttentionArgs& args) {
     const int64_t context = args.context_lens.as<int32_t>()[s];
     const int32_t* block_table = args.block_tables.as<int32_t>() + s * args.block_tables.stride0();
     for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; ++t) {
+      if (context == 0) {
+        StoreRow(args.out, t, 0, std::vector<float>(args.num_q_heads * head_dim));
+        continue;
+      }
       const int64_t position = context - (cu_seqlens[s + 1] - t);
       const int64_t begin = args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0;
       for (int64_t h = 0; h < args.num_q_heads; ++h) {

@@ -20,8 +20,13 @@ void GatherRows(const GatherRowsArgs& args) {
   const auto element = static_cast<int64_t>(SizeOf(args.x.dtype()));
   for (int64_t i = 0; i < args.rows.dim(0); ++i) {
     const int64_t row = args.rows.as<int32_t>()[i];
-    std::memcpy(args.out.as<char>() + i * args.out.stride0() * element,
-                args.x.as<char>() + row * args.x.stride0() * element, args.x.dim(1) * element);
+    char* out = args.out.as<char>() + i * args.out.stride0() * element;
+    if (row < 0) {
+      std::memset(out, 0, args.x.dim(1) * element);
+    } else {
+      std::memcpy(out, args.x.as<char>() + row * args.x.stride0() * element,
+                  args.x.dim(1) * element);
+    }
   }
 }
 

@@ -204,6 +204,10 @@ void SampleRow(const SampleArgs& args, int64_t n) {
 
 void Sample(const SampleArgs& args) {
   for (int64_t n = 0; n < args.logits.dim(0); ++n) {
+    if (args.forced.as<int32_t>()[n] == SampleArgs::kPaddedRow) {
+      args.token.as<int32_t>()[n] = -1;
+      continue;
+    }
     ResetSlot(args, n);
     SampleRow(args, n);
     CountToken(args, n);

@@ -207,12 +207,16 @@ void ReportLogprobs(const RowArgs& args, const LogitRow* raw, int32_t token) {
 }  // namespace
 
 void SampleRow(const SampleArgs& args, int64_t n) {
+  int32_t& token = args.token.as<int32_t>()[n];
+  if (args.forced.as<int32_t>()[n] == SampleArgs::kPaddedRow) {
+    token = -1;
+    return;
+  }
   const RowArgs row(args, n);
   const Slot slot = row.slot();
   if (slot.listed != nullptr && args.penalty_reset.as<int32_t>()[n] != 0) ResetSlot(row, slot);
   const LogitRow raw(row.logits, row.size);
   const bool sound = HasDistribution(raw);
-  int32_t& token = args.token.as<int32_t>()[n];
   token = sound ? args.forced.as<int32_t>()[n] : -1;
   if (sound && token < 0) token = DrawAfterEdits(row, slot, raw);
   if (slot.listed != nullptr && token >= 0) CountToken(slot, token);

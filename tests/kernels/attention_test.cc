@@ -48,8 +48,11 @@ PagedBatch RandomBatch(Random& random) {
   const int64_t sequences = random.OneOf({1, 2, 3, 5});
   int64_t blocks = 0;
   for (int64_t s = 0; s < sequences; ++s) {
-    const int64_t context = random.OneOf({1, 2, 15, 16, 17, 33, 90});
-    const int64_t query = random.OneOf({0, 1, 1, 1, std::min<int64_t>(context, 5), context});
+    const bool padding = random.Chance(0.15);
+    const int64_t context = padding ? 0 : random.OneOf({1, 2, 15, 16, 17, 33, 90});
+    const int64_t query = padding
+                              ? random.Int(0, 3)
+                              : random.OneOf({0, 1, 1, 1, std::min<int64_t>(context, 5), context});
     batch.query_lens.push_back(static_cast<int32_t>(query));
     batch.context_lens.push_back(static_cast<int32_t>(context));
     batch.cu_seqlens.push_back(batch.cu_seqlens.back() + static_cast<int32_t>(query));
@@ -93,6 +96,7 @@ std::vector<double> Formula(const PagedBatch& batch, const std::vector<float>& q
   const int64_t d = batch.head_dim;
   std::vector<double> out(q.size());
   for (int64_t s = 0; s < batch.sequences(); ++s) {
+    if (batch.context_lens[s] == 0) continue;  // padding: zeros
     for (int64_t t = batch.cu_seqlens[s]; t < batch.cu_seqlens[s + 1]; ++t) {
       const int64_t p = batch.context_lens[s] - batch.cu_seqlens[s + 1] + t;
       for (int64_t h = 0; h < batch.q_heads(); ++h) {

@@ -24,9 +24,26 @@ TEST_P(RowOpsTest, EmbedTakesRowsOfThisRankAndZerosElsewhere) {
     std::vector<int32_t> ids(tokens);
     for (int32_t& id : ids) id = begin + static_cast<int32_t>(random.Int(-2, rows + 1));
     const std::unique_ptr<Weight> weight = Prepare(table, rows, hidden);
-    const TestTensor ids_tensor = TestTensor::Ints(device(), {tokens}, ids);
+    // Some ids come from what an earlier operation drew.
+    std::vector<int32_t> given = ids;
+    std::vector<int32_t> source(tokens, -1);
+    std::vector<int32_t> drawn(3, begin);
+    for (int64_t t = 0; t < std::min<int64_t>(tokens, 3); ++t) {
+      if (!random.Chance(0.5)) continue;
+      source[t] = static_cast<int32_t>(2 - t);
+      drawn[2 - t] = ids[t];
+      given[t] = -1;
+    }
+    const TestTensor ids_tensor = TestTensor::Ints(device(), {tokens}, given);
+    const TestTensor source_tensor = TestTensor::Ints(device(), {tokens}, source);
+    const TestTensor drawn_tensor = TestTensor::Ints(device(), {3}, drawn);
     const TestTensor out(device(), act(), {tokens, hidden}, random.OneOf({0, 3}));
-    ops().Embed({.ids = ids_tensor, .table = weight.get(), .vocab_begin = begin, .out = out});
+    ops().Embed({.ids = ids_tensor,
+                 .source = source_tensor,
+                 .drawn = drawn_tensor,
+                 .table = weight.get(),
+                 .vocab_begin = begin,
+                 .out = out});
     std::vector<float> expected;
     for (int32_t id : ids) {
       const bool here = id >= begin && id < begin + rows;
@@ -118,14 +135,16 @@ TEST_P(RowOpsTest, GatherRowsCopies) {
     const int64_t count = random.OneOf({0, 1, 4, 25});
     const std::vector<float> x = Activations(random, tokens * hidden);
     std::vector<int32_t> rows(count);
-    for (int32_t& row : rows) row = static_cast<int32_t>(random.Int(0, tokens - 1));
+    for (int32_t& row : rows) row = static_cast<int32_t>(random.Int(-1, tokens - 1));
     const TestTensor x_tensor(device(), act(), {tokens, hidden}, x, random.OneOf({0, 3}));
     const TestTensor rows_tensor = TestTensor::Ints(device(), {count}, rows);
     const TestTensor out(device(), act(), {count, hidden}, random.OneOf({0, 5}));
     ops().GatherRows({.x = x_tensor, .rows = rows_tensor, .out = out});
     std::vector<float> expected;
     for (int32_t row : rows) {
-      expected.insert(expected.end(), x.begin() + row * hidden, x.begin() + (row + 1) * hidden);
+      for (int64_t i = 0; i < hidden; ++i) {
+        expected.push_back(row < 0 ? 0.0F : x[row * hidden + i]);
+      }
     }
     EXPECT_EQ(out.Floats(), expected);
   });
