@@ -81,7 +81,8 @@ absl::Status Qwen3Model::AllocateBuffers(const Qwen3Options& options) {
                      buffers_.New(act_, tokens, 2 * int64_t{shard_.ffn_size}, "gate and up"));
     ASSIGN_OR_RETURN(activated_, buffers_.New(act_, tokens, shard_.ffn_size, "MLP activations"));
   }
-  ASSIGN_OR_RETURN(last_rows_, buffers_.New(act_, options.max_logits_rows, hidden, "logits inputs"));
+  ASSIGN_OR_RETURN(last_rows_,
+                   buffers_.New(act_, options.max_logits_rows, hidden, "logits inputs"));
   if (links_.tp != nullptr) {
     ASSIGN_OR_RETURN(own_delta_, buffers_.New(act_, part, hidden, "summed block outputs"));
     ASSIGN_OR_RETURN(logits_shard_,
