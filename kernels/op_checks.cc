@@ -108,11 +108,12 @@ void Check(const SiluAndMulArgs& args) {
 
 void Check(const RouteTopKArgs& args) {
   TESSERA_CHECK(args.logits.rank() == 2 && args.ids.rank() == 2);
-  TESSERA_CHECK(args.logits.dtype() == DType::kF32);
+  TESSERA_CHECK(args.logits.dtype() == DType::kF32 && args.logits.dim(0) <= args.ids.dim(0));
   const int64_t top_k = args.ids.dim(1);
-  TESSERA_CHECK(top_k > 0 && top_k <= args.logits.dim(1));
-  TESSERA_CHECK(IsMatrix(args.ids, DType::kI32, args.logits.dim(0), top_k));
-  TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, args.logits.dim(0), top_k));
+  TESSERA_CHECK(top_k > 0 && top_k <= args.logits.dim(1) && args.first_row >= 0);
+  TESSERA_CHECK(args.num_rows.empty() || IsVector(args.num_rows, DType::kI32, 1));
+  TESSERA_CHECK(IsMatrix(args.ids, DType::kI32, args.ids.dim(0), top_k));
+  TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, args.ids.dim(0), top_k));
 }
 
 void Check(const MoePermuteArgs& args) {

@@ -158,12 +158,15 @@ struct SiluAndMulArgs {
 };
 
 // The k largest logits per row, descending; equal logits: lower index first. Weights are the fp32
-// softmax over all experts, divided by the sum of the chosen ones when normalize.
+// softmax over all experts, divided by the sum of the chosen ones when normalize. Rows t >= M and
+// rows with first_row + t >= *num_rows are padding: ids -1, weights 0, whatever their logits hold.
 struct RouteTopKArgs {
-  ConstTensorView logits;  // [T, total experts] f32
+  ConstTensorView logits;  // [M, total experts] f32, M <= T
   bool normalize = true;
-  TensorView ids;      // [T, k] int
-  TensorView weights;  // [T, k] f32
+  int32_t first_row = 0;     // row of the batch that row 0 is
+  ConstTensorView num_rows;  // [1] int, optional: rows of the batch that are tokens
+  TensorView ids;            // [T, k] int
+  TensorView weights;        // [T, k] f32
 };
 
 // Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E).

@@ -35,11 +35,12 @@ class Packer {
 
 // Where the arrays of a BatchPlan lie in the packed upload.
 struct BatchOffsets {
-  size_t token_ids, token_source, positions, slot_mapping, cu_seqlens, context_lens, block_tables,
-      logits_rows;
+  size_t token_count, token_ids, token_source, positions, slot_mapping, cu_seqlens, context_lens,
+      block_tables, logits_rows;
 
   BatchOffsets(Packer& packer, const BatchPlan& plan)
-      : token_ids(packer.Add(plan.token_ids)),
+      : token_count(packer.Add(std::vector<int32_t>{plan.num_tokens()})),
+        token_ids(packer.Add(plan.token_ids)),
         token_source(packer.Add(plan.token_source)),
         positions(packer.Add(plan.positions)),
         slot_mapping(packer.Add(plan.slot_mapping)),
@@ -226,6 +227,7 @@ absl::StatusOr<ForwardBatch> RankWorker::UploadPlan(const StepPlan& plan, Sample
   const int64_t sequences = batch.num_sequences();
   ForwardBatch forward{
       .num_tokens = batch.num_tokens(),
+      .token_count = plan_.View(DType::kI32, {1}, at.token_count),
       .token_ids = plan_.View(DType::kI32, {tokens}, at.token_ids),
       .token_source = plan_.View(DType::kI32, {tokens}, at.token_source),
       .positions = plan_.View(DType::kI32, {tokens}, at.positions),

@@ -82,7 +82,6 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   }
   if (links_.world != nullptr) {
     ASSIGN_OR_RETURN(owned_, buffers_.New(act_, part, hidden, "results of this rank's rows"));
-    no_expert_.assign(part * k, -1);
   }
   return absl::OkStatus();
 }
@@ -135,7 +134,7 @@ TensorView MoeBlock::ForwardWhole(const MoeInput& in) {
   const int64_t tokens = in.x().dim(0);
   const TensorView out = summed_.Rows(0, tokens);
   if (tokens == 0) return out;
-  Route(in.weights, in.x(), 0);
+  Route(in, 0, tokens);
   const RowShare own = PartOfRows(tokens, shard_.tp_size, shard_.tp_rank);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(std::min(own.begin, tokens), own.count));
   RunLocalExperts(in, in.x(), out);
@@ -150,14 +149,10 @@ TensorView MoeBlock::ForwardGathered(const MoeInput& in) {
   const int64_t part = RowsPerRank(
       *std::max_element(in.group_tokens.begin(), in.group_tokens.end()), shard_.tp_size);
   if (part == 0) return owned_.Rows(0, 0);
-  Route(in.weights, in.x(), rank * part);
+  // Rows beyond this rank's are leftovers of earlier steps: they travel, but go to no expert.
+  Route(in, rank * part, part);
   const TensorView ids = expert_ids_.Rows(rank * part, part);
   balance_->RecordChoices(in.layer, ids.Rows(0, count));
-  // Rows beyond this rank's are leftovers of earlier steps: they travel, but go to no expert.
-  if (count < part) {
-    const TensorView unused = ids.Rows(count, part - count);
-    ops_.device().Upload(unused.data(), no_expert_.data(), unused.num_bytes());
-  }
   const ConstTensorView own(in.x().data(), act_, {part, config_.hidden_size});
   const TensorView& all_rows = shard_.dp_size > 1 ? gathered_ : in.group_rows;
   const TensorView all = all_rows.Rows(0, ranks * part);
@@ -172,14 +167,15 @@ TensorView MoeBlock::ForwardGathered(const MoeInput& in) {
   return owned_.Rows(0, count);
 }
 
-void MoeBlock::Route(const MoeWeights& weights, ConstTensorView x, int64_t at) {
-  const int64_t tokens = x.dim(0);
-  const TensorView logits = router_logits_.Rows(0, tokens);
-  ops_.Gemm({.x = x, .weight = weights.router.get(), .out = logits});
+void MoeBlock::Route(const MoeInput& in, int64_t at, int64_t count) {
+  const TensorView logits = router_logits_.Rows(0, in.share.count);
+  ops_.Gemm({.x = in.x(), .weight = in.weights.router.get(), .out = logits});
   ops_.RouteTopK({.logits = logits,
                   .normalize = config_.norm_topk_prob,
-                  .ids = expert_ids_.Rows(at, tokens),
-                  .weights = expert_weights_.Rows(at, tokens)});
+                  .first_row = static_cast<int32_t>(in.share.begin),
+                  .num_rows = in.token_count,
+                  .ids = expert_ids_.Rows(at, count),
+                  .weights = expert_weights_.Rows(at, count)});
 }
 
 void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
@@ -228,7 +224,7 @@ TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
 TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
   const int64_t count = in.share.count;
   const int32_t largest = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
-  Route(in.weights, in.x(), 0);
+  Route(in, 0, count);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(0, count));
   DispatchedRows rows = dispatcher_->Dispatch(
       in.x(), {.ids = expert_ids_.Rows(0, count),

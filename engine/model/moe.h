@@ -29,6 +29,8 @@ struct MoeInput {
   // divided, the others belong to the group's other ranks and are overwritten.
   TensorView group_rows;
   const RowShare& share;
+  // [1] int: rows of this group that are tokens; those behind them choose no expert.
+  ConstTensorView token_count;
   // Tokens of every data-parallel group in this step.
   const std::vector<int32_t>& group_tokens;
 
@@ -83,8 +85,9 @@ class MoeBlock {
   void TryAllToAll(int64_t tokens);
   bool rows_travel() const { return dispatcher_ != nullptr; }
 
-  // Writes expert_ids_ and expert_weights_ from row `at` on.
-  void Route(const MoeWeights& weights, ConstTensorView x, int64_t at);
+  // Writes `count` rows of expert_ids_ and expert_weights_ from row `at` on: the choices of this
+  // rank's rows, and no choice for those beyond them.
+  void Route(const MoeInput& in, int64_t at, int64_t count);
   // Gate, up, activation and down projection of sorted rows; the result, [R, H], is in expert_out_.
   TensorView RunExperts(const MoeInput& in, const ExpertRows& rows);
   // out = sum over the experts (or expert slices) that this rank holds.
@@ -108,20 +111,19 @@ class MoeBlock {
   std::unique_ptr<ExpertDispatcher> dispatcher_;  // null when rows never travel
   MoeCommChoice comm_choice_;
 
-  TensorView router_logits_;        // [max tokens, experts] f32
-  TensorView expert_ids_;           // [all tokens, k] int
-  TensorView expert_weights_;       // [all tokens, k] f32
-  TensorView local_slots_;          // [all tokens, k] int, when experts may move
-  TensorView offsets_;              // [expert slots + 1] int
-  TensorView row_token_;            // [all tokens * k] int
-  TensorView positions_;            // [all tokens, k] int
-  TensorView gate_up_;              // [all tokens * k, 2 I]
-  TensorView activated_;            // [all tokens * k, I]
-  TensorView expert_out_;           // [all tokens * k, H]
-  TensorView gathered_;             // [all tokens, H]: rows of all ranks, with several groups
-  TensorView summed_;               // [all tokens, H]
-  TensorView owned_;                // [max tokens / tp, H]: results of this rank's rows
-  std::vector<int32_t> no_expert_;  // -1s, the expert ids of rows that are not tokens
+  TensorView router_logits_;   // [max tokens, experts] f32
+  TensorView expert_ids_;      // [all tokens, k] int
+  TensorView expert_weights_;  // [all tokens, k] f32
+  TensorView local_slots_;     // [all tokens, k] int, when experts may move
+  TensorView offsets_;         // [expert slots + 1] int
+  TensorView row_token_;       // [all tokens * k] int
+  TensorView positions_;       // [all tokens, k] int
+  TensorView gate_up_;         // [all tokens * k, 2 I]
+  TensorView activated_;       // [all tokens * k, I]
+  TensorView expert_out_;      // [all tokens * k, H]
+  TensorView gathered_;        // [all tokens, H]: rows of all ranks, with several groups
+  TensorView summed_;          // [all tokens, H]
+  TensorView owned_;           // [max tokens / tp, H]: results of this rank's rows
 };
 
 }  // namespace tessera

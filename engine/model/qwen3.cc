@@ -118,6 +118,7 @@ void Qwen3Model::Forward(const ForwardBatch& batch, absl::Span<const KvLayer> kv
                                 .weights = layer.moe,
                                 .group_rows = normed_,
                                 .share = share_,
+                                .token_count = batch.token_count,
                                 .group_tokens = batch.group_tokens});
     } else {
       Mlp(layer, batch.num_tokens);

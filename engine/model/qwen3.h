@@ -20,7 +20,8 @@ namespace tessera {
 
 // Device views of one BatchPlan (engine/scheduler/step_plan.h has the meanings).
 struct ForwardBatch {
-  int32_t num_tokens = 0;        // T of this rank's group
+  int32_t num_tokens = 0;        // T of this rank's group, padding included
+  ConstTensorView token_count;   // [1] int: rows that are tokens; those behind them are padding
   ConstTensorView token_ids;     // [T] int
   ConstTensorView token_source;  // [T] int
   ConstTensorView drawn_tokens;  // [rows of the step before] int; empty: no token comes from there

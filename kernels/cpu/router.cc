@@ -50,8 +50,18 @@ void RouteRow(const Context& context, const RouteTopKArgs& args, int64_t t) {
 }  // namespace
 
 void RouteTopK(const Context& context, const RouteTopKArgs& args) {
-  const auto cost = static_cast<double>(args.logits.dim(0) * args.logits.dim(1)) * 2;
-  context.For(args.logits.dim(0), cost, [&](int64_t t) { RouteRow(context, args, t); });
+  int64_t tokens = args.logits.dim(0);
+  if (!args.num_rows.empty()) {
+    const int64_t left = int64_t{*args.num_rows.as<int32_t>()} - args.first_row;
+    tokens = std::clamp<int64_t>(left, 0, tokens);
+  }
+  const auto cost = static_cast<double>(tokens * args.logits.dim(1)) * 2;
+  context.For(tokens, cost, [&](int64_t t) { RouteRow(context, args, t); });
+  const int64_t top_k = args.ids.dim(1);
+  for (int64_t t = tokens; t < args.ids.dim(0); ++t) {
+    std::fill_n(args.ids.as<int32_t>() + t * args.ids.stride0(), top_k, -1);
+    std::fill_n(args.weights.as<float>() + t * args.weights.stride0(), top_k, 0.0F);
+  }
 }
 
 void MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {

@@ -59,8 +59,8 @@ void VisitTensors(SiluAndMulArgs& args, const Visitor& visit) {
 
 template <typename Visitor>
 void VisitTensors(RouteTopKArgs& args, const Visitor& visit) {
-  auto& [logits, normalize, ids, weights] = args;
-  VisitEach(visit, logits, normalize, ids, weights);
+  auto& [logits, normalize, first_row, num_rows, ids, weights] = args;
+  VisitEach(visit, logits, normalize, first_row, num_rows, ids, weights);
 }
 
 template <typename Visitor>

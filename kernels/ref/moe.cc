@@ -11,7 +11,16 @@ namespace tessera::ref {
 void RouteTopK(const RouteTopKArgs& args) {
   const int64_t num_experts = args.logits.dim(1);
   const int64_t top_k = args.ids.dim(1);
-  for (int64_t t = 0; t < args.logits.dim(0); ++t) {
+  int64_t tokens = args.logits.dim(0);
+  if (!args.num_rows.empty()) {
+    tokens = std::min<int64_t>(tokens, *args.num_rows.as<int32_t>() - args.first_row);
+  }
+  for (int64_t t = 0; t < args.ids.dim(0); ++t) {
+    if (t >= tokens) {
+      std::fill_n(args.ids.as<int32_t>() + t * args.ids.stride0(), top_k, -1);
+      std::fill_n(args.weights.as<float>() + t * args.weights.stride0(), top_k, 0.0F);
+      continue;
+    }
     const float* logits = args.logits.as<float>() + t * args.logits.stride0();
     std::vector<int32_t> order(num_experts);
     std::iota(order.begin(), order.end(), 0);

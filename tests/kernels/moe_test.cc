@@ -56,6 +56,43 @@ TEST_P(MoeTest, RoutesToTheLargestWithLowerIndexFirst) {
   });
 }
 
+// Rows without logits and rows at or beyond the batch's tokens choose nothing, and what their
+// logits hold does not matter.
+TEST_P(MoeTest, PaddingChoosesNoExpert) {
+  ForSeeds(30, [&](Random& random) {
+    const int64_t experts = random.OneOf({4, 60});
+    const int64_t top_k = random.OneOf({1, 4});
+    const int64_t rows = random.OneOf({1, 3, 19});
+    const int64_t behind = random.OneOf({0, 1, 5});
+    const auto first = static_cast<int32_t>(random.OneOf({0, 2, 30}));
+    const auto used = static_cast<int32_t>(random.Int(0, first + rows + 2));
+    const bool counted = random.Chance(0.7);
+    const int64_t tokens = counted ? std::clamp<int64_t>(used - first, 0, rows) : rows;
+    const std::vector<float> logits = random.Normals(rows * experts, 3.0F);
+    const auto route = [&](const std::vector<float>& values) {
+      const TestTensor logits_tensor(device(), DType::kF32, {rows, experts}, values);
+      const TestTensor num_rows = TestTensor::Ints(device(), {1}, {used});
+      const TestTensor ids(device(), DType::kI32, {rows + behind, top_k});
+      const TestTensor weights(device(), DType::kF32, {rows + behind, top_k});
+      RouteTopKArgs args{.logits = logits_tensor,
+                         .first_row = counted ? first : 0,
+                         .ids = ids,
+                         .weights = weights};
+      if (counted) args.num_rows = num_rows;
+      ops().RouteTopK(args);
+      return std::make_pair(ids.Ints(), weights.Floats());
+    };
+    const auto [ids, weights] = route(logits);
+    for (int64_t i = 0; i < (rows + behind) * top_k; ++i) {
+      EXPECT_EQ(ids[i] >= 0, i < tokens * top_k) << i;
+      EXPECT_EQ(weights[i] > 0, i < tokens * top_k) << i;
+    }
+    std::vector<float> poisoned = logits;
+    std::fill(poisoned.begin() + tokens * experts, poisoned.end(), std::nanf(""));
+    EXPECT_EQ(route(poisoned), std::make_pair(ids, weights));
+  });
+}
+
 TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
   ForSeeds(30, [&](Random& random) {
     const int64_t tokens = random.OneOf({0, 1, 2, 30});
