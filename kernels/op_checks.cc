@@ -62,15 +62,12 @@ void Check(const GemmArgs& args) {
 }
 
 void Check(const GroupedGemmArgs& args) {
-  const auto num_experts = static_cast<int64_t>(args.experts.size());
-  TESSERA_CHECK(num_experts > 0 && IsActivations(args.x) && args.out.rank() == 2);
-  TESSERA_CHECK(IsVector(args.offsets, DType::kI32, num_experts + 1));
+  TESSERA_CHECK(args.experts != nullptr && IsActivations(args.x) && args.out.rank() == 2);
+  const ExpertTableShape& experts = args.experts->shape();
+  TESSERA_CHECK(experts.cols == args.x.dim(1) && experts.rows == args.out.dim(1));
+  TESSERA_CHECK(IsVector(args.offsets, DType::kI32, experts.num_slots + 1));
   TESSERA_CHECK(args.out.dtype() == args.x.dtype());
   TESSERA_CHECK(args.row_index.empty() || IsVector(args.row_index, DType::kI32, args.out.dim(0)));
-  for (const Weight* expert : args.experts) {
-    TESSERA_CHECK(expert != nullptr && expert->cols() == args.x.dim(1));
-    TESSERA_CHECK(expert->rows() == args.out.dim(1));
-  }
 }
 
 void Check(const QkNormRopeStoreKvArgs& args) {

@@ -25,7 +25,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "kernels/core/device.h"
 #include "kernels/core/shared_buffers.h"
 #include "kernels/core/tensor.h"
@@ -39,6 +38,33 @@ class Weight {
   virtual int64_t rows() const = 0;
   virtual int64_t cols() const = 0;
   virtual size_t bytes() const = 0;  // device memory held
+};
+
+struct ExpertTableShape {
+  int32_t num_slots = 0;
+  int64_t rows = 0;  // of every slot's weight
+  int64_t cols = 0;
+};
+
+// The weights of a layer's expert slots in the form in which GroupedGemm reads them, made once per
+// layer; a GPU's table is an array of addresses in its memory. Slots are empty at first.
+class ExpertTable {
+ public:
+  virtual ~ExpertTable() = default;
+  const ExpertTableShape& shape() const { return shape_; }
+  // Work enqueued from now on uses `weight` in that slot; work enqueued before still uses what was
+  // there. The weight, of this table's backend, must outlive the table or its replacement.
+  virtual void Set(int32_t slot, const Weight& weight) = 0;
+
+ protected:
+  explicit ExpertTable(const ExpertTableShape& shape) : shape_(shape) {}
+  void CheckFits(int32_t slot, const Weight& weight) const {
+    TESSERA_CHECK(slot >= 0 && slot < shape_.num_slots);
+    TESSERA_CHECK(weight.rows() == shape_.rows && weight.cols() == shape_.cols);
+  }
+
+ private:
+  const ExpertTableShape shape_;
 };
 
 // A rectangle of a stored matrix in host memory (a memory-mapped file, unaligned).
@@ -107,13 +133,13 @@ struct GemmArgs {
 };
 
 // Rows sorted by expert: out[r] = x[row_index[r]] w_e^T for offsets[e] <= r < offsets[e + 1].
-// Rows at or beyond offsets[E] are neither read nor written.
+// Rows at or beyond offsets[E] are neither read nor written, nor are those of an empty slot.
 struct GroupedGemmArgs {
-  ConstTensorView x;                        // [M, K] act
-  ConstTensorView row_index;                // [R] int, optional (absent: r itself)
-  ConstTensorView offsets;                  // [E + 1] int
-  absl::Span<const Weight* const> experts;  // E weights [Nout, K]
-  TensorView out;                           // [R, Nout] act
+  ConstTensorView x;                     // [M, K] act
+  ConstTensorView row_index;             // [R] int, optional (absent: r itself)
+  ConstTensorView offsets;               // [E + 1] int
+  const ExpertTable* experts = nullptr;  // E slots [Nout, K]
+  TensorView out;                        // [R, Nout] act
 };
 
 // Per head: q and k are RMS-normalised over D (weights q_norm, k_norm) and rotated (rotate-half
@@ -263,6 +289,9 @@ class Ops {
   // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
   // The source is read before the call returns. Any thread when the source says `background`.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) = 0;
+  // RESOURCE_EXHAUSTED without room on the device. The table must not outlive the backend.
+  virtual absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) = 0;
 
   virtual void Embed(const EmbedArgs& args) = 0;
   virtual void RmsNorm(const RmsNormArgs& args) = 0;

@@ -32,8 +32,9 @@ absl::StatusOr<int64_t> CheckpointExpertLoader::Load(const PartPlace& place) {
                                             " is loaded before it was prepared"));
   }
   const auto bytes = static_cast<int64_t>(found.mapped()->bytes());
-  context_.weights.layers[place.layer].moe.Set(place.part, place.local_slot,
-                                               std::move(found.mapped()));
+  context_.weights.layers[place.layer]
+      .moe.Slots(place.part)
+      .Set(place.local_slot, std::move(found.mapped()));
   return bytes;
 }
 

@@ -213,11 +213,13 @@ TensorView MoeBlock::RunExperts(const MoeInput& in, const ExpertRows& rows) {
   ops_.GroupedGemm({.x = rows.x,
                     .row_index = rows.row_index,
                     .offsets = rows.offsets,
-                    .experts = in.weights.gate_up_list,
+                    .experts = in.weights.gate_up.table.get(),
                     .out = gate_up});
   ops_.SiluAndMul({.x = gate_up, .num_rows = num_rows, .out = activated});
-  ops_.GroupedGemm(
-      {.x = activated, .offsets = rows.offsets, .experts = in.weights.down_list, .out = out});
+  ops_.GroupedGemm({.x = activated,
+                    .offsets = rows.offsets,
+                    .experts = in.weights.down.table.get(),
+                    .out = out});
   return out;
 }
 

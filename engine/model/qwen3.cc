@@ -52,9 +52,9 @@ int64_t Qwen3Model::spare_expert_bytes() const {
   const int64_t spare = shard_.expert_slots - shard_.num_experts;
   int64_t bytes = 0;
   for (const LayerWeights& layer : weights_.layers) {
-    if (spare == 0 || layer.moe.gate_up.empty()) continue;
-    bytes +=
-        spare * static_cast<int64_t>(layer.moe.gate_up[0]->bytes() + layer.moe.down[0]->bytes());
+    if (spare == 0 || layer.moe.router == nullptr) continue;
+    bytes += spare * static_cast<int64_t>(layer.moe.gate_up.weights[0]->bytes() +
+                                          layer.moe.down.weights[0]->bytes());
   }
   return bytes;
 }

@@ -239,16 +239,26 @@ class Loader : private SliceReader {
     ASSIGN_OR_RETURN(const Part router, Matrix(prefix + "gate.weight",
                                                {0, config_.num_experts, 0, config_.hidden_size}));
     ASSIGN_OR_RETURN(moe.router, Prepare({router}));
-    moe.gate_up.resize(shard_.expert_slots);
-    moe.down.resize(shard_.expert_slots);
+    ASSIGN_OR_RETURN(moe.gate_up, Slots(2 * int64_t{shard_.moe_ffn_size}, config_.hidden_size));
+    ASSIGN_OR_RETURN(moe.down, Slots(config_.hidden_size, shard_.moe_ffn_size));
     for (int32_t i = 0; i < shard_.num_experts; ++i) {
       ASSIGN_OR_RETURN(const ExpertMatrices expert, Expert(prefix, shard_.expert_begin + i));
       ASSIGN_OR_RETURN(auto gate_up, Prepare({expert.gate, expert.up}));
       ASSIGN_OR_RETURN(auto down, Prepare({expert.down}));
-      moe.Set(ExpertPart::kGateUp, i, std::move(gate_up));
-      moe.Set(ExpertPart::kDown, i, std::move(down));
+      moe.gate_up.Set(i, std::move(gate_up));
+      moe.down.Set(i, std::move(down));
     }
     return absl::OkStatus();
+  }
+
+  // Empty ones for matrices of this size.
+  absl::StatusOr<ExpertSlots> Slots(int64_t rows, int64_t cols) {
+    ExpertSlots slots;
+    slots.weights.resize(shard_.expert_slots);
+    ASSIGN_OR_RETURN(
+        slots.table,
+        ops_.CreateExpertTable({.num_slots = shard_.expert_slots, .rows = rows, .cols = cols}));
+    return slots;
   }
 
   const DType dtype_;
@@ -265,15 +275,9 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelS
   return Loader(config, shard, dtype, checkpoint, ops, progress).Load();
 }
 
-void MoeWeights::Set(ExpertPart part, int32_t slot, std::unique_ptr<Weight> weight) {
-  const bool is_down = part == ExpertPart::kDown;
-  std::vector<std::unique_ptr<Weight>>& slots = is_down ? down : gate_up;
-  std::vector<const Weight*>& list = is_down ? down_list : gate_up_list;
-  slots[slot] = std::move(weight);
-  list.assign(slots.size(), slots[slot].get());
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (slots[i] != nullptr) list[i] = slots[i].get();
-  }
+void ExpertSlots::Set(int32_t slot, std::unique_ptr<Weight> weight) {
+  table->Set(slot, *weight);
+  weights[slot] = std::move(weight);  // the old one is freed behind the work that uses it
 }
 
 absl::StatusOr<StoredExpertPart> FindExpertPart(const ModelConfig& config, const ModelShard& shard,

@@ -28,18 +28,22 @@ struct DenseMlpWeights {
 // What an expert consists of.
 enum class ExpertPart : uint8_t { kGateUp, kDown };
 
-// Slots beyond the experts that were loaded are empty until an expert moves in.
-struct MoeWeights {
-  std::unique_ptr<Weight> router;                // [all experts, H]
-  std::vector<std::unique_ptr<Weight>> gate_up;  // per slot, [2 I, H]
-  std::vector<std::unique_ptr<Weight>> down;     // per slot, [H, I]
-  // The same as raw pointers, in the form GroupedGemm takes: an empty slot, which no row ever
-  // reaches, shows some other slot's weight.
-  std::vector<const Weight*> gate_up_list;
-  std::vector<const Weight*> down_list;
+// One matrix of every expert slot of a layer. Slots beyond the experts that were loaded are empty
+// until an expert moves in; no row ever reaches an empty one.
+struct ExpertSlots {
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::unique_ptr<ExpertTable> table;  // of the same weights, for GroupedGemm
 
-  // Replaces a slot's weight. No work that uses it may be enqueued.
-  void Set(ExpertPart part, int32_t slot, std::unique_ptr<Weight> weight);
+  // Puts a weight into a slot, in queue order.
+  void Set(int32_t slot, std::unique_ptr<Weight> weight);
+};
+
+struct MoeWeights {
+  std::unique_ptr<Weight> router;  // [all experts, H]
+  ExpertSlots gate_up;             // per slot [2 I, H]
+  ExpertSlots down;                // per slot [H, I]
+
+  ExpertSlots& Slots(ExpertPart part) { return part == ExpertPart::kDown ? down : gate_up; }
 };
 
 struct LayerWeights {

@@ -13,6 +13,7 @@
 #include "kernels/cpu/isa/isa.h"
 #include "kernels/cpu/operations.h"
 #include "kernels/cpu/weight.h"
+#include "kernels/expert_table.h"
 #include "kernels/op_checks.h"
 
 namespace tessera {
@@ -56,6 +57,10 @@ class CpuOps : public Ops {
     if (!source.background) return cpu::PackedWeight::Create(context_, home, source);
     ThreadPool alone(1);
     return cpu::PackedWeight::Create({context_.kernels, alone}, home, source);
+  }
+  absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) override {
+    return std::make_unique<HostExpertTable>(shape);
   }
 
   void Embed(const EmbedArgs& args) override { Execute(args, cpu::Embed); }

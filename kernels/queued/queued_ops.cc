@@ -2,10 +2,10 @@
 
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/expert_table.h"
 #include "kernels/op_checks.h"
 #include "kernels/queued/queued_device.h"
 #include "kernels/queued/visit_tensors.h"
@@ -38,11 +38,33 @@ const Weight* Reference(const Weight* weight) {
   return static_cast<const QueuedWeight*>(weight)->reference();
 }
 
+// A table of reference weights that only the queue's thread touches.
+class QueuedExpertTable : public ExpertTable {
+ public:
+  QueuedExpertTable(QueuedDevice& device, const ExpertTableShape& shape)
+      : ExpertTable(shape), device_(device), table_(std::make_unique<HostExpertTable>(shape)) {}
+  ~QueuedExpertTable() override {
+    device_.EnqueueRelease([table = std::move(table_)]() mutable { table.reset(); });
+  }
+
+  void Set(int32_t slot, const Weight& weight) override {
+    CheckFits(slot, weight);
+    device_.Enqueue([table = table_.get(), slot, reference = Reference(&weight)] {
+      table->Set(slot, *reference);
+      return absl::OkStatus();
+    });
+  }
+  const ExpertTable* reference() const { return table_.get(); }
+
+ private:
+  QueuedDevice& device_;
+  std::unique_ptr<HostExpertTable> table_;
+};
+
 // Turns device addresses into those of the data, and weights into reference weights.
 class Translation {
  public:
-  Translation(const QueuedDevice& device, std::vector<const Weight*>& experts)
-      : device_(device), experts_(experts) {}
+  explicit Translation(const QueuedDevice& device) : device_(device) {}
 
   void operator()(TensorView& view) const { view = view.At(device_.Translate(view.data())); }
   void operator()(ConstTensorView& view) const { view = view.At(device_.Translate(view.data())); }
@@ -51,10 +73,8 @@ class Translation {
     (*this)(kv.v);
   }
   void operator()(const Weight*& weight) const { weight = Reference(weight); }
-  // The caller's array need not outlive the call.
-  void operator()(absl::Span<const Weight* const>& weights) const {
-    for (const Weight* weight : weights) experts_.push_back(Reference(weight));
-    weights = experts_;
+  void operator()(const ExpertTable*& table) const {
+    table = static_cast<const QueuedExpertTable*>(table)->reference();
   }
   template <typename T>
   requires std::is_arithmetic_v<T>
@@ -62,7 +82,6 @@ class Translation {
 
  private:
   const QueuedDevice& device_;
-  std::vector<const Weight*>& experts_;
 };
 
 class QueuedOps : public Ops {
@@ -75,6 +94,10 @@ class QueuedOps : public Ops {
     std::unique_ptr<Weight> weight;
     ASSIGN_OR_RETURN(weight, ref::RefWeight::Create(weight_memory_, source));
     return std::make_unique<QueuedWeight>(device_, std::move(weight));
+  }
+  absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) override {
+    return std::make_unique<QueuedExpertTable>(device_, shape);
   }
 
   void Embed(const EmbedArgs& args) override { Enqueue(args, ref::Embed); }
@@ -100,10 +123,8 @@ class QueuedOps : public Ops {
   void Enqueue(const Args& args, void (*operation)(const Args&)) {
     Check(args);
     Args translated = args;
-    std::vector<const Weight*> experts;
-    VisitTensors(translated, Translation(device_, experts));
-    // Moving the vector keeps its elements where the translated span points.
-    device_.Enqueue([translated, experts = std::move(experts), operation] {
+    VisitTensors(translated, Translation(device_));
+    device_.Enqueue([translated, operation] {
       operation(translated);
       return absl::OkStatus();
     });

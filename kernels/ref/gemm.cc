@@ -1,3 +1,4 @@
+#include "kernels/expert_table.h"
 #include "kernels/ref/element.h"
 #include "kernels/ref/ref_ops.h"
 #include "kernels/ref/weight.h"
@@ -28,9 +29,10 @@ void Gemm(const GemmArgs& args) {
 
 void GroupedGemm(const GroupedGemmArgs& args) {
   const int32_t* offsets = args.offsets.as<int32_t>();
-  for (size_t e = 0; e < args.experts.size(); ++e) {
-    if (offsets[e] == offsets[e + 1]) continue;
-    const auto& weight = static_cast<const RefWeight&>(*args.experts[e]);
+  const auto& experts = HostExpertTable::Of(*args.experts);
+  for (int32_t e = 0; e < experts.shape().num_slots; ++e) {
+    if (offsets[e] == offsets[e + 1] || experts[e] == nullptr) continue;
+    const auto& weight = static_cast<const RefWeight&>(*experts[e]);
     std::vector<std::vector<float>> x;
     for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
       x.push_back(LoadRow(args.x, args.row_index.empty() ? r : args.row_index.as<int32_t>()[r]));

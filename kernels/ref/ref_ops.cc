@@ -2,6 +2,7 @@
 
 #include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/expert_table.h"
 #include "kernels/op_checks.h"
 #include "kernels/ref/weight.h"
 
@@ -16,6 +17,10 @@ class RefOps : public Ops {
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
     return ref::RefWeight::Create(device_, source);
+  }
+  absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
+      const ExpertTableShape& shape) override {
+    return std::make_unique<HostExpertTable>(shape);
   }
 
   void Embed(const EmbedArgs& args) override { Execute(args, ref::Embed); }

@@ -83,10 +83,11 @@ class Rank {
     ops_->GroupedGemm({.x = rows.x,
                        .row_index = rows.row_index,
                        .offsets = rows.offsets,
-                       .experts = gate_up_,
+                       .experts = gate_up_.get(),
                        .out = gate_up_out_});
     ops_->SiluAndMul({.x = gate_up_out_, .num_rows = rows.num_rows, .out = activation_});
-    ops_->GroupedGemm({.x = activation_, .offsets = rows.offsets, .experts = down_, .out = y_});
+    ops_->GroupedGemm(
+        {.x = activation_, .offsets = rows.offsets, .experts = down_.get(), .out = y_});
     Require(ops_->device().Synchronize());
     used.compute += absl::ToDoubleSeconds(absl::Now() - start);
     communicator_->Barrier();  // waiting for slower experts is not movement
@@ -119,10 +120,18 @@ class Rank {
       gate_up.push_back(prepare(2 * kWidth, kHidden));
       down.push_back(prepare(kHidden, kWidth));
     }
-    for (int i = 0; i < kExperts / ranks_; ++i) {
-      gate_up_.push_back(gate_up[i % kDistinct]);
-      down_.push_back(down[i % kDistinct]);
-    }
+    gate_up_ = Table(gate_up);
+    down_ = Table(down);
+  }
+
+  // Of all this rank's experts, which use the weights by turns.
+  std::unique_ptr<ExpertTable> Table(const std::vector<const Weight*>& weights) {
+    const int32_t slots = kExperts / ranks_;
+    auto table = ops_->CreateExpertTable(
+        {.num_slots = slots, .rows = weights[0]->rows(), .cols = weights[0]->cols()});
+    Require(table.status());
+    for (int32_t i = 0; i < slots; ++i) (*table)->Set(i, *weights[i % kDistinct]);
+    return *std::move(table);
   }
 
   TensorView Allocate(DType dtype, std::initializer_list<int64_t> dims) {
@@ -161,8 +170,8 @@ class Rank {
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Communicator> communicator_;
   std::vector<std::unique_ptr<Weight>> owned_;
-  std::vector<const Weight*> gate_up_;
-  std::vector<const Weight*> down_;
+  std::unique_ptr<ExpertTable> gate_up_;
+  std::unique_ptr<ExpertTable> down_;
   std::unique_ptr<PlacementTable> table_;
   std::unique_ptr<ExpertDispatcher> dispatcher_;
   std::vector<DeviceBuffer> buffers_;

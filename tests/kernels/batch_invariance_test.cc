@@ -78,11 +78,10 @@ TEST_P(BatchInvarianceTest, GroupedGemm) {
     const int64_t k = random.OneOf({16, 100, 512});
     constexpr int64_t kExperts = 3;
     std::vector<std::unique_ptr<Weight>> owned;
-    std::vector<const Weight*> experts;
     for (int64_t e = 0; e < kExperts; ++e) {
       owned.push_back(Prepare(Weights(random, n * k, 0.1F), n, k));
-      experts.push_back(owned.back().get());
     }
+    const std::unique_ptr<ExpertTable> experts = Table(owned);
     // All rows go to the middle expert; its neighbours get copies of the first row.
     ExpectRowsIndependent(random, RandomRows(random, 40, k), [&](const Matrix& rows) {
       const auto m = static_cast<int32_t>(rows.size());
@@ -97,8 +96,11 @@ TEST_P(BatchInvarianceTest, GroupedGemm) {
       const TestTensor offsets =
           TestTensor::Ints(device(), {kExperts + 1}, {0, before, before + m, before + m + after});
       const TestTensor out(device(), act(), {total, n});
-      ops().GroupedGemm(
-          {.x = x, .row_index = index_tensor, .offsets = offsets, .experts = experts, .out = out});
+      ops().GroupedGemm({.x = x,
+                         .row_index = index_tensor,
+                         .offsets = offsets,
+                         .experts = experts.get(),
+                         .out = out});
       const Matrix all = Split(out.Floats(), total);
       return Matrix(all.begin() + before, all.begin() + before + m);
     });

@@ -89,12 +89,11 @@ TEST_P(GemmTest, GroupedMatchesTheFormulaAndLeavesTheRest) {
     }
     std::vector<std::vector<float>> w;
     std::vector<std::unique_ptr<Weight>> owned;
-    std::vector<const Weight*> weights;
     for (int64_t e = 0; e < experts; ++e) {
       w.push_back(Weights(random, n * k, 0.2F));
       owned.push_back(Prepare(w.back(), n, k));
-      weights.push_back(owned.back().get());
     }
+    const std::unique_ptr<ExpertTable> table = Table(owned);
     const TestTensor x_tensor(device(), act(), {x_rows, k}, x, random.OneOf({0, 4}));
     const TestTensor offsets_tensor = TestTensor::Ints(device(), {experts + 1}, offsets);
     const TestTensor index_tensor = TestTensor::Ints(device(), {rows}, index);
@@ -103,7 +102,7 @@ TEST_P(GemmTest, GroupedMatchesTheFormulaAndLeavesTheRest) {
     GroupedGemmArgs args{.x = x_tensor,
                          .row_index = {},
                          .offsets = offsets_tensor,
-                         .experts = weights,
+                         .experts = table.get(),
                          .out = used_out};
     if (indexed) args.row_index = index_tensor;
     ops().GroupedGemm(args);
@@ -120,6 +119,34 @@ TEST_P(GemmTest, GroupedMatchesTheFormulaAndLeavesTheRest) {
     }
     EXPECT_LE(WorstError(actual, expected), tolerance + RoundingError(act()));
   });
+}
+
+// A slot's weight is replaced between two products, each of which uses what was there; rows of a
+// slot that was never filled are left alone.
+TEST_P(GemmTest, TableEntriesChangeInQueueOrder) {
+  const auto constant = [&](float value) { return Prepare(std::vector<float>(2, value), 1, 2); };
+  const TestTensor x(device(), act(), {3, 2}, std::vector<float>(6, 1.0F));
+  const TestTensor offsets = TestTensor::Ints(device(), {4}, {0, 1, 2, 3});
+  const TestTensor before(device(), act(), {3, 1});
+  const TestTensor after(device(), act(), {3, 1});
+  const auto table = *ops().CreateExpertTable({.num_slots = 3, .rows = 1, .cols = 2});
+  const std::unique_ptr<Weight> first = constant(1);
+  std::unique_ptr<Weight> second = constant(2);
+  table->Set(0, *first);
+  table->Set(1, *second);
+  ops().GroupedGemm({.x = x, .offsets = offsets, .experts = table.get(), .out = before});
+  std::unique_ptr<Weight> other = constant(3);
+  table->Set(1, *other);
+  second.reset();
+  ops().GroupedGemm({.x = x, .offsets = offsets, .experts = table.get(), .out = after});
+  const auto expect = [](const TestTensor& out, float slot_1) {
+    const std::vector<float> values = out.Floats();
+    EXPECT_EQ(values[0], 2);
+    EXPECT_EQ(values[1], slot_1);
+    EXPECT_TRUE(std::isnan(values[2]));
+  };
+  expect(before, 4);
+  expect(after, 6);
 }
 
 TEST_P(GemmTest, StacksPartsOfEveryTypeAndPadsWithZeros) {

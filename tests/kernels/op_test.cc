@@ -186,6 +186,19 @@ double WorstError(const std::vector<float>& actual, const std::vector<float>& ex
   return WorstError(actual, std::vector<double>(expected.begin(), expected.end()));
 }
 
+std::unique_ptr<ExpertTable> MakeExpertTable(Ops& ops,
+                                             const std::vector<std::unique_ptr<Weight>>& weights) {
+  absl::StatusOr<std::unique_ptr<ExpertTable>> table =
+      ops.CreateExpertTable({.num_slots = static_cast<int32_t>(weights.size()),
+                             .rows = weights[0]->rows(),
+                             .cols = weights[0]->cols()});
+  TESSERA_CHECK(table.ok());
+  for (size_t slot = 0; slot < weights.size(); ++slot) {
+    (*table)->Set(static_cast<int32_t>(slot), *weights[slot]);
+  }
+  return *std::move(table);
+}
+
 std::string CaseName(const BackendCase& backend) {
   const std::string name =
       backend.cpu_isa == "auto" ? backend.backend : backend.backend + "_" + backend.cpu_isa;

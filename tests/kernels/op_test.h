@@ -91,6 +91,9 @@ struct Tolerance {
   double Of(DType dtype) const { return dtype == DType::kF32 ? f32 : bf16; }
 };
 
+std::unique_ptr<ExpertTable> MakeExpertTable(Ops& ops,
+                                             const std::vector<std::unique_ptr<Weight>>& weights);
+
 struct BackendCase {
   std::string backend;
   DType model_dtype;
@@ -121,6 +124,10 @@ class OpTest : public testing::TestWithParam<BackendCase> {
   }
   // Prepares [rows, cols] float values kept in the model type.
   std::unique_ptr<Weight> Prepare(const std::vector<float>& values, int64_t rows, int64_t cols);
+  // A table with all slots filled.
+  std::unique_ptr<ExpertTable> Table(const std::vector<std::unique_ptr<Weight>>& weights) {
+    return MakeExpertTable(ops(), weights);
+  }
 
  private:
   std::unique_ptr<Ops> ops_;

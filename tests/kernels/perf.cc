@@ -176,12 +176,11 @@ void Perf::GroupedGemms(int64_t tokens) {
   const std::string name = "grouped_gemm gate_up " + std::to_string(tokens) + " tokens";
   if (!Wanted(name)) return;
   std::vector<std::unique_ptr<Weight>> owned;
-  std::vector<const Weight*> experts;
   std::vector<int32_t> counts(kExperts);
   for (int64_t e = 0; e < kExperts; ++e) {
     owned.push_back(RandomWeight(kRows, kCols));
-    experts.push_back(owned.back().get());
   }
+  const std::unique_ptr<ExpertTable> experts = MakeExpertTable(*ops_, owned);
   for (int64_t i = 0; i < tokens * kTopK; ++i) ++counts[random_.Int(0, kExperts - 1)];
   std::vector<int32_t> offsets{0};
   for (int32_t count : counts) offsets.push_back(offsets.back() + count);
@@ -189,14 +188,16 @@ void Perf::GroupedGemms(int64_t tokens) {
   const TestTensor x = Activations(tokens * kTopK, kCols, act_);
   const TestTensor offsets_tensor = TestTensor::Ints(device(), {kExperts + 1}, offsets);
   const TestTensor out(device(), act_, {tokens * kTopK, kRows});
-  Report(
-      name,
-      static_cast<double>(used) * static_cast<double>(owned[0]->bytes()) +
-          ActBytes(tokens * kTopK * (kRows + kCols)),
-      2.0 * static_cast<double>(tokens * kTopK * kRows * kCols), [&] {
-        ops_->GroupedGemm(
-            {.x = x, .row_index = {}, .offsets = offsets_tensor, .experts = experts, .out = out});
-      });
+  Report(name,
+         static_cast<double>(used) * static_cast<double>(owned[0]->bytes()) +
+             ActBytes(tokens * kTopK * (kRows + kCols)),
+         2.0 * static_cast<double>(tokens * kTopK * kRows * kCols), [&] {
+           ops_->GroupedGemm({.x = x,
+                              .row_index = {},
+                              .offsets = offsets_tensor,
+                              .experts = experts.get(),
+                              .out = out});
+         });
 }
 
 void Perf::Attention(int64_t sequences, int64_t query, int64_t context) {

@@ -90,12 +90,11 @@ TEST_F(QueuedTest, ArgumentsAndWeightsMayGoBeforeTheWorkIsDone) {
   {
     const HostMatrix matrix{ones.data(), DType::kF32, 2, 2, 2};
     const WeightSource source{.parts = {matrix}, .pad_rows = 0, .dtype = DType::kF32};
-    const std::unique_ptr<Weight> first = *ops_->PrepareWeight(source);
-    const std::unique_ptr<Weight> second = *ops_->PrepareWeight(source);
-    std::vector<const Weight*> experts{first.get(), second.get()};
-    ops_->GroupedGemm(
-        {.x = x, .row_index = {}, .offsets = offsets, .experts = experts, .out = out});
-    std::fill(experts.begin(), experts.end(), nullptr);
+    std::vector<std::unique_ptr<Weight>> weights;
+    weights.push_back(*ops_->PrepareWeight(source));
+    weights.push_back(*ops_->PrepareWeight(source));
+    const std::unique_ptr<ExpertTable> experts = MakeExpertTable(*ops_, weights);
+    ops_->GroupedGemm({.x = x, .offsets = offsets, .experts = experts.get(), .out = out});
   }
   Release();
   EXPECT_EQ(out.Floats(), (std::vector<float>{3, 3, 7, 7}));

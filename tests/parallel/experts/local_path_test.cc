@@ -25,10 +25,8 @@ class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view,
     ASSERT_TRUE(ops.ok()) << ops.status();
     ops_ = *std::move(ops);
     act_ = ops_->ActivationDType(std::get<1>(GetParam()));
-    for (int e = 0; e < kExperts; ++e) {
-      gate_up_.push_back(Prepare(2 * kWidth, kHidden));
-      down_.push_back(Prepare(kHidden, kWidth));
-    }
+    gate_up_ = Prepare(2 * kWidth, kHidden);
+    down_ = Prepare(kHidden, kWidth);
   }
 
   std::vector<float> Random(int64_t count) {
@@ -37,7 +35,14 @@ class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view,
     return values;
   }
 
-  const Weight* Prepare(int64_t rows, int64_t cols) {
+  std::unique_ptr<ExpertTable> Prepare(int64_t rows, int64_t cols) {
+    auto table = ops_->CreateExpertTable({.num_slots = kExperts, .rows = rows, .cols = cols});
+    EXPECT_TRUE(table.ok()) << table.status();
+    for (int32_t e = 0; e < kExperts; ++e) (*table)->Set(e, PrepareOne(rows, cols));
+    return *std::move(table);
+  }
+
+  const Weight& PrepareOne(int64_t rows, int64_t cols) {
     const std::vector<float> values = Random(rows * cols);
     auto weight = ops_->PrepareWeight({.parts = {{.data = values.data(),
                                                   .dtype = DType::kF32,
@@ -47,7 +52,7 @@ class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view,
                                        .dtype = std::get<1>(GetParam())});
     EXPECT_TRUE(weight.ok()) << weight.status();
     owned_.push_back(*std::move(weight));
-    return owned_.back().get();
+    return *owned_.back();
   }
 
   // T: the activations' type, bfloat16 as its bits.
@@ -63,11 +68,12 @@ class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view,
     ops_->GroupedGemm({.x = x,
                        .row_index = row_index,
                        .offsets = offsets,
-                       .experts = gate_up_,
+                       .experts = gate_up_.get(),
                        .out = gate_up.view()});
     ops_->SiluAndMul(
         {.x = gate_up.view(), .num_rows = offsets.Rows(kExperts, 1), .out = activation.view()});
-    ops_->GroupedGemm({.x = activation.view(), .offsets = offsets, .experts = down_, .out = y});
+    ops_->GroupedGemm(
+        {.x = activation.view(), .offsets = offsets, .experts = down_.get(), .out = y});
     EXPECT_TRUE(ops_->device().Synchronize().ok()) << ops_->device().Synchronize();
   }
 
@@ -75,8 +81,8 @@ class LocalPathTest : public testing::TestWithParam<std::tuple<std::string_view,
   std::unique_ptr<Ops> ops_;
   DType act_ = DType::kF32;
   std::vector<std::unique_ptr<Weight>> owned_;
-  std::vector<const Weight*> gate_up_;
-  std::vector<const Weight*> down_;
+  std::unique_ptr<ExpertTable> gate_up_;
+  std::unique_ptr<ExpertTable> down_;
 };
 
 std::vector<float> As(const std::vector<float>& values, float /*type*/) { return values; }
