@@ -1,5 +1,6 @@
 #include "kernels/op_checks.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +31,38 @@ void CheckKv(const KvLayer& kv, int64_t num_kv_heads) {
   TESSERA_CHECK(kv.k.dtype() == DType::kF32 || kv.k.dtype() == DType::kBF16);
   for (int i = 0; i < 4; ++i) TESSERA_CHECK(kv.k.dim(i) == kv.v.dim(i));
   TESSERA_CHECK(kv.k.dim(1) == num_kv_heads && kv.k.dim(2) > 0 && kv.k.dim(3) > 0);
+}
+
+bool IsIndex(const ConstTensorView& view, int64_t rows, int64_t cols) {
+  return IsMatrix(view, DType::kI32, rows, cols) && view.contiguous();
+}
+
+// Rows that experts read and give.
+bool IsRows(const ConstTensorView& view, int64_t rows, int64_t cols) {
+  return IsMatrix(view, rows, cols) &&
+         (view.dtype() == DType::kF32 || view.dtype() == DType::kBF16);
+}
+
+void CheckPlacement(const PlacementTensors& placement) {
+  TESSERA_CHECK(placement.num_ranks > 0 && placement.slots_per_rank > 0);
+  TESSERA_CHECK(placement.num_experts() > 0);
+  TESSERA_CHECK(IsVector(placement.replica_offsets, DType::kI32, placement.num_experts() + 1));
+  TESSERA_CHECK(IsVector(placement.replica_slots, DType::kI32,
+                         int64_t{placement.num_ranks} * placement.slots_per_rank));
+}
+
+void CheckShape(const DispatchShape& shape) {
+  TESSERA_CHECK(shape.num_ranks > 0 && shape.slots_per_rank > 0 && shape.top_k > 0);
+  TESSERA_CHECK(shape.capacity > 0);
+}
+
+bool IsHeaders(const ConstTensorView& view, const DispatchShape& shape) {
+  return IsIndex(view, shape.num_rows(), HeaderWords(shape.row_slots()));
+}
+
+// The rows of y that received pairs are sorted to.
+bool IsResults(const ConstTensorView& y, const DispatchShape& shape, int64_t cols) {
+  return y.rank() == 2 && y.dim(0) >= shape.num_results() && IsRows(y, y.dim(0), cols);
 }
 
 }  // namespace
@@ -116,7 +149,8 @@ void Check(const RouteTopKArgs& args) {
 void Check(const MoePermuteArgs& args) {
   TESSERA_CHECK(args.ids.rank() == 2 && args.ids.dtype() == DType::kI32 && args.num_experts > 0);
   TESSERA_CHECK(IsVector(args.offsets, DType::kI32, args.num_experts + 1));
-  TESSERA_CHECK(IsVector(args.row_token, DType::kI32, args.ids.num_elements()));
+  const int64_t most = std::min<int64_t>(args.ids.dim(1), args.num_experts);
+  TESSERA_CHECK(IsVector(args.row_token, DType::kI32, args.ids.dim(0) * most));
   TESSERA_CHECK(IsMatrix(args.positions, DType::kI32, args.ids.dim(0), args.ids.dim(1)));
 }
 
@@ -126,6 +160,103 @@ void Check(const MoeFinalizeArgs& args) {
   TESSERA_CHECK(IsMatrix(args.positions, DType::kI32, tokens, args.positions.dim(1)));
   TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, tokens, args.positions.dim(1)));
   TESSERA_CHECK(IsMatrix(args.out, args.y.dtype(), tokens, args.y.dim(1)));
+}
+
+void Check(const CountChoicesArgs& args) {
+  TESSERA_CHECK(args.ids.rank() == 2 && args.counts.rank() == 1);
+  TESSERA_CHECK(IsIndex(args.ids, args.ids.dim(0), args.ids.dim(1)));
+  TESSERA_CHECK(IsVector(args.counts, DType::kI64, args.counts.dim(0)));
+}
+
+void Check(const CountRowsArgs& args) {
+  TESSERA_CHECK(IsVector(args.num_rows, DType::kI32, 1) && IsVector(args.total, DType::kI64, 1));
+}
+
+void Check(const SumCountsArgs& args) {
+  TESSERA_CHECK(args.counts.rank() == 1 && IsVector(args.sum, DType::kI64, 1));
+  TESSERA_CHECK(IsVector(args.counts, DType::kI64, args.counts.dim(0)));
+}
+
+void Check(const LocalSlotsArgs& args) {
+  CheckPlacement(args.placement);
+  TESSERA_CHECK(args.rank >= 0 && args.rank < args.placement.num_ranks && args.ids.rank() == 2);
+  TESSERA_CHECK(IsIndex(args.ids, args.ids.dim(0), args.ids.dim(1)));
+  TESSERA_CHECK(IsIndex(args.slots, args.ids.dim(0), args.ids.dim(1)));
+}
+
+void Check(const PlanDispatchArgs& args) {
+  const DispatchShape& shape = args.shape;
+  CheckShape(shape);
+  CheckPlacement(args.placement);
+  TESSERA_CHECK(args.placement.num_ranks == shape.num_ranks);
+  TESSERA_CHECK(args.placement.slots_per_rank == shape.slots_per_rank);
+  TESSERA_CHECK(args.rank >= 0 && args.rank < shape.num_ranks && args.ids.rank() == 2);
+  const int64_t tokens = args.ids.dim(0);
+  TESSERA_CHECK(tokens <= shape.capacity && IsIndex(args.ids, tokens, shape.top_k));
+  TESSERA_CHECK(IsMatrix(args.weights, DType::kF32, tokens, shape.top_k));
+  TESSERA_CHECK(args.weights.contiguous());
+  TESSERA_CHECK(IsVector(args.send_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsVector(args.pair_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsVector(args.send_tokens, DType::kI32, shape.num_rows()));
+  TESSERA_CHECK(IsHeaders(args.headers, shape));
+  TESSERA_CHECK(IsIndex(args.token_rows, tokens, shape.rows_per_token()));
+  TESSERA_CHECK(IsIndex(args.pair_rows, tokens, shape.top_k));
+}
+
+void Check(const PackRowsArgs& args) {
+  CheckShape(args.shape);
+  TESSERA_CHECK(args.x.rank() == 2 && IsRows(args.x, args.x.dim(0), args.x.dim(1)));
+  TESSERA_CHECK(IsVector(args.send_counts, DType::kI32, args.shape.num_ranks));
+  TESSERA_CHECK(IsVector(args.send_tokens, DType::kI32, args.shape.num_rows()));
+  TESSERA_CHECK(IsMatrix(args.chunks, args.x.dtype(), args.shape.num_rows(), args.x.dim(1)));
+  TESSERA_CHECK(args.chunks.contiguous());
+}
+
+void Check(const SortRowsArgs& args) {
+  const DispatchShape& shape = args.shape;
+  CheckShape(shape);
+  TESSERA_CHECK(IsHeaders(args.headers, shape));
+  TESSERA_CHECK(IsVector(args.recv_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsVector(args.pair_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsVector(args.offsets, DType::kI32, shape.slots_per_rank + 1));
+  TESSERA_CHECK(IsVector(args.row_index, DType::kI32, shape.num_results()));
+  TESSERA_CHECK(IsIndex(args.sorted_rows, shape.num_rows(), shape.row_slots()));
+  TESSERA_CHECK(IsVector(args.result_rows, DType::kI32, shape.num_rows()));
+}
+
+void Check(const SumResultsArgs& args) {
+  const DispatchShape& shape = args.shape;
+  CheckShape(shape);
+  TESSERA_CHECK(IsHeaders(args.headers, shape) && args.chunks.rank() == 2);
+  TESSERA_CHECK(IsVector(args.recv_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsIndex(args.sorted_rows, shape.num_rows(), shape.row_slots()));
+  TESSERA_CHECK(IsResults(args.y, shape, args.chunks.dim(1)));
+  TESSERA_CHECK(IsMatrix(args.chunks, args.y.dtype(), shape.num_rows(), args.y.dim(1)));
+}
+
+void Check(const PackResultsArgs& args) {
+  const DispatchShape& shape = args.shape;
+  CheckShape(shape);
+  TESSERA_CHECK(IsHeaders(args.headers, shape) && args.chunks.rank() == 2);
+  TESSERA_CHECK(IsVector(args.recv_counts, DType::kI32, shape.num_ranks));
+  TESSERA_CHECK(IsIndex(args.sorted_rows, shape.num_rows(), shape.row_slots()));
+  TESSERA_CHECK(IsVector(args.result_rows, DType::kI32, shape.num_rows()));
+  TESSERA_CHECK(IsResults(args.y, shape, args.chunks.dim(1)));
+  TESSERA_CHECK(IsMatrix(args.chunks, args.y.dtype(), shape.num_results(), args.y.dim(1)));
+  TESSERA_CHECK(args.chunks.contiguous());
+}
+
+void Check(const CheckReturnArgs& args) {
+  TESSERA_CHECK(args.sent.rank() == 1 && IsVector(args.sent, DType::kI32, args.sent.dim(0)));
+  TESSERA_CHECK(IsVector(args.returned, DType::kI32, args.sent.dim(0)));
+}
+
+void Check(const AddRanksArgs& args) {
+  TESSERA_CHECK(args.chunks.rank() == 2 && args.token_rows.rank() == 2);
+  TESSERA_CHECK(IsRows(args.chunks, args.chunks.dim(0), args.chunks.dim(1)));
+  TESSERA_CHECK(IsIndex(args.token_rows, args.token_rows.dim(0), args.token_rows.dim(1)));
+  TESSERA_CHECK(
+      IsMatrix(args.out, args.chunks.dtype(), args.token_rows.dim(0), args.chunks.dim(1)));
 }
 
 void Check(const GatherRowsArgs& args) {

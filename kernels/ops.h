@@ -1,4 +1,5 @@
-// The operations of a decoder layer, each with its shape contract. Three backends implement them:
+// The operations of a decoder layer, each with its shape contract (those that keep the books of
+// mixture-of-experts layers: kernels/core/expert_ops.h). Three backends implement them:
 // ref/ (naive, the oracle), cpu/ (threads and SIMD), cuda/ (GPU); ref/ also runs behind a
 // queue in tests. Every call only enqueues; results are defined after device().Synchronize().
 //
@@ -26,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/device.h"
+#include "kernels/core/expert_ops.h"
 #include "kernels/core/shared_buffers.h"
 #include "kernels/core/tensor.h"
 
@@ -195,23 +197,16 @@ struct RouteTopKArgs {
   TensorView weights;        // [T, k] f32
 };
 
-// Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E).
+// Stable counting sort of the (token, j) pairs whose expert lies in [expert_begin, + E). A token
+// names an expert once, so at most T min(k, E) pairs do; more of them are impossible data from a
+// peer, INTERNAL as in kernels/core/expert_ops.h.
 struct MoePermuteArgs {
   ConstTensorView ids;  // [T, k] int
   int32_t expert_begin = 0;
   int32_t num_experts = 0;  // E
   TensorView offsets;       // [E + 1] int
-  TensorView row_token;     // [T k] int: token of each sorted row
+  TensorView row_token;     // [T min(k, E)] int: token of each sorted row
   TensorView positions;     // [T, k] int: sorted row of each pair, -1 when the expert is elsewhere
-};
-
-// out[t] = sum over ascending j of weights[t, j] * y[positions[t, j]] in fp32, rounded once; pairs
-// at -1 are skipped.
-struct MoeFinalizeArgs {
-  ConstTensorView y;          // [R, H] act
-  ConstTensorView positions;  // [T, k] int
-  ConstTensorView weights;    // [T, k] f32
-  TensorView out;             // [T, H] act
 };
 
 // out[i] = x[rows[i]].
@@ -277,12 +272,9 @@ struct SampleArgs {
 
 // One instance = one rank's device and its ordered queue. Used by one thread. Arguments are views
 // into device memory; shape violations are CHECK failures (they are bugs, never input).
-class Ops {
+class Ops : public ExpertOps {
  public:
-  virtual ~Ops() = default;
-
   virtual std::string_view name() const = 0;  // "ref", "cpu", "cuda"
-  virtual Device& device() = 0;
   // Type of activations when the model runs in `model_dtype` (kF32 or kBF16): the same one, or a
   // more precise one where the backend is faster with it.
   virtual DType ActivationDType(DType model_dtype) const = 0;
@@ -302,7 +294,6 @@ class Ops {
   virtual void SiluAndMul(const SiluAndMulArgs& args) = 0;
   virtual void RouteTopK(const RouteTopKArgs& args) = 0;
   virtual void MoePermute(const MoePermuteArgs& args) = 0;
-  virtual void MoeFinalize(const MoeFinalizeArgs& args) = 0;
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;

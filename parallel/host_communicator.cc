@@ -46,17 +46,17 @@ std::vector<HostPart> CheckedParts(absl::Span<const AllGatherPart> parts, int si
   return checked;
 }
 
-void Resolve(Device* device, std::vector<HostPart>& parts) {
+void Resolve(HostQueue* queue, std::vector<HostPart>& parts) {
   for (HostPart& part : parts) {
-    part.in = static_cast<const char*>(device->Access(static_cast<const void*>(part.in)));
-    part.out = static_cast<char*>(device->Access(static_cast<void*>(part.out)));
+    part.in = static_cast<const char*>(queue->Access(static_cast<const void*>(part.in)));
+    part.out = static_cast<char*>(queue->Access(static_cast<void*>(part.out)));
   }
 }
 
 }  // namespace
 
 void HostCommunicator::Enqueue(CollectiveOp op, std::function<absl::Status()> work) {
-  device_->Run([this, op, work = std::move(work)] {
+  queue_->Run([this, op, work = std::move(work)] {
     const auto start = std::chrono::steady_clock::now();
     absl::Status status = work();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -83,7 +83,7 @@ void HostCommunicator::AllReduce(TensorView data) {
 
 void HostCommunicator::AllGather(absl::Span<const AllGatherPart> parts) {
   Enqueue(CollectiveOp::kAllGather, [this, checked = CheckedParts(parts, size_)]() mutable {
-    Resolve(device_, checked);
+    Resolve(queue_, checked);
     return ExchangeHost("AllGather", checked);
   });
 }
@@ -110,7 +110,7 @@ void HostCommunicator::ReduceScatter(ConstTensorView in, TensorView out) {
 
 void HostCommunicator::AllToAll(absl::Span<const AllToAllPart> parts) {
   Enqueue(CollectiveOp::kAllToAll, [this, checked = CheckedParts(parts, size_)]() mutable {
-    Resolve(device_, checked);
+    Resolve(queue_, checked);
     return ExchangeHost("AllToAll", checked);
   });
 }
@@ -121,10 +121,10 @@ void HostCommunicator::AllToAllV(absl::Span<const AllToAllPart> parts, ConstTens
   TESSERA_CHECK(recv_counts.dtype() == DType::kI32 && recv_counts.num_elements() == size_);
   Enqueue(CollectiveOp::kAllToAll,
           [this, checked = CheckedParts(parts, size_), send_counts, recv_counts]() mutable {
-            Resolve(device_, checked);
-            return ExchangeRowsHost(
-                checked, static_cast<const int32_t*>(device_->Access(send_counts.data())),
-                static_cast<int32_t*>(device_->Access(recv_counts.data())));
+            Resolve(queue_, checked);
+            return ExchangeRowsHost(checked,
+                                    static_cast<const int32_t*>(queue_->Access(send_counts.data())),
+                                    static_cast<int32_t*>(queue_->Access(recv_counts.data())));
           });
 }
 

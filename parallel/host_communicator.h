@@ -1,4 +1,4 @@
-// What transports of CPU devices share: checking shapes, enqueueing with Device::Run and turning
+// What transports of CPU devices share: checking shapes, enqueueing with HostQueue::Run and turning
 // device addresses into host pointers. A transport only moves host bytes.
 #ifndef TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
 #define TESSERA_PARALLEL_HOST_COMMUNICATOR_H_
@@ -14,6 +14,8 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
+#include "kernels/core/host_queue.h"
+#include "kernels/core/status_macros.h"
 #include "kernels/core/tensor.h"
 #include "parallel/communicator.h"
 
@@ -39,9 +41,11 @@ inline void CopyBytes(const char* from, int64_t bytes, char* to) {
 
 class HostCommunicator : public Communicator {
  public:
-  // `device` must outlive the communicator.
+  // `device` has a host queue and outlives the communicator.
   HostCommunicator(Device* device, int rank, int size)
-      : device_(device), rank_(rank), size_(size) {}
+      : queue_(device->host_queue()), rank_(rank), size_(size) {
+    TESSERA_CHECK(queue_ != nullptr);
+  }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -82,12 +86,12 @@ class HostCommunicator : public Communicator {
 
  private:
   void Enqueue(CollectiveOp op, std::function<absl::Status()> work);
-  char* Host(void* device) const { return static_cast<char*>(device_->Access(device)); }
+  char* Host(void* device) const { return static_cast<char*>(queue_->Access(device)); }
   const char* Host(const void* device) const {
-    return static_cast<const char*>(device_->Access(device));
+    return static_cast<const char*>(queue_->Access(device));
   }
 
-  Device* device_;
+  HostQueue* const queue_;
   int rank_;
   int size_;
   // Written where the device executes its queue, read anywhere.

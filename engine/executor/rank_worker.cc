@@ -125,17 +125,19 @@ SampleArgs SliceRows(const SampleArgs& all, int64_t begin, int64_t count) {
   return args;
 }
 
-// Results lie in one buffer of 4-byte elements, section after section.
+// Results lie in one buffer, section after section: the expert rows so far, an int64_t, then 4-byte
+// elements.
 struct ResultLayout {
   int64_t rows;
   int64_t top;
 
-  size_t token() const { return 0; }
-  size_t logprob() const { return rows * 4; }
-  size_t rank() const { return rows * 8; }
-  size_t top_tokens() const { return rows * 12; }
-  size_t top_logprobs() const { return rows * 12 + rows * top * 4; }
-  size_t bytes() const { return rows * 12 + rows * top * 8; }
+  static constexpr size_t kExpertRowsBytes = sizeof(int64_t);
+  size_t token() const { return kExpertRowsBytes; }
+  size_t logprob() const { return token() + rows * 4; }
+  size_t rank() const { return token() + rows * 8; }
+  size_t top_tokens() const { return token() + rows * 12; }
+  size_t top_logprobs() const { return top_tokens() + rows * top * 4; }
+  size_t bytes() const { return top_tokens() + rows * top * 8; }
 };
 
 template <typename T>
@@ -250,7 +252,6 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
   ASSIGN_OR_RETURN(ForwardBatch batch, UploadPlan(plan, &sampling, &logits_rows));
   if (plan.groups[shard_.dp_rank].has_sources()) batch.drawn_tokens = TokensOfStepBefore();
   model_->Forward(batch, kv_);
-  if (ExpertRebalancer* const balance = model_->balance()) balance->EndStep();
   RETURN_IF_ERROR(EnqueueSampling(plan, sampling, logits_rows, &step));
   step.end = ops_->device().Record();
   ops_->Rest();
@@ -261,7 +262,8 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
 // Only the first rank of a group draws.
 ConstTensorView RankWorker::TokensOfStepBefore() {
   const UnderWay& before = under_way_[(num_begun_ + kMaxSteps - 1) % kMaxSteps];
-  const TensorView tokens = before.results.View(DType::kI32, {before.rows});
+  const ResultLayout layout{before.rows, before.num_top};
+  const TensorView tokens = before.results.View(DType::kI32, {before.rows}, layout.token());
   if (links_.tp != nullptr) links_.tp->Broadcast(tokens, 0);
   return tokens;
 }
@@ -277,7 +279,7 @@ absl::StatusOr<RankWorkerResult> RankWorker::Finish(absl::Duration limit) {
   // The device was the step's own since the one before ended.
   const auto now = std::chrono::steady_clock::now();
   const auto start = std::max(step.began, std::exchange(last_end_, now));
-  result.report = Report(absl::FromChrono(now - start));
+  result.report = Report(step, absl::FromChrono(now - start));
   return result;
 }
 
@@ -295,7 +297,7 @@ CollectiveTimes RankWorker::TimesSinceStart() const {
   return times;
 }
 
-RankReport RankWorker::Report(absl::Duration step_time) {
+RankReport RankWorker::Report(const UnderWay& step, absl::Duration step_time) {
   RankReport report{.rank = shard_.dp_rank * shard_.tp_size + shard_.tp_rank,
                     .step_seconds = static_cast<float>(absl::ToDoubleSeconds(step_time))};
   const CollectiveTimes before = std::exchange(times_, TimesSinceStart());
@@ -303,7 +305,9 @@ RankReport RankWorker::Report(absl::Duration step_time) {
     report.collective_seconds[op] = static_cast<float>(times_[op] - before[op]);
   }
   if (ExpertRebalancer* const balance = model_->balance()) {
-    report.expert_rows = balance->own_rows() - std::exchange(expert_rows_, balance->own_rows());
+    int64_t so_far = 0;
+    std::memcpy(&so_far, step.bytes.data(), sizeof(so_far));
+    report.expert_rows = so_far - std::exchange(expert_rows_, so_far);
     report.moved_bytes =
         balance->moved_bytes() - std::exchange(moved_bytes_, balance->moved_bytes());
   }
@@ -321,6 +325,8 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs&
   RETURN_IF_ERROR(Reserve(&step->results, layout.bytes(), "sampling results"));
   step->rows = count;
   step->num_top = top;
+  ExpertRebalancer* const balance = model_->balance();
+  if (balance != nullptr) balance->EndStep(step->results.View(DType::kI64, {1}));
 
   SampleArgs all = inputs;
   all.token = step->results.View(DType::kI32, {count}, layout.token());
@@ -346,7 +352,9 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const SampleArgs&
     args.logits = logits;
     ops_->Sample(args);
   }
-  step->bytes.resize(draws ? layout.bytes() : 0);
+  // Ranks that do not draw read the head only, and a dense model's not even that.
+  const size_t head = balance == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
+  step->bytes.resize(draws ? layout.bytes() : head);
   ops_->device().Download(step->bytes.data(), step->results.data(), step->bytes.size());
   return absl::OkStatus();
 }

@@ -83,7 +83,7 @@ class RankWorker {
   BatchResult TakeResults(UnderWay* step) const;
   CollectiveTimes TimesSinceStart() const;
   // The time and the expert rows of the step that ends now.
-  RankReport Report(absl::Duration step_time);
+  RankReport Report(const UnderWay& step, absl::Duration step_time);
   absl::Status Reserve(DeviceBuffer* buffer, size_t bytes, const char* what);
 
   const ModelConfig config_;

@@ -38,10 +38,9 @@ absl::StatusOr<std::unique_ptr<ExpertRebalancer>> ExpertRebalancer::Create(
   const int32_t ranks = links.world == nullptr ? 1 : links.world->size();
   ASSIGN_OR_RETURN(
       balance->statistics_,
-      LoadStatistics::Create(&ops.device(),
-                             {.num_layers = static_cast<int32_t>(balance->moe_layers_.size()),
-                              .num_experts = config.num_experts,
-                              .num_ranks = ranks}));
+      LoadStatistics::Create(&ops, {.num_layers = static_cast<int32_t>(balance->moe_layers_.size()),
+                                    .num_experts = config.num_experts,
+                                    .num_ranks = ranks}));
   if (!shard.expert_parallel || ranks == 1) return balance;
   RETURN_IF_ERROR(balance->CreateTables(config, shard, ops));
   if (options.slots == nullptr) return balance;
@@ -72,9 +71,10 @@ void ExpertRebalancer::RecordRows(int32_t layer, ConstTensorView num_rows) {
   statistics_->RecordRows(moe_index_[layer], num_rows);
 }
 
-void ExpertRebalancer::EndStep() {
+void ExpertRebalancer::EndStep(TensorView rows) {
+  statistics_->SumRows(rows);
   if (mover_ != nullptr) mover_->EndStep();
-  if (++num_steps_ % options_.interval == 0) statistics_->Exchange(links_.world.get());
+  if (++steps_ended_ % options_.interval == 0) statistics_->Exchange(links_.world.get());
 }
 
 absl::Status ExpertRebalancer::BetweenSteps() {
@@ -108,8 +108,8 @@ absl::Status ExpertRebalancer::Rebalance() {
 }
 
 std::shared_ptr<const ExpertLoads> ExpertRebalancer::TakeLoads() {
-  if (statistics_->num_exchanges() == exchanges_taken_) return nullptr;
-  exchanges_taken_ = statistics_->num_exchanges();
+  if (++steps_taken_ % options_.interval != 0) return nullptr;
+  statistics_->Collect();
   auto loads = std::make_shared<ExpertLoads>();
   if (mover_ != nullptr) loads->moves = mover_->counts();
   for (const int32_t index : moe_index_) {

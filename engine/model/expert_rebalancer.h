@@ -43,17 +43,16 @@ class ExpertRebalancer {
   void RecordChoices(int32_t layer, ConstTensorView ids);
   // Rows that this rank's experts compute, [1] int.
   void RecordRows(int32_t layer, ConstTensorView num_rows);
-  // Once per step, behind all layers, on all ranks: exchanges the counts when it is time.
-  void EndStep();
-  // Once per step, when the device has been synchronized. What the exchange brought; nullptr in
-  // steps without one.
+  // Once per step, behind all layers, on all ranks: writes the rows that this rank's experts have
+  // computed since the start, and exchanges the counts when it is time.
+  void EndStep(TensorView rows /* [1] i64 */);
+  // Once per step, in order, when its work is done. What its exchange brought; nullptr in steps
+  // without one.
   std::shared_ptr<const ExpertLoads> TakeLoads();
 
   // Between steps, after TakeLoads. An error is the end of the rank.
   absl::Status BetweenSteps();
 
-  // Rows that this rank's experts have computed since the start.
-  int64_t own_rows() const { return statistics_->own_rows(); }
   int64_t moved_bytes() const { return mover_ == nullptr ? 0 : mover_->moved_bytes(); }
   // True when the placements may differ from whole experts in order.
   bool moves_experts() const { return mover_ != nullptr; }
@@ -75,8 +74,8 @@ class ExpertRebalancer {
   std::vector<PlacementTable> tables_;  // per MoE layer
   std::unique_ptr<ExpertMover> mover_;
   int64_t exchanges_judged_ = 0;
-  int64_t num_steps_ = 0;
-  int64_t exchanges_taken_ = 0;
+  int64_t steps_ended_ = 0;
+  int64_t steps_taken_ = 0;
 };
 
 }  // namespace tessera

@@ -36,20 +36,14 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
                              .num_ranks = links_.world->size(),
                              .slots_per_rank = shard_.expert_slots};
-  const DispatcherOptions options{
-      .max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
-      .hidden = config_.hidden_size,
-      .dtype = act_,
-      .top_k = config_.num_experts_per_tok,
-      .placement = shape,
-      .combine = CombineMode::kExact,
-      .exchange = ExchangeMode::kCounted,
-      .finalize = [this](const FinalizeArgs& args) {
-        ops_.MoeFinalize(
-            {.y = args.y, .positions = args.positions, .weights = args.weights, .out = args.out});
-      }};
-  ASSIGN_OR_RETURN(dispatcher_,
-                   ExpertDispatcher::Create(&ops_.device(), links_.world.get(), options));
+  const DispatcherOptions options{.max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
+                                  .hidden = config_.hidden_size,
+                                  .dtype = act_,
+                                  .top_k = config_.num_experts_per_tok,
+                                  .placement = shape,
+                                  .combine = CombineMode::kExact,
+                                  .exchange = ExchangeMode::kCounted};
+  ASSIGN_OR_RETURN(dispatcher_, ExpertDispatcher::Create(&ops_, links_.world.get(), options));
   dispatcher_bytes_ = ExpertDispatcher::BufferBytes(options);
   return absl::OkStatus();
 }
@@ -59,7 +53,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   const int64_t padded = part * shard_.tp_size;
   const int64_t tokens = padded * shard_.dp_size;
   const int64_t k = config_.num_experts_per_tok;
-  const int64_t rows = tokens * k;  // one for every choice, wherever its expert is
+  const int64_t rows = tokens * RowsPerToken();
   const int64_t hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(router_logits_,
                    buffers_.New(DType::kF32, padded, config_.num_experts, "router logits"));
@@ -67,7 +61,7 @@ absl::Status MoeBlock::AllocateBuffers(int32_t max_tokens) {
   ASSIGN_OR_RETURN(expert_weights_, buffers_.New(DType::kF32, tokens, k, "expert weights"));
   ASSIGN_OR_RETURN(offsets_,
                    buffers_.New(DType::kI32, shard_.expert_slots + 1, 1, "expert row offsets"));
-  ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, tokens * k, 1, "expert row lists"));
+  ASSIGN_OR_RETURN(row_token_, buffers_.New(DType::kI32, rows, 1, "expert row lists"));
   ASSIGN_OR_RETURN(positions_, buffers_.New(DType::kI32, tokens, k, "expert row positions"));
   ASSIGN_OR_RETURN(
       gate_up_, buffers_.New(act_, rows, 2 * int64_t{shard_.moe_ffn_size}, "expert gate and up"));
@@ -180,7 +174,7 @@ void MoeBlock::Route(const MoeInput& in, int64_t at, int64_t count) {
 
 void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView out) {
   const int64_t tokens = x.dim(0);
-  const int64_t rows = tokens * config_.num_experts_per_tok;
+  const int64_t rows = tokens * RowsPerToken();
   const TensorView offsets(offsets_.data(), DType::kI32, {int64_t{shard_.expert_slots} + 1});
   const TensorView row_token(row_token_.data(), DType::kI32, {rows});
   const TensorView positions = positions_.Rows(0, tokens);
@@ -192,7 +186,10 @@ void MoeBlock::RunLocalExperts(const MoeInput& in, ConstTensorView x, TensorView
                          .positions = positions};
   if (balance_->moves_experts()) {
     const TensorView slots = local_slots_.Rows(0, tokens);
-    balance_->placement(in.layer).EnqueueLocalSlots(permute.ids, links_.world->rank(), slots);
+    ops_.LocalSlots({.placement = balance_->placement(in.layer).tensors(),
+                     .rank = links_.world->rank(),
+                     .ids = permute.ids,
+                     .slots = slots});
     permute.ids = slots;
     permute.expert_begin = 0;
   }

@@ -2,6 +2,7 @@
 #ifndef TESSERA_ENGINE_MODEL_MOE_H_
 #define TESSERA_ENGINE_MODEL_MOE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -77,6 +78,10 @@ class MoeBlock {
     int64_t max_rows = 0;       // R
   };
 
+  // Most rows that one token has here: a token chooses an expert once, and a rank holds it once.
+  int64_t RowsPerToken() const {
+    return std::min(config_.num_experts_per_tok, shard_.expert_slots);
+  }
   absl::Status CreateDispatcher(int32_t max_tokens);
   // Keeps the dispatcher or drops it, whichever is quicker. Collective.
   absl::Status ChooseCommunication(int32_t max_tokens);
@@ -118,9 +123,9 @@ class MoeBlock {
   TensorView offsets_;         // [expert slots + 1] int
   TensorView row_token_;       // [all tokens * k] int
   TensorView positions_;       // [all tokens, k] int
-  TensorView gate_up_;         // [all tokens * k, 2 I]
-  TensorView activated_;       // [all tokens * k, I]
-  TensorView expert_out_;      // [all tokens * k, H]
+  TensorView gate_up_;         // [all tokens * m, 2 I]
+  TensorView activated_;       // [all tokens * m, I]
+  TensorView expert_out_;      // [all tokens * m, H]
   TensorView gathered_;        // [all tokens, H]: rows of all ranks, with several groups
   TensorView summed_;          // [all tokens, H]
   TensorView owned_;           // [max tokens / tp, H]: results of this rank's rows

@@ -61,11 +61,12 @@ int64_t MoeBufferBytes(const ModelConfig& config, const ModelShard& shard,
   const int64_t k = config.num_experts_per_tok;
   // Summed outputs; with several ranks results of the own rows, with several groups all rows.
   const int64_t hidden_rows = tokens + (ranks > 1 ? part : 0) + (shard.dp_size > 1 ? tokens : 0);
-  const int64_t index_arrays = 4;  // expert ids and weights, row lists, positions
-  const int64_t rows = tokens * k;
+  // A token chooses an expert once: it has no more rows here than this rank holds experts.
+  const int64_t rows = tokens * std::min<int64_t>(k, shard.expert_slots);
+  const int64_t choice_arrays = 3;  // expert ids and weights, positions
   int64_t bytes = part * shard.tp_size * config.num_experts * kF32Bytes +
-                  rows * index_arrays * kF32Bytes + (shard.expert_slots + 1) * kF32Bytes +
-                  hidden_rows * hidden * act_bytes;
+                  (tokens * k * choice_arrays + rows) * kF32Bytes +
+                  (shard.expert_slots + 1) * kF32Bytes + hidden_rows * hidden * act_bytes;
   if (shard.expert_parallel && ranks > 1) {
     bytes += DispatchBufferBytes(config, shard, sizes, part);
   }

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <string_view>
 #include <utility>
@@ -18,10 +17,10 @@
 namespace tessera {
 
 class DeviceBuffer;
+class HostQueue;
 
-// Driven by one thread (the rank's worker), except Run's closures, which execute wherever the
-// device executes its queue. Work may run at once (cpu, ref) or later (queued devices); either way
-// it runs in the order in which it was enqueued.
+// Driven by one thread (the rank's worker). Work may run at once (cpu, ref) or later (queued
+// devices); either way it runs in the order in which it was enqueued.
 class Device {
  public:
   virtual ~Device() = default;
@@ -45,11 +44,8 @@ class Device {
   // Waits for all enqueued work.
   absl::Status Synchronize() { return Wait(Record(), absl::InfiniteDuration()); }
 
-  // Enqueues a host function that touches device memory (transports of CPU devices). Inside it,
-  // and only there, Access() turns a device address into one that can be dereferenced.
-  virtual void Run(std::function<absl::Status()> work) = 0;
-  virtual void* Access(void* device) = 0;
-  const void* Access(const void* device) { return Access(const_cast<void*>(device)); }
+  // For transports of CPU devices; null where the host cannot reach device memory.
+  virtual HostQueue* host_queue() { return nullptr; }
 
  protected:
   friend class DeviceBuffer;

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "kernels/core/device.h"
+#include "kernels/core/host_queue.h"
 
 namespace tessera {
 
@@ -18,7 +19,7 @@ int64_t AvailableHostMemory();
 // aligned to at least 64 bytes; those of 4 MiB and more are separate mappings, aligned to 2 MiB and
 // advised to use huge pages. Pages are taken lazily, so the limit is kept by counting what all
 // HostDevices of the process hold.
-class HostDevice : public Device {
+class HostDevice : public Device, private HostQueue {
  public:
   // `memory_limit`: bytes all HostDevices together may hold; 0 = what was available at first use.
   explicit HostDevice(int64_t memory_limit = 0) : memory_limit_(memory_limit) {}
@@ -27,16 +28,18 @@ class HostDevice : public Device {
   void Download(void* host, const void* device, size_t bytes) override;
   uint64_t Record() override { return 0; }
   absl::Status Wait(uint64_t /*mark*/, absl::Duration /*limit*/) override { return status_; }
-  // Runs `work` before returning; nothing runs after the first failure.
-  void Run(std::function<absl::Status()> work) override;
-  void* Access(void* device) override { return device; }
-  using Device::Access;
+  HostQueue* host_queue() override { return this; }
+  // An operation has failed, unless `status` is OK: nothing runs from now on.
+  void Fail(const absl::Status& status) { status_.Update(status); }
 
  protected:
   absl::StatusOr<void*> AllocateBytes(size_t bytes) override;
   void FreeBytes(void* device, size_t bytes) override;
 
  private:
+  void Run(std::function<absl::Status()> work) override;  // before returning
+  void* Access(void* device) override { return device; }
+
   const int64_t memory_limit_;
   absl::Status status_;
 };

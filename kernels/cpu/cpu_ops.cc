@@ -77,6 +77,17 @@ class CpuOps : public Ops {
   void RouteTopK(const RouteTopKArgs& args) override { Execute(args, cpu::RouteTopK); }
   void MoePermute(const MoePermuteArgs& args) override { Execute(args, cpu::MoePermute); }
   void MoeFinalize(const MoeFinalizeArgs& args) override { Execute(args, cpu::MoeFinalize); }
+  void CountChoices(const CountChoicesArgs& args) override { Execute(args, cpu::CountChoices); }
+  void CountRows(const CountRowsArgs& args) override { Execute(args, cpu::CountRows); }
+  void SumCounts(const SumCountsArgs& args) override { Execute(args, cpu::SumCounts); }
+  void LocalSlots(const LocalSlotsArgs& args) override { Execute(args, cpu::LocalSlots); }
+  void PlanDispatch(const PlanDispatchArgs& args) override { Execute(args, cpu::PlanDispatch); }
+  void PackRows(const PackRowsArgs& args) override { Execute(args, cpu::PackRows); }
+  void SortRows(const SortRowsArgs& args) override { Execute(args, cpu::SortRows); }
+  void SumResults(const SumResultsArgs& args) override { Execute(args, cpu::SumResults); }
+  void PackResults(const PackResultsArgs& args) override { Execute(args, cpu::PackResults); }
+  void CheckReturn(const CheckReturnArgs& args) override { Execute(args, cpu::CheckReturn); }
+  void AddRanks(const AddRanksArgs& args) override { Execute(args, cpu::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Execute(args, cpu::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, cpu::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Execute(args, cpu::Sample); }
@@ -88,6 +99,11 @@ class CpuOps : public Ops {
     Check(args);
     // A device that has failed executes nothing more: later inputs may be garbage.
     if (device_.Synchronize().ok()) operation(context_, args);
+  }
+  template <typename Args>
+  void Execute(const Args& args, absl::Status (*operation)(const cpu::Context&, const Args&)) {
+    Check(args);
+    if (device_.Synchronize().ok()) device_.Fail(operation(context_, args));
   }
 
   HostDevice device_;

@@ -64,7 +64,7 @@ void RouteTopK(const Context& context, const RouteTopKArgs& args) {
   }
 }
 
-void MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {
+absl::Status MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {
   const int64_t tokens = args.ids.dim(0);
   const int64_t top_k = args.ids.dim(1);
   // One past the experts of this rank stands for all others: no branch depends on the choices.
@@ -84,6 +84,9 @@ void MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {
     offsets[e + 1] = offsets[e] + next[e];
     next[e] = offsets[e];
   }
+  if (offsets[num_experts] > args.row_token.dim(0)) {
+    return absl::InternalError("a token chose one expert twice");
+  }
   int32_t* row_token = args.row_token.as<int32_t>();
   for (int64_t t = 0; t < tokens; ++t) {
     const int32_t* ids = args.ids.as<int32_t>() + t * args.ids.stride0();
@@ -95,6 +98,7 @@ void MoePermute(const Context& /*context*/, const MoePermuteArgs& args) {
       if (here) row_token[positions[j]] = static_cast<int32_t>(t);
     }
   }
+  return absl::OkStatus();
 }
 
 void MoeFinalize(const Context& context, const MoeFinalizeArgs& args) {

@@ -120,6 +120,7 @@ void QueuedDevice::Enqueue(absl::AnyInvocable<absl::Status()> work) {
 void QueuedDevice::EnqueueRelease(absl::AnyInvocable<void()> release) { Push(std::move(release)); }
 
 void QueuedDevice::Upload(void* device, const void* host, size_t bytes) {
+  ++transfers_.uploads;
   const char* begin = static_cast<const char*>(host);
   Enqueue([this, device, data = std::vector<char>(begin, begin + bytes)] {
     if (!data.empty()) std::memcpy(Translate(device), data.data(), data.size());
@@ -129,6 +130,7 @@ void QueuedDevice::Upload(void* device, const void* host, size_t bytes) {
 
 void QueuedDevice::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return;
+  ++transfers_.downloads;
   std::memset(host, kQueuedPoison, bytes);
   Enqueue([this, host, device, bytes] {
     std::memcpy(host, Translate(device), bytes);
@@ -151,10 +153,17 @@ absl::Status QueuedDevice::Wait(uint64_t mark, absl::Duration limit) {
   return status_;
 }
 
-void QueuedDevice::Run(std::function<absl::Status()> work) { Enqueue(std::move(work)); }
+void QueuedDevice::Run(std::function<absl::Status()> work) {
+  Enqueue([this, work = std::move(work)] {
+    in_transport_ = true;
+    absl::Status status = work();
+    in_transport_ = false;
+    return status;
+  });
+}
 
 void* QueuedDevice::Access(void* device) {
-  TESSERA_CHECK(std::this_thread::get_id() == thread_.get_id());
+  TESSERA_CHECK(std::this_thread::get_id() == thread_.get_id() && in_transport_);
   return Translate(device);
 }
 

@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
 #include "kernels/core/device.h"
+#include "kernels/core/host_queue.h"
 
 namespace tessera {
 
@@ -40,7 +41,7 @@ class ShadowedMemory {
   size_t used_ = 0;
 };
 
-class QueuedDevice : public Device {
+class QueuedDevice : public Device, private HostQueue {
  public:
   QueuedDevice();
   // Executes what is queued.
@@ -50,10 +51,15 @@ class QueuedDevice : public Device {
   void Download(void* host, const void* device, size_t bytes) override;
   uint64_t Record() override;
   absl::Status Wait(uint64_t mark, absl::Duration limit) override;
-  void Run(std::function<absl::Status()> work) override;
-  // CHECKs that it is called on the queue's thread.
-  void* Access(void* device) override;
-  using Device::Access;
+  // Its Access() CHECKs that a function of its Run() calls it.
+  HostQueue* host_queue() override { return this; }
+
+  // Calls of Upload and Download so far.
+  struct Transfers {
+    int64_t uploads = 0;
+    int64_t downloads = 0;
+  };
+  const Transfers& transfers() const { return transfers_; }
 
   // Executed on the queue's thread in order; skipped when something failed before.
   void Enqueue(absl::AnyInvocable<absl::Status()> work);
@@ -66,6 +72,8 @@ class QueuedDevice : public Device {
   void FreeBytes(void* device, size_t bytes) override;
 
  private:
+  void Run(std::function<absl::Status()> work) override;
+  void* Access(void* device) override;
   void QueueLoop();
   void Push(absl::AnyInvocable<void()> item);
   bool HasFailed();
@@ -79,6 +87,8 @@ class QueuedDevice : public Device {
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::minstd_rand delays_{1};  // queue thread only
+  bool in_transport_ = false;   // queue thread only: inside a function of Run
+  Transfers transfers_;         // of the thread that drives the device
   std::thread thread_;
 };
 

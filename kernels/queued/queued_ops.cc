@@ -72,6 +72,10 @@ class Translation {
     (*this)(kv.k);
     (*this)(kv.v);
   }
+  void operator()(PlacementTensors& placement) const {
+    (*this)(placement.replica_offsets);
+    (*this)(placement.replica_slots);
+  }
   void operator()(const Weight*& weight) const { weight = Reference(weight); }
   void operator()(const ExpertTable*& table) const {
     table = static_cast<const QueuedExpertTable*>(table)->reference();
@@ -79,6 +83,7 @@ class Translation {
   template <typename T>
   requires std::is_arithmetic_v<T>
   void operator()(T& /*number*/) const {}
+  void operator()(DispatchShape& /*numbers*/) const {}
 
  private:
   const QueuedDevice& device_;
@@ -114,6 +119,17 @@ class QueuedOps : public Ops {
   void RouteTopK(const RouteTopKArgs& args) override { Enqueue(args, ref::RouteTopK); }
   void MoePermute(const MoePermuteArgs& args) override { Enqueue(args, ref::MoePermute); }
   void MoeFinalize(const MoeFinalizeArgs& args) override { Enqueue(args, ref::MoeFinalize); }
+  void CountChoices(const CountChoicesArgs& args) override { Enqueue(args, ref::CountChoices); }
+  void CountRows(const CountRowsArgs& args) override { Enqueue(args, ref::CountRows); }
+  void SumCounts(const SumCountsArgs& args) override { Enqueue(args, ref::SumCounts); }
+  void LocalSlots(const LocalSlotsArgs& args) override { Enqueue(args, ref::LocalSlots); }
+  void PlanDispatch(const PlanDispatchArgs& args) override { Enqueue(args, ref::PlanDispatch); }
+  void PackRows(const PackRowsArgs& args) override { Enqueue(args, ref::PackRows); }
+  void SortRows(const SortRowsArgs& args) override { Enqueue(args, ref::SortRows); }
+  void SumResults(const SumResultsArgs& args) override { Enqueue(args, ref::SumResults); }
+  void PackResults(const PackResultsArgs& args) override { Enqueue(args, ref::PackResults); }
+  void CheckReturn(const CheckReturnArgs& args) override { Enqueue(args, ref::CheckReturn); }
+  void AddRanks(const AddRanksArgs& args) override { Enqueue(args, ref::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Enqueue(args, ref::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Enqueue(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Enqueue(args, ref::Sample); }
@@ -121,13 +137,21 @@ class QueuedOps : public Ops {
  private:
   template <typename Args>
   void Enqueue(const Args& args, void (*operation)(const Args&)) {
-    Check(args);
-    Args translated = args;
-    VisitTensors(translated, Translation(device_));
-    device_.Enqueue([translated, operation] {
+    device_.Enqueue([translated = Translated(args), operation] {
       operation(translated);
       return absl::OkStatus();
     });
+  }
+  template <typename Args>
+  void Enqueue(const Args& args, absl::Status (*operation)(const Args&)) {
+    device_.Enqueue([translated = Translated(args), operation] { return operation(translated); });
+  }
+
+  template <typename Args>
+  Args Translated(Args args) const {
+    Check(args);
+    VisitTensors(args, Translation(device_));
+    return args;
   }
 
   HostDevice weight_memory_;  // outlives the queue that reads it

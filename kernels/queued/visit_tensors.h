@@ -1,5 +1,5 @@
 // Applies a visitor to every field of an argument struct. The structured bindings name all fields,
-// so a field that is added to ops.h and forgotten here does not compile.
+// so a field that is added to an argument struct and forgotten here does not compile.
 #ifndef TESSERA_KERNELS_QUEUED_VISIT_TENSORS_H_
 #define TESSERA_KERNELS_QUEUED_VISIT_TENSORS_H_
 
@@ -96,6 +96,76 @@ void VisitTensors(SampleArgs& args, const Visitor& visit) {
             frequency, seed, position, pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens,
             adj_values, masks, mask_row, num_logprobs, token, logprob, rank, top_tokens,
             top_logprobs);
+}
+
+template <typename Visitor>
+void VisitTensors(CountChoicesArgs& args, const Visitor& visit) {
+  auto& [ids, counts] = args;
+  VisitEach(visit, ids, counts);
+}
+
+template <typename Visitor>
+void VisitTensors(CountRowsArgs& args, const Visitor& visit) {
+  auto& [num_rows, total] = args;
+  VisitEach(visit, num_rows, total);
+}
+
+template <typename Visitor>
+void VisitTensors(SumCountsArgs& args, const Visitor& visit) {
+  auto& [counts, sum] = args;
+  VisitEach(visit, counts, sum);
+}
+
+template <typename Visitor>
+void VisitTensors(LocalSlotsArgs& args, const Visitor& visit) {
+  auto& [placement, rank, ids, slots] = args;
+  VisitEach(visit, placement, rank, ids, slots);
+}
+
+template <typename Visitor>
+void VisitTensors(PlanDispatchArgs& args, const Visitor& visit) {
+  auto& [shape, placement, rank, clear_unused, ids, weights, send_counts, pair_counts, send_tokens,
+         headers, token_rows, pair_rows] = args;
+  VisitEach(visit, shape, placement, rank, clear_unused, ids, weights, send_counts, pair_counts,
+            send_tokens, headers, token_rows, pair_rows);
+}
+
+template <typename Visitor>
+void VisitTensors(PackRowsArgs& args, const Visitor& visit) {
+  auto& [shape, x, send_counts, send_tokens, chunks] = args;
+  VisitEach(visit, shape, x, send_counts, send_tokens, chunks);
+}
+
+template <typename Visitor>
+void VisitTensors(SortRowsArgs& args, const Visitor& visit) {
+  auto& [shape, padded, headers, recv_counts, pair_counts, offsets, row_index, sorted_rows,
+         result_rows] = args;
+  VisitEach(visit, shape, padded, headers, recv_counts, pair_counts, offsets, row_index,
+            sorted_rows, result_rows);
+}
+
+template <typename Visitor>
+void VisitTensors(SumResultsArgs& args, const Visitor& visit) {
+  auto& [shape, headers, recv_counts, sorted_rows, y, chunks] = args;
+  VisitEach(visit, shape, headers, recv_counts, sorted_rows, y, chunks);
+}
+
+template <typename Visitor>
+void VisitTensors(PackResultsArgs& args, const Visitor& visit) {
+  auto& [shape, headers, recv_counts, sorted_rows, result_rows, y, chunks] = args;
+  VisitEach(visit, shape, headers, recv_counts, sorted_rows, result_rows, y, chunks);
+}
+
+template <typename Visitor>
+void VisitTensors(CheckReturnArgs& args, const Visitor& visit) {
+  auto& [sent, returned] = args;
+  VisitEach(visit, sent, returned);
+}
+
+template <typename Visitor>
+void VisitTensors(AddRanksArgs& args, const Visitor& visit) {
+  auto& [chunks, token_rows, out] = args;
+  VisitEach(visit, chunks, token_rows, out);
 }
 
 }  // namespace tessera

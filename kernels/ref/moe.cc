@@ -43,7 +43,7 @@ void RouteTopK(const RouteTopKArgs& args) {
   }
 }
 
-void MoePermute(const MoePermuteArgs& args) {
+absl::Status MoePermute(const MoePermuteArgs& args) {
   const int64_t top_k = args.ids.dim(1);
   int32_t row = 0;
   for (int64_t t = 0; t < args.ids.dim(0); ++t) {
@@ -54,12 +54,16 @@ void MoePermute(const MoePermuteArgs& args) {
     for (int64_t t = 0; t < args.ids.dim(0); ++t) {
       for (int64_t j = 0; j < top_k; ++j) {
         if (args.ids.as<int32_t>()[t * args.ids.stride0() + j] != args.expert_begin + e) continue;
+        if (row == args.row_token.dim(0)) {
+          return absl::InternalError("a token chose one expert twice");
+        }
         args.positions.as<int32_t>()[t * args.positions.stride0() + j] = row;
         args.row_token.as<int32_t>()[row++] = static_cast<int32_t>(t);
       }
     }
   }
   args.offsets.as<int32_t>()[args.num_experts] = row;
+  return absl::OkStatus();
 }
 
 void MoeFinalize(const MoeFinalizeArgs& args) {

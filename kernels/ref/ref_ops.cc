@@ -37,6 +37,17 @@ class RefOps : public Ops {
   void RouteTopK(const RouteTopKArgs& args) override { Execute(args, ref::RouteTopK); }
   void MoePermute(const MoePermuteArgs& args) override { Execute(args, ref::MoePermute); }
   void MoeFinalize(const MoeFinalizeArgs& args) override { Execute(args, ref::MoeFinalize); }
+  void CountChoices(const CountChoicesArgs& args) override { Execute(args, ref::CountChoices); }
+  void CountRows(const CountRowsArgs& args) override { Execute(args, ref::CountRows); }
+  void SumCounts(const SumCountsArgs& args) override { Execute(args, ref::SumCounts); }
+  void LocalSlots(const LocalSlotsArgs& args) override { Execute(args, ref::LocalSlots); }
+  void PlanDispatch(const PlanDispatchArgs& args) override { Execute(args, ref::PlanDispatch); }
+  void PackRows(const PackRowsArgs& args) override { Execute(args, ref::PackRows); }
+  void SortRows(const SortRowsArgs& args) override { Execute(args, ref::SortRows); }
+  void SumResults(const SumResultsArgs& args) override { Execute(args, ref::SumResults); }
+  void PackResults(const PackResultsArgs& args) override { Execute(args, ref::PackResults); }
+  void CheckReturn(const CheckReturnArgs& args) override { Execute(args, ref::CheckReturn); }
+  void AddRanks(const AddRanksArgs& args) override { Execute(args, ref::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Execute(args, ref::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Execute(args, ref::Sample); }
@@ -47,6 +58,11 @@ class RefOps : public Ops {
     Check(args);
     // A device that has failed executes nothing more: later inputs may be garbage.
     if (device_.Synchronize().ok()) operation(args);
+  }
+  template <typename Args>
+  void Execute(const Args& args, absl::Status (*operation)(const Args&)) {
+    Check(args);
+    if (device_.Synchronize().ok()) device_.Fail(operation(args));
   }
 
   HostDevice device_;

@@ -1,6 +1,5 @@
 #include "parallel/experts/dispatcher.h"
 
-#include <algorithm>
 #include <array>
 #include <limits>
 #include <utility>
@@ -11,19 +10,16 @@
 namespace tessera {
 namespace {
 
-RowLayout MakeLayout(const DispatcherOptions& options, int64_t capacity) {
+DispatchShape MakeShape(const DispatcherOptions& options, int64_t capacity) {
   return {.num_ranks = options.placement.num_ranks,
           .slots_per_rank = options.placement.slots_per_rank,
           .top_k = options.top_k,
-          .row_slots = std::min(options.top_k, options.placement.slots_per_rank),
-          .capacity = capacity,
-          .hidden = options.hidden,
-          .dtype = options.dtype};
+          .capacity = capacity};
 }
 
-// Rows of a chunk on the way back, per row of the way out.
-int64_t ReturnFactor(const DispatcherOptions& options, const RowLayout& layout) {
-  return options.combine == CombineMode::kExact ? layout.row_slots : 1;
+// Rows of all chunks on the way back.
+int64_t ReturnedRows(const DispatcherOptions& options, const DispatchShape& shape) {
+  return options.combine == CombineMode::kExact ? shape.num_results() : shape.num_rows();
 }
 
 absl::Status CheckOptions(const Communicator& communicator, const DispatcherOptions& options) {
@@ -40,21 +36,19 @@ absl::Status CheckOptions(const Communicator& communicator, const DispatcherOpti
     return absl::InvalidArgumentError(absl::StrCat("the placement is for ", placement.num_ranks,
                                                    " ranks, the group has ", communicator.size()));
   }
-  const RowLayout layout = MakeLayout(options, options.max_tokens);
-  if (options.max_tokens >
-      std::numeric_limits<int32_t>::max() / placement.num_ranks / layout.row_slots) {
+  const int64_t most = std::numeric_limits<int32_t>::max() / placement.num_ranks /
+                       MakeShape(options, options.max_tokens).row_slots();
+  if (options.max_tokens > most) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.max_tokens, " tokens per rank on ", placement.num_ranks,
-                     " ranks are more rows than expert row indices can count; use at most ",
-                     std::numeric_limits<int32_t>::max() / placement.num_ranks / layout.row_slots));
+                     " ranks are more rows than expert row indices can count; use at most ", most));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-// One allocation, cut into arrays for the largest capacity. Only addresses: work in the queue keeps
-// a copy, and the device frees the memory behind them after that work.
+// One allocation, cut into arrays for the largest capacity.
 struct ExpertDispatcher::Buffers {
   enum Array {
     kSendCounts,
@@ -69,7 +63,8 @@ struct ExpertDispatcher::Buffers {
     kRecvHeaders,
     kOffsets,
     kRowIndex,
-    kSortedRow,
+    kSortedRows,
+    kResultRows,
     kSourceRows,  // rows sent, later results received
     kExpertRows,  // rows received, later results sent
     kNumArrays
@@ -77,61 +72,44 @@ struct ExpertDispatcher::Buffers {
 
   // Bytes of every array, each a multiple of a cache line.
   static std::array<int64_t, kNumArrays> Sizes(const DispatcherOptions& options) {
-    const RowLayout layout = MakeLayout(options, options.max_tokens);
-    const int64_t ranks = layout.num_ranks;
-    const int64_t rows = layout.num_rows();
+    const DispatchShape shape = MakeShape(options, options.max_tokens);
     std::array<int64_t, kNumArrays> words{};
-    words[kSendCounts] = words[kSendPairCounts] = ranks;
-    words[kRecvCounts] = words[kRecvPairCounts] = words[kReturnedCounts] = ranks;
-    words[kSendTokens] = rows;
-    words[kSendHeaders] = words[kRecvHeaders] = rows * HeaderWords(layout.row_slots);
-    words[kTokenRows] = layout.capacity * layout.token_row_slots();
-    words[kPairRows] = layout.capacity * layout.top_k;
-    words[kOffsets] = layout.slots_per_rank + 1;
-    words[kRowIndex] = words[kSortedRow] = rows * layout.row_slots;
+    words[kSendCounts] = words[kSendPairCounts] = shape.num_ranks;
+    words[kRecvCounts] = words[kRecvPairCounts] = words[kReturnedCounts] = shape.num_ranks;
+    words[kSendTokens] = words[kResultRows] = shape.num_rows();
+    words[kSendHeaders] = words[kRecvHeaders] = shape.num_rows() * HeaderWords(shape.row_slots());
+    words[kTokenRows] = shape.capacity * shape.rows_per_token();
+    words[kPairRows] = shape.capacity * shape.top_k;
+    words[kOffsets] = shape.slots_per_rank + 1;
+    words[kRowIndex] = words[kSortedRows] = shape.num_results();
     std::array<int64_t, kNumArrays> sizes{};
     for (int i = 0; i < kNumArrays; ++i) sizes[i] = words[i] * int64_t{sizeof(int32_t)};
     sizes[kSourceRows] = sizes[kExpertRows] =
-        rows * ReturnFactor(options, layout) * layout.row_bytes();
+        ReturnedRows(options, shape) * options.hidden * static_cast<int64_t>(SizeOf(options.dtype));
     for (int64_t& size : sizes) size = (size + 63) / 64 * 64;
     return sizes;
   }
 
-  char* At(Array array) const { return base + offsets[array]; }
+  TensorView View(Array array, DType dtype, std::initializer_list<int64_t> dims) const {
+    return {base + offsets[array], dtype, dims};
+  }
   TensorView Ints(Array array, std::initializer_list<int64_t> dims) const {
-    return {At(array), DType::kI32, dims};
+    return View(array, DType::kI32, dims);
   }
-  // Inside Device::Run only.
-  char* Bytes(Device* device, Array array) const {
-    return static_cast<char*>(device->Access(At(array)));
+  TensorView Headers(Array array, const DispatchShape& shape) const {
+    return Ints(array, {shape.num_rows(), HeaderWords(shape.row_slots())});
   }
-  int32_t* Words(Device* device, Array array) const {
-    return reinterpret_cast<int32_t*>(Bytes(device, array));
-  }
-  PlanOutput Plan(Device* device) const {
-    return {.send_counts = Words(device, kSendCounts),
-            .pair_counts = Words(device, kSendPairCounts),
-            .send_tokens = Words(device, kSendTokens),
-            .headers = Words(device, kSendHeaders),
-            .token_rows = Words(device, kTokenRows),
-            .pair_rows = Words(device, kPairRows)};
-  }
-  ReceivedRows Received(Device* device) const {
-    return {.headers = Words(device, kRecvHeaders),
-            .recv_counts = Words(device, kRecvCounts),
-            .pair_counts = Words(device, kRecvPairCounts),
-            .offsets = Words(device, kOffsets),
-            .row_index = Words(device, kRowIndex),
-            .sorted_row = Words(device, kSortedRow)};
+  TensorView SortedRows(const DispatchShape& shape) const {
+    return Ints(kSortedRows, {shape.num_rows(), shape.row_slots()});
   }
 
   char* base = nullptr;
   std::array<int64_t, kNumArrays> offsets{};
 };
 
-ExpertDispatcher::ExpertDispatcher(Device* device, Communicator* communicator,
+ExpertDispatcher::ExpertDispatcher(ExpertOps* ops, Communicator* communicator,
                                    const DispatcherOptions& options)
-    : device_(device),
+    : ops_(ops),
       communicator_(communicator),
       options_(options),
       buffers_(std::make_unique<Buffers>()) {}
@@ -145,15 +123,16 @@ int64_t ExpertDispatcher::BufferBytes(const DispatcherOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<ExpertDispatcher>> ExpertDispatcher::Create(
-    Device* device, Communicator* communicator, const DispatcherOptions& options) {
+    ExpertOps* ops, Communicator* communicator, const DispatcherOptions& options) {
   RETURN_IF_ERROR(CheckOptions(*communicator, options));
-  std::unique_ptr<ExpertDispatcher> dispatcher(new ExpertDispatcher(device, communicator, options));
+  std::unique_ptr<ExpertDispatcher> dispatcher(new ExpertDispatcher(ops, communicator, options));
   Buffers& buffers = *dispatcher->buffers_;
   const auto sizes = Buffers::Sizes(options);
   for (int i = 1; i < Buffers::kNumArrays; ++i) {
     buffers.offsets[i] = buffers.offsets[i - 1] + sizes[i - 1];
   }
-  ASSIGN_OR_RETURN(dispatcher->memory_, device->Allocate(BufferBytes(options), "expert dispatch"));
+  ASSIGN_OR_RETURN(dispatcher->memory_,
+                   ops->device().Allocate(BufferBytes(options), "expert dispatch"));
   buffers.base = static_cast<char*>(dispatcher->memory_.data());
   return dispatcher;
 }
@@ -164,171 +143,146 @@ DispatchedRows ExpertDispatcher::Dispatch(ConstTensorView x, const Routing& rout
   TESSERA_CHECK(!outstanding_);
   TESSERA_CHECK(num_tokens <= capacity && capacity <= options_.max_tokens);
   TESSERA_CHECK(x.dtype() == options_.dtype && x.dim(1) == options_.hidden);
-  TESSERA_CHECK(routing.ids.contiguous() && routing.weights.contiguous());
-  TESSERA_CHECK(routing.ids.num_elements() == num_tokens * options_.top_k);
-  TESSERA_CHECK(routing.weights.num_elements() == num_tokens * options_.top_k);
+  TESSERA_CHECK(routing.ids.dim(0) == num_tokens && routing.ids.dim(1) == options_.top_k);
   TESSERA_CHECK(routing.placement->current().shape() == options_.placement);
   outstanding_ = true;
 
-  const RowLayout layout = MakeLayout(options_, capacity);
-  EnqueuePlan(layout, x, routing);
-  EnqueueExchange(layout);
-  const int64_t max_rows = layout.num_rows() * layout.row_slots;
-  const ConstTensorView offsets = buffers_->Ints(Buffers::kOffsets, {layout.slots_per_rank + 1});
-  return {.x = TensorView(buffers_->At(Buffers::kExpertRows), layout.dtype,
-                          {layout.num_rows(), layout.hidden}),
-          .row_index = buffers_->Ints(Buffers::kRowIndex, {max_rows}),
+  const DispatchShape shape = MakeShape(options_, capacity);
+  EnqueuePlan(shape, x, routing);
+  EnqueueExchange(shape);
+  EnqueueSort(shape);
+  const ConstTensorView offsets = buffers_->Ints(Buffers::kOffsets, {shape.slots_per_rank + 1});
+  return {.x = buffers_->View(Buffers::kExpertRows, options_.dtype,
+                              {shape.num_rows(), options_.hidden}),
+          .row_index = buffers_->Ints(Buffers::kRowIndex, {shape.num_results()}),
           .offsets = offsets,
-          .num_rows = offsets.Rows(layout.slots_per_rank, 1),
-          .max_rows = max_rows,
-          .handle = DispatchHandle(layout, num_tokens, routing.weights)};
+          .num_rows = offsets.Rows(shape.slots_per_rank, 1),
+          .max_rows = shape.num_results(),
+          .handle = DispatchHandle(shape, num_tokens, routing.weights)};
 }
 
-void ExpertDispatcher::EnqueuePlan(const RowLayout& layout, ConstTensorView x,
+void ExpertDispatcher::EnqueuePlan(const DispatchShape& shape, ConstTensorView x,
                                    const Routing& routing) {
-  device_->Run([device = device_, buffers = *buffers_, layout, x, ids = routing.ids,
-                weights = routing.weights, num_tokens = routing.num_tokens,
-                placement = routing.placement->device_view(), padded = padded(),
-                rank = communicator_->rank()]() mutable {
-    const auto ints = [device](const void* address) {
-      return static_cast<const int32_t*>(device->Access(address));
-    };
-    placement.replica_offsets = ints(placement.replica_offsets);
-    placement.replica_slots = ints(placement.replica_slots);
-    PlanInput in{.ids = ints(ids.data()),
-                 .weights = static_cast<const float*>(device->Access(weights.data())),
-                 .num_tokens = x.dim(0),
-                 .k = layout.top_k,
-                 .rank = rank,
-                 .placement = placement,
-                 .capacity = layout.capacity,
-                 .row_slots = layout.row_slots};
-    if (!num_tokens.empty()) {
-      in.num_tokens = std::clamp<int64_t>(*ints(num_tokens.data()), 0, x.dim(0));
-    }
-    const PlanOutput plan = buffers.Plan(device);
-    if (!PlanDispatch(in, plan)) {
-      return absl::InternalError(absl::StrCat("rank ", rank, ": the router chose an expert beyond ",
-                                              placement.num_experts, " or one twice for a token"));
-    }
-    const int64_t padding = x.dim(0) - in.num_tokens;
-    std::fill_n(plan.pair_rows + in.num_tokens * layout.top_k, padding * layout.top_k, -1);
-    std::fill_n(plan.token_rows + in.num_tokens * layout.token_row_slots(),
-                padding * layout.token_row_slots(), -1);
-    if (padded) ClearUnusedHeaders(in, plan);
-    const auto element = static_cast<int64_t>(SizeOf(layout.dtype));
-    PackRows(
-        layout,
-        {.data = static_cast<const char*>(device->Access(x.data())),
-         .stride_bytes = x.stride0() * element},
-        plan,
-        {.data = buffers.Bytes(device, Buffers::kSourceRows), .stride_bytes = layout.row_bytes()});
-    return absl::OkStatus();
-  });
+  const TensorView send_counts = buffers_->Ints(Buffers::kSendCounts, {shape.num_ranks});
+  const TensorView send_tokens = buffers_->Ints(Buffers::kSendTokens, {shape.num_rows()});
+  ops_->PlanDispatch(
+      {.shape = shape,
+       .placement = routing.placement->tensors(),
+       .rank = communicator_->rank(),
+       .clear_unused = padded(),
+       .ids = routing.ids,
+       .weights = routing.weights,
+       .send_counts = send_counts,
+       .pair_counts = buffers_->Ints(Buffers::kSendPairCounts, {shape.num_ranks}),
+       .send_tokens = send_tokens,
+       .headers = buffers_->Headers(Buffers::kSendHeaders, shape),
+       .token_rows = buffers_->Ints(Buffers::kTokenRows, {x.dim(0), shape.rows_per_token()}),
+       .pair_rows = buffers_->Ints(Buffers::kPairRows, {x.dim(0), shape.top_k})});
+  ops_->PackRows({.shape = shape,
+                  .x = x,
+                  .send_counts = send_counts,
+                  .send_tokens = send_tokens,
+                  .chunks = buffers_->View(Buffers::kSourceRows, options_.dtype,
+                                           {shape.num_rows(), options_.hidden})});
 }
 
-void ExpertDispatcher::EnqueueExchange(const RowLayout& layout) {
-  const int64_t rows = layout.num_rows();
-  const int64_t words = HeaderWords(layout.row_slots);
+void ExpertDispatcher::EnqueueExchange(const DispatchShape& shape) {
+  const auto rows = [&](Buffers::Array array) {
+    return buffers_->View(array, options_.dtype, {shape.num_rows(), options_.hidden});
+  };
   const std::array<AllToAllPart, 2> parts = {
-      AllToAllPart{
-          TensorView(buffers_->At(Buffers::kSourceRows), layout.dtype, {rows, layout.hidden}),
-          TensorView(buffers_->At(Buffers::kExpertRows), layout.dtype, {rows, layout.hidden})},
-      AllToAllPart{buffers_->Ints(Buffers::kSendHeaders, {rows, words}),
-                   buffers_->Ints(Buffers::kRecvHeaders, {rows, words})}};
+      AllToAllPart{rows(Buffers::kSourceRows), rows(Buffers::kExpertRows)},
+      AllToAllPart{buffers_->Headers(Buffers::kSendHeaders, shape),
+                   buffers_->Headers(Buffers::kRecvHeaders, shape)}};
   if (padded()) {
     communicator_->AllToAll(parts);
   } else {
-    communicator_->AllToAllV(parts, buffers_->Ints(Buffers::kSendCounts, {layout.num_ranks}),
-                             buffers_->Ints(Buffers::kRecvCounts, {layout.num_ranks}));
+    communicator_->AllToAllV(parts, buffers_->Ints(Buffers::kSendCounts, {shape.num_ranks}),
+                             buffers_->Ints(Buffers::kRecvCounts, {shape.num_ranks}));
   }
-  device_->Run([device = device_, buffers = *buffers_, layout, padded = padded()] {
-    return SortRows(layout, padded, buffers.Received(device));
-  });
+}
+
+void ExpertDispatcher::EnqueueSort(const DispatchShape& shape) {
+  ops_->SortRows({.shape = shape,
+                  .padded = padded(),
+                  .headers = buffers_->Headers(Buffers::kRecvHeaders, shape),
+                  .recv_counts = buffers_->Ints(Buffers::kRecvCounts, {shape.num_ranks}),
+                  .pair_counts = buffers_->Ints(Buffers::kRecvPairCounts, {shape.num_ranks}),
+                  .offsets = buffers_->Ints(Buffers::kOffsets, {shape.slots_per_rank + 1}),
+                  .row_index = buffers_->Ints(Buffers::kRowIndex, {shape.num_results()}),
+                  .sorted_rows = buffers_->SortedRows(shape),
+                  .result_rows = buffers_->Ints(Buffers::kResultRows, {shape.num_rows()})});
 }
 
 void ExpertDispatcher::Combine(DispatchHandle handle, ConstTensorView y, TensorView out) {
-  const RowLayout& layout = handle.layout_;
+  const DispatchShape& shape = handle.shape_;
   TESSERA_CHECK(outstanding_);
-  TESSERA_CHECK(y.dtype() == layout.dtype && y.dim(1) == layout.hidden);
-  TESSERA_CHECK(y.dim(0) >= layout.num_rows() * layout.row_slots);
-  TESSERA_CHECK(out.dtype() == layout.dtype && out.dim(0) == handle.num_tokens_ &&
-                out.dim(1) == layout.hidden);
+  TESSERA_CHECK(y.dtype() == options_.dtype && y.dim(1) == options_.hidden);
+  TESSERA_CHECK(out.dtype() == options_.dtype && out.dim(0) == handle.num_tokens_);
   outstanding_ = false;
-  EnqueueResults(layout, y);
-  EnqueueReturn(layout);
+  EnqueueResults(shape, y);
+  EnqueueReturn(shape);
   EnqueueSum(handle, out);
 }
 
-void ExpertDispatcher::EnqueueResults(const RowLayout& layout, ConstTensorView y) {
-  device_->Run([device = device_, buffers = *buffers_, layout, y, exact = exact()] {
-    const auto element = static_cast<int64_t>(SizeOf(layout.dtype));
-    const ConstRows results{.data = static_cast<const char*>(device->Access(y.data())),
-                            .stride_bytes = y.stride0() * element};
-    const Rows chunks{.data = buffers.Bytes(device, Buffers::kExpertRows),
-                      .stride_bytes = layout.row_bytes()};
-    const ReceivedRows rows = buffers.Received(device);
-    if (exact) {
-      PackResults(layout, rows, results, chunks);
-    } else {
-      SumResults(layout, rows, results, chunks);
-    }
-    return absl::OkStatus();
-  });
+void ExpertDispatcher::EnqueueResults(const DispatchShape& shape, ConstTensorView y) {
+  const ConstTensorView headers = buffers_->Headers(Buffers::kRecvHeaders, shape);
+  const ConstTensorView recv_counts = buffers_->Ints(Buffers::kRecvCounts, {shape.num_ranks});
+  const TensorView chunks = buffers_->View(Buffers::kExpertRows, options_.dtype,
+                                           {ReturnedRows(options_, shape), options_.hidden});
+  if (exact()) {
+    ops_->PackResults({.shape = shape,
+                       .headers = headers,
+                       .recv_counts = recv_counts,
+                       .sorted_rows = buffers_->SortedRows(shape),
+                       .result_rows = buffers_->Ints(Buffers::kResultRows, {shape.num_rows()}),
+                       .y = y,
+                       .chunks = chunks});
+  } else {
+    ops_->SumResults({.shape = shape,
+                      .headers = headers,
+                      .recv_counts = recv_counts,
+                      .sorted_rows = buffers_->SortedRows(shape),
+                      .y = y,
+                      .chunks = chunks});
+  }
 }
 
-void ExpertDispatcher::EnqueueReturn(const RowLayout& layout) {
-  const int64_t rows = layout.num_rows() * ReturnFactor(options_, layout);
-  const AllToAllPart part{
-      TensorView(buffers_->At(Buffers::kExpertRows), layout.dtype, {rows, layout.hidden}),
-      TensorView(buffers_->At(Buffers::kSourceRows), layout.dtype, {rows, layout.hidden})};
+void ExpertDispatcher::EnqueueReturn(const DispatchShape& shape) {
+  const auto rows = [&](Buffers::Array array) {
+    return buffers_->View(array, options_.dtype, {ReturnedRows(options_, shape), options_.hidden});
+  };
+  const AllToAllPart part{rows(Buffers::kExpertRows), rows(Buffers::kSourceRows)};
   if (padded()) {
     communicator_->AllToAll({&part, 1});
     return;
   }
-  const auto counts = exact() ? Buffers::kRecvPairCounts : Buffers::kRecvCounts;
-  const auto expected = exact() ? Buffers::kSendPairCounts : Buffers::kSendCounts;
-  communicator_->AllToAllV({&part, 1}, buffers_->Ints(counts, {layout.num_ranks}),
-                           buffers_->Ints(Buffers::kReturnedCounts, {layout.num_ranks}));
-  device_->Run([device = device_, buffers = *buffers_, expected, ranks = layout.num_ranks] {
-    const int32_t* sent = buffers.Words(device, expected);
-    const int32_t* returned = buffers.Words(device, Buffers::kReturnedCounts);
-    for (int32_t r = 0; r < ranks; ++r) {
-      if (sent[r] == returned[r]) continue;
-      return absl::InternalError(absl::StrCat("rank ", r, " returned ", returned[r],
-                                              " expert results instead of ", sent[r]));
-    }
-    return absl::OkStatus();
-  });
+  const auto counts = [&](Buffers::Array array) {
+    return buffers_->Ints(array, {shape.num_ranks});
+  };
+  const TensorView returned = counts(Buffers::kReturnedCounts);
+  communicator_->AllToAllV(
+      {&part, 1}, counts(exact() ? Buffers::kRecvPairCounts : Buffers::kRecvCounts), returned);
+  ops_->CheckReturn({.sent = counts(exact() ? Buffers::kSendPairCounts : Buffers::kSendCounts),
+                     .returned = returned});
 }
 
 void ExpertDispatcher::EnqueueSum(const DispatchHandle& handle, TensorView out) {
-  const RowLayout& layout = handle.layout_;
-  if (exact() && options_.finalize) {
-    options_.finalize(
-        {.y = TensorView(buffers_->At(Buffers::kSourceRows), layout.dtype,
-                         {layout.num_rows() * layout.row_slots, layout.hidden}),
-         .positions = buffers_->Ints(Buffers::kPairRows, {handle.num_tokens_, layout.top_k}),
+  const DispatchShape& shape = handle.shape_;
+  const ConstTensorView results = buffers_->View(Buffers::kSourceRows, options_.dtype,
+                                                 {ReturnedRows(options_, shape), options_.hidden});
+  if (exact()) {
+    ops_->MoeFinalize(
+        {.y = results,
+         .positions = buffers_->Ints(Buffers::kPairRows, {handle.num_tokens_, shape.top_k}),
          .weights = handle.weights_,
          .out = out});
-    return;
+  } else {
+    ops_->AddRanks({.chunks = results,
+                    .token_rows = buffers_->Ints(Buffers::kTokenRows,
+                                                 {handle.num_tokens_, shape.rows_per_token()}),
+                    .out = out});
   }
-  device_->Run([device = device_, buffers = *buffers_, layout, tokens = handle.num_tokens_,
-                weights = handle.weights_, out, exact = exact()] {
-    const auto element = static_cast<int64_t>(SizeOf(layout.dtype));
-    const ConstRows chunks{.data = buffers.Bytes(device, Buffers::kSourceRows),
-                           .stride_bytes = layout.row_bytes()};
-    const Rows sums{.data = static_cast<char*>(device->Access(out.data())),
-                    .stride_bytes = out.stride0() * element};
-    const PlanOutput plan = buffers.Plan(device);
-    if (exact) {
-      AddChoices(layout, tokens, plan.pair_rows,
-                 static_cast<const float*>(device->Access(weights.data())), chunks, sums);
-    } else {
-      AddRanks(layout, tokens, plan.token_rows, chunks, sums);
-    }
-    return absl::OkStatus();
-  });
 }
 
 }  // namespace tessera

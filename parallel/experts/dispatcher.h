@@ -9,15 +9,14 @@
 #define TESSERA_PARALLEL_EXPERTS_DISPATCHER_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/device.h"
+#include "kernels/core/expert_ops.h"
 #include "kernels/core/tensor.h"
 #include "parallel/communicator.h"
-#include "parallel/experts/dispatch_steps.h"
 #include "parallel/experts/placement.h"
 
 namespace tessera {
@@ -35,15 +34,6 @@ enum class ExchangeMode {
   kPadded,   // one exchange of whole chunks each way; nothing depends on counts (graphs)
 };
 
-// The last step of an exact combine: out[t] = sum over ascending j of weights[t, j] *
-// y[positions[t, j]], positions of -1 skipped (Ops::MoeFinalize).
-struct FinalizeArgs {
-  ConstTensorView y;          // [R * C * m, H]
-  ConstTensorView positions;  // [T, k] int
-  ConstTensorView weights;    // [T, k] f32
-  TensorView out;             // [T, H]
-};
-
 struct DispatcherOptions {
   int64_t max_tokens = 0;  // largest T and C
   int64_t hidden = 0;
@@ -52,16 +42,13 @@ struct DispatcherOptions {
   PlacementShape placement;  // num_ranks = size of the communicator
   CombineMode combine = CombineMode::kSummed;
   ExchangeMode exchange = ExchangeMode::kCounted;
-  // Replaces the built-in last step of an exact combine, so that its bits are those of the
-  // backend's own. Called while enqueueing.
-  std::function<void(const FinalizeArgs&)> finalize;
 };
 
 // The router's choice for the rows of this rank.
 struct Routing {
-  ConstTensorView ids;         // [T, k] int, logical experts, distinct per row; negative: none
-  ConstTensorView weights;     // [T, k] f32; must live until Combine
-  ConstTensorView num_tokens;  // [1] int, optional: rows at or beyond it are padding, never sent
+  // [T, k] int, logical experts, distinct per row; negative: none, so padding is never sent
+  ConstTensorView ids;
+  ConstTensorView weights;                    // [T, k] f32; must live until Combine
   const PlacementTable* placement = nullptr;  // of this layer
   // Rows of a chunk, the same on all ranks, T <= C <= max_tokens; 0 = max_tokens. Padded exchanges
   // move R * C rows.
@@ -78,10 +65,10 @@ class DispatchHandle {
 
  private:
   friend class ExpertDispatcher;
-  DispatchHandle(const RowLayout& layout, int64_t num_tokens, ConstTensorView weights)
-      : layout_(layout), num_tokens_(num_tokens), weights_(weights) {}
+  DispatchHandle(const DispatchShape& shape, int64_t num_tokens, ConstTensorView weights)
+      : shape_(shape), num_tokens_(num_tokens), weights_(weights) {}
 
-  RowLayout layout_;
+  DispatchShape shape_;
   int64_t num_tokens_;
   ConstTensorView weights_;
 };
@@ -102,9 +89,9 @@ struct DispatchedRows {
 // not exist and impossible data from a peer: INTERNAL) surface at Device::Synchronize().
 class ExpertDispatcher {
  public:
-  // `device` and `communicator` must outlive the dispatcher. INVALID_ARGUMENT for sizes that do not
-  // agree, RESOURCE_EXHAUSTED without room for the buffers.
-  static absl::StatusOr<std::unique_ptr<ExpertDispatcher>> Create(Device* device,
+  // `ops` and `communicator`, of the same device, must outlive the dispatcher. INVALID_ARGUMENT for
+  // sizes that do not agree, RESOURCE_EXHAUSTED without room for the buffers.
+  static absl::StatusOr<std::unique_ptr<ExpertDispatcher>> Create(ExpertOps* ops,
                                                                   Communicator* communicator,
                                                                   const DispatcherOptions& options);
 
@@ -123,17 +110,18 @@ class ExpertDispatcher {
  private:
   struct Buffers;
 
-  ExpertDispatcher(Device* device, Communicator* communicator, const DispatcherOptions& options);
+  ExpertDispatcher(ExpertOps* ops, Communicator* communicator, const DispatcherOptions& options);
 
-  void EnqueuePlan(const RowLayout& layout, ConstTensorView x, const Routing& routing);
-  void EnqueueExchange(const RowLayout& layout);
-  void EnqueueResults(const RowLayout& layout, ConstTensorView y);
-  void EnqueueReturn(const RowLayout& layout);
+  void EnqueuePlan(const DispatchShape& shape, ConstTensorView x, const Routing& routing);
+  void EnqueueExchange(const DispatchShape& shape);
+  void EnqueueSort(const DispatchShape& shape);
+  void EnqueueResults(const DispatchShape& shape, ConstTensorView y);
+  void EnqueueReturn(const DispatchShape& shape);
   void EnqueueSum(const DispatchHandle& handle, TensorView out);
   bool exact() const { return options_.combine == CombineMode::kExact; }
   bool padded() const { return options_.exchange == ExchangeMode::kPadded; }
 
-  Device* device_;
+  ExpertOps* ops_;
   Communicator* communicator_;
   const DispatcherOptions options_;
   DeviceBuffer memory_;

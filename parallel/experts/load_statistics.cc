@@ -1,21 +1,22 @@
 #include "parallel/experts/load_statistics.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
 
-LoadStatistics::LoadStatistics(Device* device, const LoadStatisticsOptions& options)
-    : device_(device),
+LoadStatistics::LoadStatistics(ExpertOps* ops, const LoadStatisticsOptions& options)
+    : ops_(ops),
       options_(options),
+      counted_(static_cast<size_t>(NumCounts()) * options.num_ranks),
       smoothed_(static_cast<size_t>(NumChoices())),
       totals_(static_cast<size_t>(NumChoices())),
       rank_rows_(static_cast<size_t>(options.num_layers) * options.num_ranks) {}
 
 absl::StatusOr<std::unique_ptr<LoadStatistics>> LoadStatistics::Create(
-    Device* device, const LoadStatisticsOptions& options) {
+    ExpertOps* ops, const LoadStatisticsOptions& options) {
   if (options.num_layers < 1 || options.num_experts < 1 || options.num_ranks < 1 ||
       !(options.smoothing > 0 && options.smoothing <= 1)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -23,72 +24,61 @@ absl::StatusOr<std::unique_ptr<LoadStatistics>> LoadStatistics::Create(
         "1]; got ", options.num_layers, ", ", options.num_experts, ", ", options.num_ranks, ", ",
         options.smoothing));
   }
-  std::unique_ptr<LoadStatistics> statistics(new LoadStatistics(device, options));
+  std::unique_ptr<LoadStatistics> statistics(new LoadStatistics(ops, options));
   const size_t bytes = statistics->NumCounts() * sizeof(int64_t);
-  ASSIGN_OR_RETURN(statistics->counts_, device->Allocate(bytes, "expert load counts"));
+  ASSIGN_OR_RETURN(statistics->counts_, ops->device().Allocate(bytes, "expert load counts"));
   if (options.num_ranks > 1) {
     ASSIGN_OR_RETURN(statistics->gathered_,
-                     device->Allocate(bytes * options.num_ranks, "expert load counts"));
+                     ops->device().Allocate(bytes * options.num_ranks, "expert load counts"));
   }
   return statistics;
 }
 
-void LoadStatistics::Record(int32_t layer, ConstTensorView ids, ConstTensorView num_tokens) {
-  TESSERA_CHECK(layer >= 0 && layer < options_.num_layers && ids.contiguous());
-  device_->Run([this, layer, ids, num_tokens] {
-    const auto* chosen = static_cast<const int32_t*>(device_->Access(ids.data()));
-    auto* counts = static_cast<int64_t*>(device_->Access(counts_.data())) + At(layer);
-    int64_t tokens = ids.dim(0);
-    if (!num_tokens.empty()) {
-      const auto* used = static_cast<const int32_t*>(device_->Access(num_tokens.data()));
-      tokens = std::clamp<int64_t>(*used, 0, tokens);
-    }
-    for (int64_t i = 0; i < tokens * ids.row_size(); ++i) {
-      if (chosen[i] >= 0 && chosen[i] < options_.num_experts) ++counts[chosen[i]];
-    }
-    return absl::OkStatus();
-  });
+void LoadStatistics::Record(int32_t layer, ConstTensorView ids) {
+  TESSERA_CHECK(layer >= 0 && layer < options_.num_layers);
+  ops_->CountChoices(
+      {.ids = ids, .counts = Counts(static_cast<int64_t>(At(layer)), options_.num_experts)});
 }
 
 void LoadStatistics::RecordRows(int32_t layer, ConstTensorView num_rows) {
-  TESSERA_CHECK(layer >= 0 && layer < options_.num_layers && num_rows.num_elements() == 1);
-  device_->Run([this, layer, num_rows] {
-    const int32_t rows = *static_cast<const int32_t*>(device_->Access(num_rows.data()));
-    static_cast<int64_t*>(device_->Access(counts_.data()))[NumChoices() + layer] += rows;
-    own_rows_ += rows;
-    return absl::OkStatus();
-  });
+  TESSERA_CHECK(layer >= 0 && layer < options_.num_layers);
+  ops_->CountRows({.num_rows = num_rows, .total = Counts(NumChoices() + layer, 1)});
+}
+
+void LoadStatistics::SumRows(TensorView rows) const {
+  ops_->SumCounts({.counts = Counts(NumChoices(), options_.num_layers), .sum = rows});
 }
 
 void LoadStatistics::Exchange(Communicator* communicator) {
   TESSERA_CHECK((communicator == nullptr ? 1 : communicator->size()) == options_.num_ranks);
+  const DeviceBuffer& all = options_.num_ranks == 1 ? counts_ : gathered_;
   if (communicator != nullptr) {
     communicator->AllGather(counts_.View(DType::kI64, {NumCounts()}),
-                            gathered_.View(DType::kI64, {options_.num_ranks, NumCounts()}));
+                            all.View(DType::kI64, {options_.num_ranks, NumCounts()}));
   }
-  device_->Run([this] {
-    auto* counts = static_cast<int64_t*>(device_->Access(counts_.data()));
-    Fold(options_.num_ranks == 1 ? counts
-                                 : static_cast<const int64_t*>(device_->Access(
-                                       static_cast<const void*>(gathered_.data()))));
-    std::fill_n(counts, NumCounts(), 0);
-    return absl::OkStatus();
-  });
+  std::vector<int64_t>& host = arriving_.emplace_back(counted_.size());
+  ops_->device().Download(host.data(), all.data(), host.size() * sizeof(int64_t));
 }
 
-void LoadStatistics::Fold(const int64_t* all_ranks) {
+void LoadStatistics::Collect() {
+  TESSERA_CHECK(!arriving_.empty());
+  const std::vector<int64_t> before = std::exchange(counted_, std::move(arriving_.front()));
+  arriving_.pop_front();
+  const auto fresh_count = [&](int64_t rank, int64_t i) {
+    const int64_t at = rank * NumCounts() + i;
+    return counted_[at] - before[at];
+  };
   // The first interval counts fully: smoothing from zero would take long to become true.
   const double fresh = num_exchanges_ == 0 ? 1.0 : options_.smoothing;
   for (int64_t i = 0; i < NumChoices(); ++i) {
     int64_t sum = 0;
-    for (int64_t r = 0; r < options_.num_ranks; ++r) sum += all_ranks[r * NumCounts() + i];
+    for (int64_t r = 0; r < options_.num_ranks; ++r) sum += fresh_count(r, i);
     totals_[i] += sum;
     smoothed_[i] += fresh * (static_cast<double>(sum) - smoothed_[i]);
   }
   for (int64_t layer = 0; layer < options_.num_layers; ++layer) {
     for (int64_t r = 0; r < options_.num_ranks; ++r) {
-      rank_rows_[layer * options_.num_ranks + r] =
-          all_ranks[r * NumCounts() + NumChoices() + layer];
+      rank_rows_[layer * options_.num_ranks + r] = fresh_count(r, NumChoices() + layer);
     }
   }
   ++num_exchanges_;

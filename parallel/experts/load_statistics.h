@@ -4,6 +4,7 @@
 #define TESSERA_PARALLEL_EXPERTS_LOAD_STATISTICS_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -11,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
-#include "kernels/core/tensor.h"
+#include "kernels/core/expert_ops.h"
 #include "parallel/communicator.h"
 #include "parallel/experts/placement.h"
 
@@ -25,24 +26,28 @@ struct LoadStatisticsOptions {
   double smoothing = 0.25;
 };
 
-// Used by the thread that drives the device, which must outlive it; destroyed after the work
-// enqueued through it has run. Record and Exchange only enqueue. The numbers below them are those
-// of the last exchange that had run when the device was last synchronized; ranks that exchange in
-// the same steps see the same numbers.
+// Used by the thread that drives the device, which must outlive it. Counts on the device only grow;
+// the host takes the differences, so nothing is reset between steps. Record, SumRows and Exchange
+// only enqueue. The numbers below them are those of the last exchange collected; ranks that
+// exchange and collect in the same steps see the same numbers.
 class LoadStatistics {
  public:
+  // `ops` must outlive the statistics.
   static absl::StatusOr<std::unique_ptr<LoadStatistics>> Create(
-      Device* device, const LoadStatisticsOptions& options);
+      ExpertOps* ops, const LoadStatisticsOptions& options);
 
-  // Counts the choices of one layer of one step. Ids outside [0, num_experts) are not counted, nor
-  // are rows at or beyond num_tokens ([1] int, optional).
-  void Record(int32_t layer, ConstTensorView ids,  // [T, k] int
-              ConstTensorView num_tokens = {});
+  // Counts the choices of one layer of one step, [T, k] int. Ids outside [0, num_experts) are not
+  // counted.
+  void Record(int32_t layer, ConstTensorView ids);
   // Counts rows that this rank's experts compute in one layer of one step.
   void RecordRows(int32_t layer, ConstTensorView num_rows /* [1] int */);
-  // Sums the counts since the last exchange over all ranks and smooths the choices. Collective;
-  // nullptr when there is one rank.
+  // *rows = those of all layers since the start, on this rank.
+  void SumRows(TensorView rows /* [1] i64 */) const;
+  // Brings the counts of all ranks to the host. Collective; nullptr when there is one rank.
   void Exchange(Communicator* communicator);
+  // Takes in the oldest exchange that has not been collected. The device has been synchronized
+  // since.
+  void Collect();
 
   // Smoothed choices per exchange interval, [num_experts]. Zeros before the first exchange.
   absl::Span<const double> Loads(int32_t layer) const;
@@ -50,29 +55,32 @@ class LoadStatistics {
   absl::Span<const int64_t> Totals(int32_t layer) const;
   // Rows that the experts of each rank computed between the last two exchanges, [num_ranks].
   absl::Span<const int64_t> RankRows(int32_t layer) const;
-  // Rows that this rank's experts have computed since the start, over all layers.
-  int64_t own_rows() const { return own_rows_; }
-  int64_t num_exchanges() const { return num_exchanges_; }
+  int64_t num_exchanges() const { return num_exchanges_; }  // collected
   // Mean over maximum load of the ranks under a placement (see BalanceRatio).
   double BalanceOf(int32_t layer, const Placement& placement) const;
 
  private:
-  LoadStatistics(Device* device, const LoadStatisticsOptions& options);
-  void Fold(const int64_t* all_ranks);
+  LoadStatistics(ExpertOps* ops, const LoadStatisticsOptions& options);
   size_t At(int32_t layer) const { return static_cast<size_t>(layer) * options_.num_experts; }
   int64_t NumChoices() const { return int64_t{options_.num_layers} * options_.num_experts; }
   // Of one rank: the choices, then the rows of every layer.
   int64_t NumCounts() const { return NumChoices() + options_.num_layers; }
+  // Entries [begin, begin + count) of them.
+  TensorView Counts(int64_t begin, int64_t count) const {
+    return counts_.View(DType::kI64, {count}, begin * sizeof(int64_t));
+  }
 
-  Device* device_;
+  ExpertOps* ops_;
   const LoadStatisticsOptions options_;
-  DeviceBuffer counts_;    // [NumCounts] i64 of this rank since the last exchange
+  DeviceBuffer counts_;    // [NumCounts] i64 of this rank since the start
   DeviceBuffer gathered_;  // [num_ranks, NumCounts] i64; absent for one rank
-  // Written where the device executes its queue.
+  // Of all ranks, [num_ranks, NumCounts]: on their way to the host, oldest first; the last
+  // collected.
+  std::deque<std::vector<int64_t>> arriving_;
+  std::vector<int64_t> counted_;
   std::vector<double> smoothed_;    // [num_layers, num_experts]
   std::vector<int64_t> totals_;     // [num_layers, num_experts]
   std::vector<int64_t> rank_rows_;  // [num_layers, num_ranks]
-  int64_t own_rows_ = 0;
   int64_t num_exchanges_ = 0;
 };
 

@@ -326,11 +326,9 @@ absl::StatusOr<PlacementTable> PlacementTable::Create(Device* device, Placement 
 }
 
 void PlacementTable::Upload() {
-  const auto offsets = current_.replica_offsets();
-  const auto slots = current_.replica_slots();
-  auto* words = static_cast<int32_t*>(buffer_.data());
-  device_->Upload(words, offsets.data(), offsets.size() * sizeof(int32_t));
-  device_->Upload(words + offsets.size(), slots.data(), slots.size() * sizeof(int32_t));
+  std::vector<int32_t> words(current_.replica_offsets().begin(), current_.replica_offsets().end());
+  words.insert(words.end(), current_.replica_slots().begin(), current_.replica_slots().end());
+  device_->Upload(buffer_.data(), words.data(), words.size() * sizeof(int32_t));
 }
 
 absl::Status PlacementTable::Stage(Placement next) {
@@ -353,37 +351,14 @@ absl::Status PlacementTable::Flip() {
   return absl::OkStatus();
 }
 
-void PlacementTable::EnqueueLocalSlots(ConstTensorView ids, int rank, TensorView out) const {
-  TESSERA_CHECK(ids.contiguous() && out.contiguous() && ids.num_elements() == out.num_elements());
-  TESSERA_CHECK(ids.dtype() == DType::kI32 && out.dtype() == DType::kI32);
-  device_->Run([device = device_, view = device_view(), ids, rank, out]() mutable {
-    view.replica_offsets =
-        static_cast<const int32_t*>(device->Access(static_cast<const void*>(view.replica_offsets)));
-    view.replica_slots =
-        static_cast<const int32_t*>(device->Access(static_cast<const void*>(view.replica_slots)));
-    const auto* from = static_cast<const int32_t*>(device->Access(ids.data()));
-    auto* to = static_cast<int32_t*>(device->Access(out.data()));
-    const int64_t k = ids.row_size();
-    for (int64_t i = 0; i < ids.num_elements(); ++i) {
-      to[i] = -1;
-      if (from[i] < 0) continue;
-      if (from[i] >= view.num_experts) {
-        return absl::InternalError(absl::StrCat("rank ", rank, ": the router chose expert ",
-                                                from[i], " of ", view.num_experts));
-      }
-      const int32_t slot = SharedSlot(view, from[i], i / k);
-      if (slot / view.slots_per_rank == rank) to[i] = slot % view.slots_per_rank;
-    }
-    return absl::OkStatus();
-  });
-}
-
-PlacementView PlacementTable::device_view() const {
-  PlacementView view = current_.view();
-  const auto* words = static_cast<const int32_t*>(buffer_.data());
-  view.replica_offsets = words;
-  view.replica_slots = words + current_.replica_offsets().size();
-  return view;
+PlacementTensors PlacementTable::tensors() const {
+  const PlacementShape& shape = current_.shape();
+  const auto offsets = static_cast<int64_t>(current_.replica_offsets().size());
+  return {
+      .replica_offsets = buffer_.View(DType::kI32, {offsets}),
+      .replica_slots = buffer_.View(DType::kI32, {shape.num_slots()}, offsets * sizeof(int32_t)),
+      .num_ranks = shape.num_ranks,
+      .slots_per_rank = shape.slots_per_rank};
 }
 
 }  // namespace tessera

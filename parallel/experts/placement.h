@@ -12,8 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
-#include "kernels/core/tensor.h"
-#include "parallel/experts/row_routing.h"
+#include "kernels/core/expert_ops.h"
+#include "kernels/core/row_routing.h"
 
 namespace tessera {
 
@@ -45,7 +45,7 @@ class Placement {
   // Slots of an expert, ascending.
   absl::Span<const int32_t> Replicas(int32_t expert) const;
 
-  // For the planner on the host; valid as long as this object.
+  // For routing on the host; valid as long as this object.
   PlacementView view() const;
   absl::Span<const int32_t> replica_offsets() const { return replica_offsets_; }
   absl::Span<const int32_t> replica_slots() const { return replica_slots_; }
@@ -102,14 +102,8 @@ class PlacementTable {
   // Work enqueued from now on uses the staged placement. FAILED_PRECONDITION without one.
   absl::Status Flip();
 
-  // All-reduce mode: out[t, j] = slot on `rank` (0 .. slots_per_rank) that computes choice j of
-  // token t, -1 when another rank does. Exactly one rank of the group computes a choice; negative
-  // ids stay -1. Feeds MoePermute with expert_begin 0. INTERNAL (when the device is synchronized)
-  // for an expert that does not exist.
-  void EnqueueLocalSlots(ConstTensorView ids, int rank, TensorView out) const;  // [T, k] int each
-
-  // Pointers into device memory; only the numbers may be read on the host.
-  PlacementView device_view() const;
+  // The current placement, for operations.
+  PlacementTensors tensors() const;
 
  private:
   PlacementTable(Device* device, Placement initial)

@@ -60,7 +60,7 @@ class Rank {
     auto table = PlacementTable::Create(&ops_->device(), *std::move(placement));
     Require(table.status());
     table_ = std::make_unique<PlacementTable>(*std::move(table));
-    auto dispatcher = ExpertDispatcher::Create(&ops_->device(), communicator_.get(),
+    auto dispatcher = ExpertDispatcher::Create(ops_.get(), communicator_.get(),
                                                {.max_tokens = tokens_,
                                                 .hidden = kHidden,
                                                 .dtype = dtype_,

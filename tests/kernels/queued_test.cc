@@ -20,7 +20,7 @@ class QueuedTest : public testing::Test {
   DeviceBuffer Allocate(size_t bytes) { return *device().Allocate(bytes, "a test"); }
   // The queue stands still until Release().
   void Hold() {
-    device().Run([this] {
+    device().host_queue()->Run([this] {
       released_.WaitForNotification();
       return absl::OkStatus();
     });
@@ -50,7 +50,30 @@ TEST_F(QueuedDeathTest, HostAccessCrashes) {
 TEST_F(QueuedDeathTest, AccessOutsideRunIsABug) {
   testing::GTEST_FLAG(death_test_style) = "threadsafe";
   const DeviceBuffer buffer = Allocate(64);
-  EXPECT_DEATH(device().Access(buffer.data()), "CHECK failed");
+  HostQueue* const queue = device().host_queue();
+  EXPECT_DEATH(queue->Access(buffer.data()), "CHECK failed");
+  // Nor does it serve what runs on the queue's thread without being a transport.
+  EXPECT_DEATH(
+      {
+        dynamic_cast<QueuedDevice&>(device()).Enqueue([&] {
+          queue->Access(buffer.data());
+          return absl::OkStatus();
+        });
+        (void)device().Synchronize();
+      },
+      "CHECK failed");
+}
+
+TEST_F(QueuedTest, CountsTransfers) {
+  const auto& queued = dynamic_cast<const QueuedDevice&>(device());
+  const DeviceBuffer buffer = Allocate(8);
+  int64_t value = 3;
+  device().Upload(buffer.data(), &value, sizeof(value));
+  device().Upload(buffer.data(), &value, sizeof(value));
+  device().Download(&value, buffer.data(), sizeof(value));
+  ASSERT_TRUE(device().Synchronize().ok());
+  EXPECT_EQ(queued.transfers().uploads, 2);
+  EXPECT_EQ(queued.transfers().downloads, 1);
 }
 
 TEST_F(QueuedDeathTest, UseAfterFreeCrashes) {
@@ -104,8 +127,8 @@ TEST_F(QueuedTest, RunSeesDeviceMemoryInQueueOrder) {
   const DeviceBuffer buffer = Allocate(sizeof(int32_t));
   const int32_t sent = 20;
   device().Upload(buffer.data(), &sent, sizeof(sent));
-  device().Run([&] {
-    *static_cast<int32_t*>(device().Access(buffer.data())) += 3;
+  device().host_queue()->Run([&] {
+    *static_cast<int32_t*>(device().host_queue()->Access(buffer.data())) += 3;
     return absl::OkStatus();
   });
   int32_t received = 0;
@@ -116,11 +139,11 @@ TEST_F(QueuedTest, RunSeesDeviceMemoryInQueueOrder) {
 
 TEST_F(QueuedTest, FailuresAreStickyAndStopTheQueue) {
   int runs = 0;
-  device().Run([&] {
+  device().host_queue()->Run([&] {
     ++runs;
     return absl::UnavailableError("peer is gone");
   });
-  device().Run([&] {
+  device().host_queue()->Run([&] {
     ++runs;
     return absl::InternalError("not reached");
   });
@@ -141,7 +164,7 @@ TEST_F(QueuedTest, MemoryIsZeroedAndFinite) {
 
 TEST_F(QueuedTest, DestructionFinishesTheWork) {
   bool done = false;
-  device().Run([&] {
+  device().host_queue()->Run([&] {
     done = true;
     return absl::OkStatus();
   });

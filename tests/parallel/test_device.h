@@ -18,11 +18,12 @@
 
 #include "absl/status/status.h"
 #include "kernels/core/device.h"
+#include "kernels/core/host_queue.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
 
-class TestDevice : public Device {
+class TestDevice : public Device, private HostQueue {
  public:
   enum class Queue { kImmediate, kThread };
 
@@ -48,7 +49,7 @@ class TestDevice : public Device {
   }
   void Download(void* host, const void* device, size_t bytes) override {
     Run([this, host, device, bytes] {
-      if (bytes > 0) std::memcpy(host, static_cast<Device*>(this)->Access(device), bytes);
+      if (bytes > 0) std::memcpy(host, HostQueue::Access(device), bytes);
       return absl::OkStatus();
     });
   }
@@ -59,21 +60,7 @@ class TestDevice : public Device {
     changed_.wait(lock, [this] { return queue_.empty() && !running_; });
     return status_;
   }
-  // Nothing runs after the first failure.
-  void Run(std::function<absl::Status()> work) override {
-    if (!queued_) {
-      if (status_.ok()) status_ = work();
-      return;
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      queue_.push_back(std::move(work));
-    }
-    changed_.notify_all();
-  }
-  void* Access(void* device) override {
-    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(device) ^ kHidden);
-  }
+  HostQueue* host_queue() override { return this; }
 
   int64_t bytes_allocated() const { return bytes_allocated_; }
 
@@ -102,6 +89,22 @@ class TestDevice : public Device {
   }
 
  private:
+  // Nothing runs after the first failure.
+  void Run(std::function<absl::Status()> work) override {
+    if (!queued_) {
+      if (status_.ok()) status_ = work();
+      return;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      queue_.push_back(std::move(work));
+    }
+    changed_.notify_all();
+  }
+  void* Access(void* device) override {
+    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(device) ^ kHidden);
+  }
+
   static constexpr uintptr_t kHidden = uintptr_t{1} << 60;
   static constexpr size_t kMapped = size_t{64} << 20;
 

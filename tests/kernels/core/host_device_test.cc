@@ -43,13 +43,13 @@ TEST(HostDeviceTest, KnowsHowMuchMemoryThereIs) {
 TEST(HostDeviceTest, FailuresAreSticky) {
   HostDevice device;
   int runs = 0;
-  device.Run([&] {
+  device.host_queue()->Run([&] {
     ++runs;
     return absl::OkStatus();
   });
   EXPECT_TRUE(device.Synchronize().ok());
-  device.Run([] { return absl::UnavailableError("peer is gone"); });
-  device.Run([&] {
+  device.host_queue()->Run([] { return absl::UnavailableError("peer is gone"); });
+  device.host_queue()->Run([&] {
     ++runs;
     return absl::OkStatus();
   });

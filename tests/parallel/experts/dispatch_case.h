@@ -20,6 +20,7 @@
 #include "gtest/gtest.h"
 #include "parallel/experts/dispatcher.h"
 #include "parallel/experts/placement.h"
+#include "tests/parallel/experts/test_expert_ops.h"
 #include "tests/parallel/test_device.h"
 #include "tests/parallel/test_random.h"
 #include "tests/parallel/transport.h"
@@ -36,7 +37,7 @@ struct DispatchCase {
   int64_t capacity = 1;
   std::vector<int32_t> slot_experts;
   std::vector<int64_t> tokens;   // per rank, with padding
-  std::vector<int64_t> padding;  // per rank: rows at the end that are not real
+  std::vector<int64_t> padding;  // per rank: rows at the end that are not real, without experts
   std::vector<std::vector<int32_t>> ids;
   std::vector<std::vector<float>> weights;
   std::vector<std::vector<float>> x;  // values of `dtype`
@@ -75,7 +76,7 @@ inline std::vector<int32_t> RandomChoice(int32_t experts, int32_t k, bool hot, T
   return all;
 }
 
-inline DispatchCase DrawCase(uint32_t seed, int ranks, DType dtype) {
+inline DispatchCase DrawCase(uint32_t seed, int ranks, DType dtype, int32_t most_tokens = 24) {
   TestRandom random(seed);
   DispatchCase drawn{.seed = seed, .dtype = dtype};
   const int32_t per_rank = 1 + random.Below(4);
@@ -84,7 +85,7 @@ inline DispatchCase DrawCase(uint32_t seed, int ranks, DType dtype) {
                  .slots_per_rank = per_rank + random.Below(3)};
   drawn.top_k = 1 + random.Below(std::min(8, drawn.shape.num_experts));
   drawn.hidden = 1 + random.Below(48);
-  drawn.capacity = 1 + random.Below(24);
+  drawn.capacity = 1 + random.Below(most_tokens);
   drawn.slot_experts = RandomPlacement(drawn.shape, random);
   const bool hot = random.Below(3) == 0;
   for (int r = 0; r < ranks; ++r) {
@@ -95,11 +96,11 @@ inline DispatchCase DrawCase(uint32_t seed, int ranks, DType dtype) {
     std::vector<float>& weights = drawn.weights.emplace_back();
     std::vector<float>& x = drawn.x.emplace_back();
     for (int64_t t = 0; t < tokens; ++t) {
+      const bool poison = t >= tokens - drawn.padding.back();
       for (int32_t id : RandomChoice(drawn.shape.num_experts, drawn.top_k, hot, random)) {
-        ids.push_back(random.Below(12) == 0 ? -1 : id);
+        ids.push_back(poison || random.Below(12) == 0 ? -1 : id);
         weights.push_back(static_cast<float>(1 + random.Below(1000)) / 1000.0F);
       }
-      const bool poison = t >= tokens - drawn.padding.back();
       for (int64_t i = 0; i < drawn.hidden; ++i) {
         const float value = static_cast<float>(random.Below(20001) - 10000) / 1237.0F;
         x.push_back(poison ? std::numeric_limits<float>::quiet_NaN() : RoundTo(dtype, value));
@@ -212,16 +213,17 @@ class RowTensor {
 // stay as they are.
 inline void EnqueueExperts(Device& device, const DispatchCase& drawn, int rank,
                            const DispatchedRows& rows, TensorView y) {
-  device.Run([&device, &drawn, rank, x = rows.x, row_index = rows.row_index,
+  HostQueue* const queue = device.host_queue();
+  queue->Run([queue, &drawn, rank, x = rows.x, row_index = rows.row_index,
               offsets_view = rows.offsets, num_rows = rows.num_rows, y]() -> absl::Status {
-    const auto ints = [&device](const ConstTensorView& view) {
-      return static_cast<const int32_t*>(device.Access(view.data()));
+    const auto ints = [queue](const ConstTensorView& view) {
+      return static_cast<const int32_t*>(queue->Access(view.data()));
     };
     const auto* offsets = ints(offsets_view);
     EXPECT_EQ(offsets[0], 0);
     EXPECT_EQ(offsets[drawn.shape.slots_per_rank], *ints(num_rows));
-    const auto* in = static_cast<const char*>(device.Access(x.data()));
-    auto* out = static_cast<char*>(device.Access(y.data()));
+    const auto* in = static_cast<const char*>(queue->Access(x.data()));
+    auto* out = static_cast<char*>(queue->Access(y.data()));
     std::vector<float> row(drawn.hidden);
     for (int32_t s = 0; s < drawn.shape.slots_per_rank; ++s) {
       EXPECT_LE(offsets[s], offsets[s + 1]);
@@ -271,15 +273,14 @@ inline std::vector<float> RunDispatch(Communicator& comm, Device& device, const 
                                       const RunOptions& run = {}) {
   const int rank = comm.rank();
   const int64_t tokens = drawn.tokens[rank];
-  auto dispatcher = ExpertDispatcher::Create(&device, &comm, options);
+  TestExpertOps ops(&device);
+  auto dispatcher = ExpertDispatcher::Create(&ops, &comm, options);
   auto placement = Placement::Create(drawn.shape, drawn.slot_experts);
   EXPECT_TRUE(dispatcher.ok() && placement.ok()) << dispatcher.status() << placement.status();
   auto table = PlacementTable::Create(&device, *placement);
   EXPECT_TRUE(table.ok());
   TestTensor<int32_t> ids(&device, DType::kI32, {tokens, drawn.top_k}, drawn.ids[rank]);
   TestTensor<float> weights(&device, DType::kF32, {tokens, drawn.top_k}, drawn.weights[rank]);
-  TestTensor<int32_t> real(&device, DType::kI32, {1},
-                           {static_cast<int32_t>(tokens - drawn.padding[rank])});
   RowTensor x(&device, drawn.dtype, tokens, drawn.hidden);
   RowTensor out(&device, drawn.dtype, tokens, drawn.hidden);
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -289,13 +290,12 @@ inline std::vector<float> RunDispatch(Communicator& comm, Device& device, const 
     DispatchedRows rows = (*dispatcher)
                               ->Dispatch(x.view(), {.ids = ids.view(),
                                                     .weights = weights.view(),
-                                                    .num_tokens = real.view(),
                                                     .placement = &*table,
                                                     .capacity = drawn.capacity});
     RowTensor y(&device, drawn.dtype, rows.max_rows, drawn.hidden);
     if (run.poisoned_steps > 0) y.Fill(nan);
     if (run.delays) {
-      device.Run([pause = TestRandom(drawn.seed + rank + step * 99)()] {
+      device.host_queue()->Run([pause = TestRandom(drawn.seed + rank + step * 99)()] {
         std::this_thread::sleep_for(std::chrono::microseconds(pause % 1500));
         return absl::OkStatus();
       });

@@ -77,9 +77,10 @@ TEST_P(DispatchInvariants, IdentityExpertsRoundTrip) {
         whole.x[r][i] = static_cast<float>((i * 7 + r) % 31) - 15.0F;
       }
     }
+    TestExpertOps ops(&device);
     for (const CombineMode combine : {CombineMode::kExact, CombineMode::kSummed}) {
       auto options = OptionsFor(whole, combine, ExchangeMode::kCounted);
-      auto dispatcher = ExpertDispatcher::Create(&device, &comm, options);
+      auto dispatcher = ExpertDispatcher::Create(&ops, &comm, options);
       auto table =
           PlacementTable::Create(&device, *Placement::Create(whole.shape, whole.slot_experts));
       TestTensor<int32_t> ids(&device, DType::kI32, {whole.tokens[rank], whole.top_k},
@@ -94,13 +95,14 @@ TEST_P(DispatchInvariants, IdentityExpertsRoundTrip) {
               ->Dispatch(x.view(),
                          {.ids = ids.view(), .weights = weights.view(), .placement = &*table});
       RowTensor y(&device, whole.dtype, rows.max_rows, whole.hidden);
-      device.Run([&device, rows_x = rows.x, index = rows.row_index, num_rows = rows.num_rows,
+      HostQueue* const queue = device.host_queue();
+      queue->Run([queue, rows_x = rows.x, index = rows.row_index, num_rows = rows.num_rows,
                   target = y.view()]() -> absl::Status {
         const int64_t bytes = target.row_size() * static_cast<int64_t>(SizeOf(target.dtype()));
-        const auto* from = static_cast<const char*>(device.Access(rows_x.data()));
-        auto* to = static_cast<char*>(device.Access(target.data()));
-        const auto* at = static_cast<const int32_t*>(device.Access(index.data()));
-        const auto* count = static_cast<const int32_t*>(device.Access(num_rows.data()));
+        const auto* from = static_cast<const char*>(queue->Access(rows_x.data()));
+        auto* to = static_cast<char*>(queue->Access(target.data()));
+        const auto* at = static_cast<const int32_t*>(queue->Access(index.data()));
+        const auto* count = static_cast<const int32_t*>(queue->Access(num_rows.data()));
         for (int64_t r = 0; r < *count; ++r) {
           std::memcpy(to + r * bytes, from + at[r] * bytes, bytes);
         }
@@ -126,24 +128,22 @@ TEST_P(DispatchInvariants, PlacementsFlipBetweenSteps) {
     const int rank = comm.rank();
     const int64_t tokens = drawn.tokens[rank];
     auto options = OptionsFor(drawn, CombineMode::kExact, ExchangeMode::kCounted);
-    auto dispatcher = ExpertDispatcher::Create(&device, &comm, options);
+    TestExpertOps ops(&device);
+    auto dispatcher = ExpertDispatcher::Create(&ops, &comm, options);
     auto table =
         PlacementTable::Create(&device, *Placement::Create(drawn.shape, drawn.slot_experts));
     TestTensor<int32_t> ids(&device, DType::kI32, {tokens, drawn.top_k}, drawn.ids[rank]);
     TestTensor<float> weights(&device, DType::kF32, {tokens, drawn.top_k}, drawn.weights[rank]);
-    TestTensor<int32_t> real(&device, DType::kI32, {1},
-                             {static_cast<int32_t>(tokens - drawn.padding[rank])});
     RowTensor x(&device, drawn.dtype, tokens, drawn.hidden);
     RowTensor out(&device, drawn.dtype, tokens, drawn.hidden);
     x.Set(drawn.x[rank]);
     TestRandom random(drawn.seed);
     DispatchCase moved = drawn;
     for (int step = 0; step < 3; ++step) {
-      DispatchedRows rows = (*dispatcher)
-                                ->Dispatch(x.view(), {.ids = ids.view(),
-                                                      .weights = weights.view(),
-                                                      .num_tokens = real.view(),
-                                                      .placement = &*table});
+      DispatchedRows rows =
+          (*dispatcher)
+              ->Dispatch(x.view(),
+                         {.ids = ids.view(), .weights = weights.view(), .placement = &*table});
       RowTensor y(&device, drawn.dtype, rows.max_rows, drawn.hidden);
       EnqueueExperts(device, moved, rank, rows, y.view());
       (*dispatcher)->Combine(std::move(rows.handle), y.view(), out.view());
@@ -164,7 +164,8 @@ TEST_P(DispatchInvariants, UnknownExpertIsAnError) {
                               .hidden = 8,
                               .top_k = 2,
                               .placement = {.num_experts = 4, .num_ranks = 2, .slots_per_rank = 2}};
-    auto dispatcher = ExpertDispatcher::Create(&device, &comm, options);
+    TestExpertOps ops(&device);
+    auto dispatcher = ExpertDispatcher::Create(&ops, &comm, options);
     auto table = PlacementTable::Create(&device, *Placement::Even(options.placement));
     TestTensor<int32_t> ids(&device, DType::kI32, {1, 2}, {comm.rank() == 1 ? 4 : 0, 1});
     TestTensor<float> weights(&device, DType::kF32, {1, 2}, {1.0F, 1.0F});

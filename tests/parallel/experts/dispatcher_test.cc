@@ -21,16 +21,17 @@ DispatcherOptions SmallOptions() {
 
 TEST(ExpertDispatcherTest, RefusesSizesThatDoNotAgree) {
   RunInproc(1, {}, TestDevice::Queue::kImmediate, [](Communicator& comm, Device& device) {
-    EXPECT_TRUE(ExpertDispatcher::Create(&device, &comm, SmallOptions()).ok());
+    TestExpertOps ops(&device);
+    EXPECT_TRUE(ExpertDispatcher::Create(&ops, &comm, SmallOptions()).ok());
     DispatcherOptions options = SmallOptions();
     options.top_k = 5;
-    EXPECT_FALSE(ExpertDispatcher::Create(&device, &comm, options).ok());
+    EXPECT_FALSE(ExpertDispatcher::Create(&ops, &comm, options).ok());
     options = SmallOptions();
     options.placement = {.num_experts = 4, .num_ranks = 2, .slots_per_rank = 2};
-    EXPECT_FALSE(ExpertDispatcher::Create(&device, &comm, options).ok());
+    EXPECT_FALSE(ExpertDispatcher::Create(&ops, &comm, options).ok());
     options = SmallOptions();
     options.max_tokens = int64_t{1} << 31;
-    EXPECT_THAT(std::string(ExpertDispatcher::Create(&device, &comm, options).status().message()),
+    EXPECT_THAT(std::string(ExpertDispatcher::Create(&ops, &comm, options).status().message()),
                 testing::HasSubstr("use at most"));
   });
 }
@@ -39,8 +40,9 @@ TEST(ExpertDispatcherTest, RefusesSizesThatDoNotAgree) {
 TEST(ExpertDispatcherTest, BufferBytesIsWhatIsAllocated) {
   RunInproc(1, {}, TestDevice::Queue::kImmediate, [](Communicator& comm, Device& plain) {
     auto& device = dynamic_cast<TestDevice&>(plain);
+    TestExpertOps ops(&device);
     const int64_t before = device.bytes_allocated();
-    auto dispatcher = ExpertDispatcher::Create(&device, &comm, SmallOptions());
+    auto dispatcher = ExpertDispatcher::Create(&ops, &comm, SmallOptions());
     EXPECT_EQ(device.bytes_allocated() - before, ExpertDispatcher::BufferBytes(SmallOptions()));
   });
 }

@@ -118,18 +118,14 @@ void LocalPathTest::ExpectSameBits() {
                      .out = local.view()});
 
   const auto communicator = JoinInprocGroup(CreateInprocGroup(1), 0, &device);
-  DispatcherOptions options{
+  const DispatcherOptions options{
       .max_tokens = kTokens + 5,
       .hidden = kHidden,
       .dtype = act_,
       .top_k = kTopK,
       .placement = {.num_experts = kExperts, .num_ranks = 1, .slots_per_rank = kExperts},
       .combine = CombineMode::kExact};
-  options.finalize = [this](const FinalizeArgs& args) {
-    ops_->MoeFinalize(
-        {.y = args.y, .positions = args.positions, .weights = args.weights, .out = args.out});
-  };
-  auto dispatcher = ExpertDispatcher::Create(&device, communicator.get(), options);
+  auto dispatcher = ExpertDispatcher::Create(ops_.get(), communicator.get(), options);
   ASSERT_TRUE(dispatcher.ok()) << dispatcher.status();
   auto table = PlacementTable::Create(&device, *Placement::Even(options.placement));
   ASSERT_TRUE(table.ok()) << table.status();

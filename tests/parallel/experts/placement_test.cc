@@ -138,12 +138,10 @@ TEST(PlacementTableTest, StagesThenFlips) {
   EXPECT_EQ(table->version(), 1);
   EXPECT_FALSE(
       table->Stage(*Placement::Even({.num_experts = 2, .num_ranks = 1, .slots_per_rank = 2})).ok());
-  device.Run([&device, view = table->device_view()] {
-    EXPECT_EQ(*static_cast<const int32_t*>(static_cast<Device&>(device).Access(
-                  static_cast<const void*>(view.replica_slots))),
-              1);
-    return absl::OkStatus();
-  });
+  int32_t slot_of_first = 0;
+  device.Download(&slot_of_first, table->tensors().replica_slots.data(), sizeof(slot_of_first));
+  ASSERT_TRUE(device.Synchronize().ok());
+  EXPECT_EQ(slot_of_first, 1);
 }
 
 // All ranks hold all tokens: every choice is computed by exactly one of them, on a slot that holds
@@ -161,7 +159,9 @@ TEST(PlacementTableTest, LocalSlotsShareEveryChoiceOnce) {
       ASSERT_TRUE(table.ok()) << table.status();
       TestTensor<int32_t> ids(&device, DType::kI32, {drawn.tokens[0], drawn.top_k}, drawn.ids[0]);
       TestTensor<int32_t> local(&device, DType::kI32, {drawn.tokens[0], drawn.top_k});
-      table->EnqueueLocalSlots(ids.view(), rank, local.view());
+      TestExpertOps ops(&device);
+      ops.LocalSlots(
+          {.placement = table->tensors(), .rank = rank, .ids = ids.view(), .slots = local.view()});
       const std::vector<int32_t> slots = local.Get();
       for (size_t i = 0; i < slots.size(); ++i) {
         if (slots[i] < 0) continue;
@@ -172,54 +172,57 @@ TEST(PlacementTableTest, LocalSlotsShareEveryChoiceOnce) {
     }
     for (size_t i = 0; i < computed.size(); ++i) EXPECT_EQ(computed[i], drawn.ids[0][i] >= 0);
   }
-  TestDevice device;
-  auto table = PlacementTable::Create(
-      &device, *Placement::Even({.num_experts = 2, .num_ranks = 1, .slots_per_rank = 2}));
-  TestTensor<int32_t> ids(&device, DType::kI32, {1, 1}, {2});
-  TestTensor<int32_t> local(&device, DType::kI32, {1, 1});
-  table->EnqueueLocalSlots(ids.view(), 0, local.view());
-  EXPECT_EQ(device.Synchronize().code(), absl::StatusCode::kInternal);
 }
 
 // Ranks count different tokens; all see the same sums, smoothed.
 TEST(LoadStatisticsTest, SumsOverRanksAndSmooths) {
   RunInproc(3, {}, TestDevice::Queue::kThread, [](Communicator& comm, Device& device) {
+    TestExpertOps ops(&device);
     auto statistics = LoadStatistics::Create(
-        &device, {.num_layers = 2, .num_experts = 4, .num_ranks = 3, .smoothing = 0.5});
+        &ops, {.num_layers = 2, .num_experts = 4, .num_ranks = 3, .smoothing = 0.5});
     ASSERT_TRUE(statistics.ok()) << statistics.status();
-    TestTensor<int32_t> ids(&device, DType::kI32, {3, 2}, {0, comm.rank(), 3, -1, 2, 2});
-    TestTensor<int32_t> used(&device, DType::kI32, {1}, {2});
+    TestTensor<int32_t> ids(&device, DType::kI32, {3, 2}, {0, comm.rank(), 3, -1, 4, -1});
+    TestTensor<int64_t> so_far(&device, DType::kI64, {1});
     TestTensor<int32_t> rows(&device, DType::kI32, {1}, {10 + comm.rank()});
-    (*statistics)->Record(1, ids.view(), used.view());
+    (*statistics)->Record(1, ids.view());
     (*statistics)->RecordRows(0, rows.view());
     (*statistics)->RecordRows(0, rows.view());
+    (*statistics)->SumRows(so_far.view());
     (*statistics)->Exchange(&comm);
-    ASSERT_TRUE(device.Synchronize().ok());
+    EXPECT_THAT(so_far.Get(), ElementsAre(20 + 2 * comm.rank()));
+    (*statistics)->Collect();
     EXPECT_THAT((*statistics)->Loads(1), ElementsAre(4, 1, 1, 3));
     EXPECT_THAT((*statistics)->Loads(0), ElementsAre(0, 0, 0, 0));
     EXPECT_THAT((*statistics)->RankRows(0), ElementsAre(20, 22, 24));
     EXPECT_THAT((*statistics)->RankRows(1), ElementsAre(0, 0, 0));
-    EXPECT_EQ((*statistics)->own_rows(), 20 + 2 * comm.rank());
     (*statistics)->Exchange(&comm);  // nothing happened since
+    (*statistics)->Record(0, ids.view());
+    (*statistics)->Exchange(&comm);  // another one is on its way while that one is collected
     ASSERT_TRUE(device.Synchronize().ok());
+    (*statistics)->Collect();
     EXPECT_THAT((*statistics)->Loads(1), ElementsAre(2, 0.5, 0.5, 1.5));
     EXPECT_THAT((*statistics)->Totals(1), ElementsAre(4, 1, 1, 3));
     EXPECT_THAT((*statistics)->RankRows(0), ElementsAre(0, 0, 0));
     const auto placement = Placement::Create(
         {.num_experts = 4, .num_ranks = 3, .slots_per_rank = 2}, {0, 1, 2, -1, 3, -1});
     EXPECT_DOUBLE_EQ((*statistics)->BalanceOf(1, *placement), 4.5 / 3 / 2.5);
+    (*statistics)->Collect();
+    EXPECT_THAT((*statistics)->Loads(0), ElementsAre(2, 0.5, 0.5, 1.5));
+    EXPECT_EQ((*statistics)->num_exchanges(), 3);
   });
 }
 
 TEST(LoadStatisticsTest, OneRankNeedsNobody) {
   TestDevice device;
-  auto statistics = LoadStatistics::Create(&device, {.num_layers = 1, .num_experts = 2});
+  TestExpertOps ops(&device);
+  auto statistics = LoadStatistics::Create(&ops, {.num_layers = 1, .num_experts = 2});
   ASSERT_TRUE(statistics.ok()) << statistics.status();
   TestTensor<int32_t> ids(&device, DType::kI32, {2, 1}, {1, 1});
   for (int64_t total : {2, 4}) {
     (*statistics)->Record(0, ids.view());
     (*statistics)->Exchange(nullptr);
     ASSERT_TRUE(device.Synchronize().ok());
+    (*statistics)->Collect();
     EXPECT_THAT((*statistics)->Loads(0), ElementsAre(0, 2));
     EXPECT_THAT((*statistics)->Totals(0), ElementsAre(0, total));
   }
@@ -227,9 +230,10 @@ TEST(LoadStatisticsTest, OneRankNeedsNobody) {
 
 TEST(LoadStatisticsTest, RefusesNonsense) {
   TestDevice device;
-  EXPECT_FALSE(LoadStatistics::Create(&device, {.num_layers = 0, .num_experts = 4}).ok());
+  TestExpertOps ops(&device);
+  EXPECT_FALSE(LoadStatistics::Create(&ops, {.num_layers = 0, .num_experts = 4}).ok());
   EXPECT_FALSE(
-      LoadStatistics::Create(&device, {.num_layers = 1, .num_experts = 4, .smoothing = 0}).ok());
+      LoadStatistics::Create(&ops, {.num_layers = 1, .num_experts = 4, .smoothing = 0}).ok());
 }
 
 }  // namespace

@@ -1,73 +1,17 @@
-// Where the rows of a step go: a pure function of the router's choice and the placement, the same
-// source on host and device. No allocation, no library types.
-//
-// Every rank has one chunk of `capacity` rows per destination. A token's row is sent at most once
-// per destination, so capacity = tokens per rank is exact: nothing is ever dropped. Rows of a chunk
-// are in token order.
-#ifndef TESSERA_PARALLEL_EXPERTS_ROW_ROUTING_H_
-#define TESSERA_PARALLEL_EXPERTS_ROW_ROUTING_H_
+// The bookkeeping of dispatch as the serial loops that it once was: what the operations of every
+// backend are compared with.
+#ifndef TESSERA_TESTS_PARALLEL_EXPERTS_ROUTING_ORACLE_H_
+#define TESSERA_TESTS_PARALLEL_EXPERTS_ROUTING_ORACLE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
-#if defined(__CUDACC__)
-#define TESSERA_HOST_DEVICE __host__ __device__
-#else
-#define TESSERA_HOST_DEVICE
-#endif
+#include "kernels/core/expert_ops.h"
+#include "kernels/core/row_routing.h"
 
-namespace tessera {
-
-// Replicas of logical expert e are the physical slots replica_slots[replica_offsets[e] ..
-// replica_offsets[e + 1]), ascending, at least one. Slot s lies on rank s / slots_per_rank.
-struct PlacementView {
-  const int32_t* replica_offsets = nullptr;  // [num_experts + 1]
-  const int32_t* replica_slots = nullptr;    // [num_ranks * slots_per_rank]
-  int32_t num_experts = 0;
-  int32_t num_ranks = 0;
-  int32_t slots_per_rank = 0;
-};
-
-// A replica on `rank` itself if there is one, else tokens take turns.
-TESSERA_HOST_DEVICE inline int32_t ChooseSlot(const PlacementView& placement, int32_t expert,
-                                              int32_t rank, int64_t token) {
-  const int32_t begin = placement.replica_offsets[expert];
-  const int32_t end = placement.replica_offsets[expert + 1];
-  for (int32_t i = begin; i < end; ++i) {
-    if (placement.replica_slots[i] / placement.slots_per_rank == rank) {
-      return placement.replica_slots[i];
-    }
-  }
-  return placement.replica_slots[begin + static_cast<int32_t>((rank + token) % (end - begin))];
-}
-
-// The replica that computes a choice when every rank holds every token (all-reduce mode): the same
-// on all ranks, so exactly one of them computes it. Tokens take turns.
-TESSERA_HOST_DEVICE inline int32_t SharedSlot(const PlacementView& placement, int32_t expert,
-                                              int64_t token) {
-  const int32_t begin = placement.replica_offsets[expert];
-  const int32_t end = placement.replica_offsets[expert + 1];
-  return placement.replica_slots[begin + static_cast<int32_t>(token % (end - begin))];
-}
-
-// What travels with a row: words of one int32 record.
-//   0                     number of slots n (0 = unused row)
-//   1                     token on the source rank
-//   2 .. 2 + n            slots on the destination, in the order of the router's choice
-//   2 + row_slots .. + n  their weights (bits of a float)
-struct RowHeader {
-  static constexpr int32_t kNumSlots = 0;
-  static constexpr int32_t kToken = 1;
-  static constexpr int32_t kSlots = 2;
-};
-TESSERA_HOST_DEVICE inline int32_t HeaderWords(int32_t row_slots) {
-  return RowHeader::kSlots + 2 * row_slots;
-}
-TESSERA_HOST_DEVICE inline float HeaderWeight(const int32_t* header, int32_t row_slots, int32_t i) {
-  float weight = 0;
-  std::memcpy(&weight, header + RowHeader::kSlots + row_slots + i, sizeof(weight));
-  return weight;
-}
+namespace tessera::oracle {
 
 struct PlanInput {
   const int32_t* ids = nullptr;    // [num_tokens, k] logical experts; negative: no expert
@@ -93,7 +37,7 @@ struct PlanOutput {
 };
 
 // Keeps the first `used` entries of `rows` ascending and free of duplicates.
-TESSERA_HOST_DEVICE inline int32_t InsertRow(int32_t* rows, int32_t used, int32_t row) {
+inline int32_t InsertRow(int32_t* rows, int32_t used, int32_t row) {
   int32_t at = used;
   while (at > 0 && rows[at - 1] > row) --at;
   if (at > 0 && rows[at - 1] == row) return used;
@@ -103,8 +47,7 @@ TESSERA_HOST_DEVICE inline int32_t InsertRow(int32_t* rows, int32_t used, int32_
 }
 
 // Appends one token to the chunks. False when an expert does not exist or a token names one twice.
-TESSERA_HOST_DEVICE inline bool PlanToken(const PlanInput& in, int64_t token,
-                                          const PlanOutput& out) {
+inline bool PlanToken(const PlanInput& in, int64_t token, const PlanOutput& out) {
   const PlacementView& placement = in.placement;
   const int32_t words = HeaderWords(in.row_slots);
   const int32_t most_rows = in.k < placement.num_ranks ? in.k : placement.num_ranks;
@@ -140,7 +83,7 @@ TESSERA_HOST_DEVICE inline bool PlanToken(const PlanInput& in, int64_t token,
 }
 
 // The whole plan. False as PlanToken; the outputs are then not usable.
-TESSERA_HOST_DEVICE inline bool PlanDispatch(const PlanInput& in, const PlanOutput& out) {
+inline bool PlanDispatch(const PlanInput& in, const PlanOutput& out) {
   for (int32_t r = 0; r < in.placement.num_ranks; ++r) {
     out.send_counts[r] = 0;
     out.pair_counts[r] = 0;
@@ -152,7 +95,7 @@ TESSERA_HOST_DEVICE inline bool PlanDispatch(const PlanInput& in, const PlanOutp
 }
 
 // Marks the rows behind the planned ones as unused, for exchanges of whole chunks.
-TESSERA_HOST_DEVICE inline void ClearUnusedHeaders(const PlanInput& in, const PlanOutput& out) {
+inline void ClearUnusedHeaders(const PlanInput& in, const PlanOutput& out) {
   const int32_t words = HeaderWords(in.row_slots);
   for (int64_t r = 0; r < in.placement.num_ranks; ++r) {
     for (int64_t row = out.send_counts[r]; row < in.capacity; ++row) {
@@ -161,6 +104,84 @@ TESSERA_HOST_DEVICE inline void ClearUnusedHeaders(const PlanInput& in, const Pl
   }
 }
 
-}  // namespace tessera
+// What an expert rank derives from the headers it received; see SortRowsArgs.
+struct ReceivedRows {
+  const int32_t* headers = nullptr;
+  int32_t* recv_counts = nullptr;
+  int32_t* pair_counts = nullptr;
+  int32_t* offsets = nullptr;
+  int32_t* row_index = nullptr;
+  int32_t* sorted_rows = nullptr;
+  int32_t* result_rows = nullptr;
+};
 
-#endif  // TESSERA_PARALLEL_EXPERTS_ROW_ROUTING_H_
+inline const int32_t* HeaderOf(const DispatchShape& shape, const ReceivedRows& rows, int64_t row) {
+  return rows.headers + row * HeaderWords(shape.row_slots());
+}
+
+// Calls visit(row, header) for every used row, sources ascending, then tokens.
+template <typename Visit>
+void ForEachRow(const DispatchShape& shape, const ReceivedRows& rows, const Visit& visit) {
+  for (int64_t s = 0; s < shape.num_ranks; ++s) {
+    for (int64_t i = 0; i < rows.recv_counts[s]; ++i) {
+      const int64_t row = s * shape.capacity + i;
+      visit(row, HeaderOf(shape, rows, row));
+    }
+  }
+}
+
+inline void CountPadded(const DispatchShape& shape, const ReceivedRows& rows) {
+  for (int64_t s = 0; s < shape.num_ranks; ++s) {
+    int64_t count = 0;
+    while (count < shape.capacity &&
+           HeaderOf(shape, rows, s * shape.capacity + count)[RowHeader::kNumSlots] != 0) {
+      ++count;
+    }
+    rows.recv_counts[s] = static_cast<int32_t>(count);
+  }
+}
+
+// Headers come from peers: believe nothing. Counts the rows of every slot into offsets[slot + 1].
+inline bool CountSlots(const DispatchShape& shape, const ReceivedRows& rows) {
+  for (int64_t s = 0; s < shape.num_ranks; ++s) {
+    int32_t pairs = 0;
+    for (int64_t i = 0; i < rows.recv_counts[s]; ++i) {
+      const int32_t* header = HeaderOf(shape, rows, s * shape.capacity + i);
+      const int32_t n = header[RowHeader::kNumSlots];
+      bool good = n >= 1 && n <= shape.row_slots();
+      for (int32_t j = 0; good && j < n; ++j) {
+        const int32_t slot = header[RowHeader::kSlots + j];
+        good = slot >= 0 && slot < shape.slots_per_rank;
+        if (good) ++rows.offsets[slot + 1];
+      }
+      if (!good) {
+        return false;
+      }
+      rows.result_rows[s * shape.capacity + i] =
+          static_cast<int32_t>(s * shape.capacity * shape.row_slots() + pairs);
+      pairs += n;
+    }
+    rows.pair_counts[s] = pairs;
+  }
+  return true;
+}
+
+inline bool SortRows(const DispatchShape& shape, bool padded, const ReceivedRows& rows) {
+  if (padded) CountPadded(shape, rows);
+  std::fill_n(rows.offsets, shape.slots_per_rank + 1, 0);
+  if (!CountSlots(shape, rows)) return false;
+  for (int32_t e = 0; e < shape.slots_per_rank; ++e) rows.offsets[e + 1] += rows.offsets[e];
+  std::vector<int32_t> next(rows.offsets, rows.offsets + shape.slots_per_rank);
+  ForEachRow(shape, rows, [&](int64_t row, const int32_t* header) {
+    for (int32_t j = 0; j < header[RowHeader::kNumSlots]; ++j) {
+      const int32_t sorted = next[header[RowHeader::kSlots + j]]++;
+      rows.row_index[sorted] = static_cast<int32_t>(row);
+      rows.sorted_rows[row * shape.row_slots() + j] = sorted;
+    }
+  });
+  return true;
+}
+
+}  // namespace tessera::oracle
+
+#endif  // TESSERA_TESTS_PARALLEL_EXPERTS_ROUTING_ORACLE_H_
