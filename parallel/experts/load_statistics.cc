@@ -56,14 +56,20 @@ void LoadStatistics::Exchange(Communicator* communicator) {
     communicator->AllGather(counts_.View(DType::kI64, {NumCounts()}),
                             all.View(DType::kI64, {options_.num_ranks, NumCounts()}));
   }
-  std::vector<int64_t>& host = arriving_.emplace_back(counted_.size());
+  std::vector<int64_t> host(static_cast<size_t>(NumCounts()) * options_.num_ranks);
   ops_->device().Download(host.data(), all.data(), host.size() * sizeof(int64_t));
+  const MutexLock lock(&mutex_);
+  arriving_.push_back(std::move(host));  // its elements stay where they are
 }
 
 void LoadStatistics::Collect() {
-  TESSERA_CHECK(!arriving_.empty());
-  const std::vector<int64_t> before = std::exchange(counted_, std::move(arriving_.front()));
-  arriving_.pop_front();
+  const std::vector<int64_t> before = std::move(counted_);
+  {
+    const MutexLock lock(&mutex_);
+    TESSERA_CHECK(!arriving_.empty());
+    counted_ = std::move(arriving_.front());
+    arriving_.pop_front();
+  }
   const auto fresh_count = [&](int64_t rank, int64_t i) {
     const int64_t at = rank * NumCounts() + i;
     return counted_[at] - before[at];

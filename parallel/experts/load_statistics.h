@@ -8,11 +8,13 @@
 #include <memory>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/device.h"
 #include "kernels/core/expert_ops.h"
+#include "kernels/core/mutex.h"
 #include "parallel/communicator.h"
 #include "parallel/experts/placement.h"
 
@@ -26,10 +28,11 @@ struct LoadStatisticsOptions {
   double smoothing = 0.25;
 };
 
-// Used by the thread that drives the device, which must outlive it. Counts on the device only grow;
-// the host takes the differences, so nothing is reset between steps. Record, SumRows and Exchange
-// only enqueue. The numbers below them are those of the last exchange collected; ranks that
-// exchange and collect in the same steps see the same numbers.
+// Used by the thread that drives the device; destroyed after the work enqueued through it has run.
+// Counts on the device only grow and the host takes the differences: nothing is reset between
+// steps. Record, SumRows and Exchange only enqueue. Collect and the numbers below it may be another
+// thread's: they are those of the last exchange collected, and ranks that exchange and collect in
+// the same steps see the same numbers.
 class LoadStatistics {
  public:
   // `ops` must outlive the statistics.
@@ -74,10 +77,10 @@ class LoadStatistics {
   const LoadStatisticsOptions options_;
   DeviceBuffer counts_;    // [NumCounts] i64 of this rank since the start
   DeviceBuffer gathered_;  // [num_ranks, NumCounts] i64; absent for one rank
-  // Of all ranks, [num_ranks, NumCounts]: on their way to the host, oldest first; the last
-  // collected.
-  std::deque<std::vector<int64_t>> arriving_;
-  std::vector<int64_t> counted_;
+  Mutex mutex_;
+  // Counts of all ranks, [num_ranks, NumCounts], on their way to the host, oldest first.
+  std::deque<std::vector<int64_t>> arriving_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int64_t> counted_;    // the same, as last collected
   std::vector<double> smoothed_;    // [num_layers, num_experts]
   std::vector<int64_t> totals_;     // [num_layers, num_experts]
   std::vector<int64_t> rank_rows_;  // [num_layers, num_ranks]

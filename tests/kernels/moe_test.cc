@@ -100,11 +100,16 @@ TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
     const int64_t experts = random.OneOf({8, 16});
     const auto held = static_cast<int32_t>(random.OneOf({1, 4, 8}));
     const auto begin = static_cast<int32_t>(random.Int(0, experts - held));
-    std::vector<int32_t> ids(tokens * top_k);
-    for (int32_t& id : ids) id = static_cast<int32_t>(random.Int(-1, experts - 1));
+    std::vector<int32_t> ids;
+    std::vector<int32_t> all(experts);
+    std::iota(all.begin(), all.end(), 0);
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::shuffle(all.begin(), all.end(), random.engine());
+      for (int64_t j = 0; j < top_k; ++j) ids.push_back(random.Chance(0.1) ? -1 : all[j]);
+    }
     const TestTensor ids_tensor = TestTensor::Ints(device(), {tokens, top_k}, ids);
     const TestTensor offsets(device(), DType::kI32, {held + 1});
-    const TestTensor row_token(device(), DType::kI32, {tokens * top_k});
+    const TestTensor row_token(device(), DType::kI32, {tokens * std::min<int64_t>(top_k, held)});
     const TestTensor positions(device(), DType::kI32, {tokens, top_k});
     ops().MoePermute({.ids = ids_tensor,
                       .expert_begin = begin,
@@ -129,6 +134,21 @@ TEST_P(MoeTest, PermutesStablyAndOnlyItsOwnExperts) {
     actual_tokens.resize(expected_tokens.size());
     EXPECT_EQ(actual_tokens, expected_tokens);
   });
+}
+
+// Ids may come from peers: more rows than experts can have are refused, not written.
+TEST_P(MoeTest, PermuteRefusesAnExpertChosenTwice) {
+  const TestTensor ids = TestTensor::Ints(device(), {2, 2}, {3, 3, 3, -1});
+  const TestTensor offsets(device(), DType::kI32, {2});
+  const TestTensor row_token(device(), DType::kI32, {2});
+  const TestTensor positions(device(), DType::kI32, {2, 2});
+  ops().MoePermute({.ids = ids,
+                    .expert_begin = 3,
+                    .num_experts = 1,
+                    .offsets = offsets,
+                    .row_token = row_token,
+                    .positions = positions});
+  EXPECT_EQ(device().Synchronize().code(), absl::StatusCode::kInternal);
 }
 
 TEST_P(MoeTest, FinalizeSumsTheRowsThatAreHere) {

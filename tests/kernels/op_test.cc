@@ -158,15 +158,19 @@ std::vector<float> TestTensor::Floats() const {
   return values;
 }
 
-std::vector<int32_t> TestTensor::Ints() const {
-  TESSERA_CHECK(view_.dtype() == DType::kI32 && view_.contiguous());
+template <typename T>
+std::vector<T> TestTensor::Elements() const {
+  TESSERA_CHECK(SizeOf(view_.dtype()) == sizeof(T) && view_.contiguous());
   const std::vector<char> bytes = Bytes();
-  std::vector<int32_t> values(view_.num_elements());
+  std::vector<T> values(view_.num_elements());
   if (!values.empty()) {
-    std::memcpy(values.data(), bytes.data() + kGuardBytes, values.size() * sizeof(int32_t));
+    std::memcpy(values.data(), bytes.data() + kGuardBytes, values.size() * sizeof(T));
   }
   return values;
 }
+
+std::vector<int32_t> TestTensor::Ints() const { return Elements<int32_t>(); }
+std::vector<int64_t> TestTensor::Longs() const { return Elements<int64_t>(); }
 
 double WorstError(const std::vector<float>& actual, const std::vector<double>& expected) {
   if (actual.size() != expected.size()) return HUGE_VAL;

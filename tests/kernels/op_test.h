@@ -62,11 +62,15 @@ class TestTensor {
   // Wait for the device, check every guard byte, and return the elements without row gaps.
   std::vector<float> Floats() const;
   std::vector<int32_t> Ints() const;
+  std::vector<int64_t> Longs() const;
   std::vector<char> Bytes() const;
   // Fails the test unless the tensor and its guards still hold what was uploaded.
   void ExpectUnchanged() const { EXPECT_EQ(Bytes(), uploaded_); }
 
  private:
+  // All elements of a contiguous tensor.
+  template <typename T>
+  std::vector<T> Elements() const;
   void UploadRows(const void* values, size_t element);
 
   Device* device_;
