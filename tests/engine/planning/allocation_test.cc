@@ -71,10 +71,10 @@ bool Compare(const std::string& dir, const std::string& backend, const LayoutOpt
   return true;
 }
 
-const LayoutOptions kLayouts[] = {{1, 1, false, "auto"},   {2, 1, false, "auto"},
-                                  {4, 1, false, "auto"},   {2, 1, true, "alltoall"},
-                                  {1, 2, false, "auto"},   {2, 2, true, "alltoall"},
-                                  {1, 4, true, "alltoall"}};
+const LayoutOptions kLayouts[] = {{1, 1, false, "auto"},    {2, 1, false, "auto"},
+                                  {4, 1, false, "auto"},    {2, 1, true, "alltoall"},
+                                  {1, 2, false, "auto"},    {2, 2, true, "alltoall"},
+                                  {1, 4, true, "alltoall"}, {1, 8, true, "alltoall"}};
 
 int CompareAll(const std::string& dir) {
   int compared = 0;
@@ -90,10 +90,10 @@ std::string ReferenceModel(const std::string& name) {
   return std::string(TESSERA_TEST_DATA) + "/reference/models/" + name;
 }
 
-TEST(AllocationTest, BundledModel) { EXPECT_EQ(CompareAll(TESSERA_NANO_MODEL), 7); }
+TEST(AllocationTest, BundledModel) { EXPECT_EQ(CompareAll(TESSERA_NANO_MODEL), 8); }
 
 TEST(AllocationTest, ReferenceModels) {
-  EXPECT_EQ(CompareAll(ReferenceModel("moe")), 6);
+  EXPECT_EQ(CompareAll(ReferenceModel("moe")), 7);
   EXPECT_GE(CompareAll(ReferenceModel("dense-bias")), 4);
   EXPECT_GE(CompareAll(ReferenceModel("moe-sparse-step-2")), 4);
 }
@@ -110,7 +110,7 @@ TEST(AllocationTest, LargerModel) {
     "decoder_sparse_step": 1, "mlp_only_layers": [1], "torch_dtype": "bfloat16"})";
   const std::string dir = testing::TempDir() + "tessera_allocation_test";
   ASSERT_TRUE(WriteRandomCheckpoint(config, dir, {.num_shards = 2}).ok());
-  EXPECT_EQ(CompareAll(dir), 7);
+  EXPECT_EQ(CompareAll(dir), 8);
   std::filesystem::remove_all(dir);
 }
 

@@ -131,6 +131,31 @@ TEST(MemoryModelTest, Buffers) {
             574'435'844);
 }
 
+// The same model on TP 8 x DP 8 with whole experts: 2 on each of 64 ranks, so a token of the 32,768
+// that the ranks have together needs 2 rows here, not 8.
+//   RoPE table, activations, logits, router logits as above            = 225,783,808
+//   choices         32,768 x 8 x 3 x 4                                 =   3,145,728
+//   row lists       65,536 x 4 + 3 x 4                                 =     262,156
+//   expert rows     65,536 x (3 x 1536 + 4096) x 2                     = 1,140,850,688
+//   all rows, sums  2 x 32,768 x 4096 x 2                              = 536,870,912
+//   own rows' sums  2 x 512 x 4096 x 2                                 =   8,388,608
+// and to send rows, in chunks of 512 per rank:
+//   rows            2 x 65,536 x 4096 x 2                              = 1,073,741,824
+//   their headers   2 x 32,768 x (2 + 2 x 2) x 4                       =   1,572,864
+//   tokens, results 2 x 32,768 x 4                                     =     262,144
+//   sorted rows     2 x 65,536 x 4                                     =     524,288
+//   inverse maps    2 x 512 x 8 x 4                                    =      32,768
+//   counts, offsets 5 x 64 x 4 + 64                                    =       1,344
+TEST(MemoryModelTest, BuffersOfFewExpertsPerRank) {
+  const ModelConfig config = PublishedConfig("Qwen3-235B-A22B");
+  const ModelShard shard =
+      ShardOf(config, {.tensor_parallel = 8, .data_parallel = 8, .expert_parallel = true});
+  EXPECT_EQ(shard.expert_slots, 2);
+  EXPECT_EQ(BufferBytes(config, shard, {.max_tokens = 4'096, .max_positions = 40'960}),
+            225'783'808L + 3'145'728 + 262'156 + 1'140'850'688 + 536'870'912 + 8'388'608 +
+                1'073'741'824 + 1'572'864 + 262'144 + 524'288 + 32'768 + 1'344);
+}
+
 TEST(MemoryModelTest, FormatsHaveNames) {
   for (const std::string name : {"bfloat16", "fp8", "int8", "int4"}) {
     const auto format = ParseWeightFormat(name);
