@@ -138,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(Some, BFloat16Layouts,
                                          BFloat16Case{"moe", {2, 2, false, "auto"}},
                                          BFloat16Case{"moe", {2, 2, true, "allreduce"}},
                                          BFloat16Case{"moe", {2, 2, true, "alltoall"}},
-                                         BFloat16Case{"moe", {1, 4, true, "auto"}}),
+                                         BFloat16Case{"moe", {1, 4, true, "alltoall"}}),
                          [](const auto& param_info) {
                            const LayoutOptions& layout = param_info.param.layout;
                            return absl::StrCat(param_info.param.model, "_tp",
