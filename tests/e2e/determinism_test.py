@@ -32,6 +32,13 @@ def draw_requests(rng, count):
     return requests
 
 
+def crowded(dtype, tokens_in_cache):
+    """Flags of a server that has to divide, to preempt and to find prefixes again."""
+    return ("--kv-cache-memory", f"{tokens_in_cache * KIB_PER_TOKEN[dtype]}KiB",
+            "--max-prefill-chunk", 23, "--max-num-batched-tokens", 61, "--max-num-seqs", 24,
+            "--block-size", 8)
+
+
 def answer(server, request):
     choices, _ = collect(server.stub.StreamGenerate(request))
     return {index: (list(choice.token_ids), choice.text,
@@ -40,28 +47,26 @@ def answer(server, request):
 
 
 class DeterminismTest(unittest.TestCase):
-    def compare(self, dtype, *flags, count=20, tokens_in_cache=1024):
-        """The requests together want some 200 tokens each, many more than the cache holds."""
-        requests = draw_requests(random.Random(dtype), count)
-        common = ("--dtype", dtype, "--max-model-len", CONTEXT, *flags)
+    def compare(self, dtype):
+        """The requests together want some 4,000 tokens, four times what the cache holds."""
+        requests = draw_requests(random.Random(dtype), 20)
+        common = ("--dtype", dtype, "--max-model-len", CONTEXT)
         with Server(*common, "--no-enable-prefix-caching", "--threads", 1) as server:
             alone = [answer(server, request) for request in requests]
             self.assertEqual(server.metrics()["tessera_num_preemptions_total"], 0)
-        memory = f"{tokens_in_cache * KIB_PER_TOKEN[dtype]}KiB"
-        with Server(*common, "--kv-cache-memory", memory, "--max-prefill-chunk", 23,
-                    "--max-num-batched-tokens", 61, "--max-num-seqs", 24, "--block-size", 8,
-                    "--threads", 2) as server:
+        with Server(*common, *crowded(dtype, 1024), "--threads", 2) as server:
             for _ in range(2):
-                with ThreadPoolExecutor(len(requests)) as pool:
-                    together = list(pool.map(lambda request: answer(server, request), requests))
-                for index, (one, many) in enumerate(zip(alone, together)):
-                    with self.subTest(dtype=dtype, request=index):
-                        self.assertEqual(one, many)
-            metrics = server.metrics()
-            self.assertGreater(metrics["tessera_num_preemptions_total"], 0)
-            self.assertGreater(metrics["tessera_prefix_cache_hits_total"], 0)
-            self.assertEqual(server.wait_idle().kv_blocks_used, 0)
-        return metrics
+                self.compare_together(server, requests, alone)
+            self.assertGreater(server.metrics()["tessera_num_preemptions_total"], 0)
+
+    def compare_together(self, server, requests, alone):
+        with ThreadPoolExecutor(len(requests)) as pool:
+            together = list(pool.map(lambda request: answer(server, request), requests))
+        for index, (one, many) in enumerate(zip(alone, together)):
+            with self.subTest(request=index):
+                self.assertEqual(one, many)
+        self.assertGreater(server.metrics()["tessera_prefix_cache_hits_total"], 0)
+        self.assertEqual(server.wait_idle().kv_blocks_used, 0)
 
     def test_float32(self):
         self.compare("float32")
@@ -70,12 +75,16 @@ class DeterminismTest(unittest.TestCase):
         self.compare("bfloat16")
 
     def test_bfloat16_activations_and_experts_on_four_ranks(self):
-        """--moe-comm auto, which times both ways of exchanging tokens, may choose either."""
-        metrics = self.compare("bfloat16", "--backend", "queued", "--tensor-parallel-size", 2,
-                               "--data-parallel-size", 2, "--enable-expert-parallel", count=10,
-                               tokens_in_cache=CONTEXT)
-        chosen = [name for name in metrics if name.startswith("tessera_moe_comm_info")]
-        self.assertEqual(len(chosen), 1, chosen)
+        """On one server: another one may choose the other way to exchange tokens."""
+        requests = draw_requests(random.Random(4), 12)
+        with Server("--backend", "queued", "--dtype", "bfloat16", "--max-model-len", CONTEXT,
+                    "--tensor-parallel-size", 2, "--data-parallel-size", 2,
+                    "--enable-expert-parallel", *crowded("bfloat16", CONTEXT)) as server:
+            alone = [answer(server, request) for request in requests]
+            self.compare_together(server, requests, alone)
+            chosen = [name for name in server.metrics() if name.startswith("tessera_moe_comm_info")]
+            self.assertEqual(len(chosen), 1, chosen)
+            self.assertIn(" in all steps", server.output())
 
 
 if __name__ == "__main__":

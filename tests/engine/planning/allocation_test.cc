@@ -1,4 +1,6 @@
 // The predicted memory is what a run takes, on backends with float32 and with bfloat16 activations.
+#include <unistd.h>
+
 #include <filesystem>
 #include <string>
 
@@ -111,7 +113,8 @@ TEST(AllocationTest, LargerModel) {
     "attention_bias": false, "tie_word_embeddings": false, "num_experts": 16,
     "num_experts_per_tok": 4, "moe_intermediate_size": 224, "norm_topk_prob": true,
     "decoder_sparse_step": 1, "mlp_only_layers": [1], "torch_dtype": "bfloat16"})";
-  const std::string dir = testing::TempDir() + "tessera_allocation_test";
+  const std::string dir =
+      testing::TempDir() + "tessera_allocation_test_" + std::to_string(getpid());
   ASSERT_TRUE(WriteRandomCheckpoint(config, dir, {.num_shards = 2}).ok());
   EXPECT_EQ(CompareAll(dir), 8);
   std::filesystem::remove_all(dir);
