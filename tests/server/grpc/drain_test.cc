@@ -35,7 +35,7 @@ TEST(DrainTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   StreamResult result;
   std::thread client([&] { result = Stream(f.stub(), Request("abc", 100)); });
   while (f.engine().num_running() == 0) absl::SleepFor(absl::Milliseconds(1));
-  f.context().gate.Close();
+  f.context().gate.Close(absl::InfiniteDuration());
   EXPECT_EQ(Stream(f.stub(), Request("abc", 1)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
   DrainServer({.timeout = absl::Seconds(10)}, &f.context(), &f.server());
   client.join();
