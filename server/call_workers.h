@@ -20,9 +20,10 @@ namespace tessera {
 // refused, so what large calls take of the machine and the time that one of them waits are bounded.
 class CallWorkers {
  public:
-  // A message up to this size is handled where it arrives. Handing it over costs a waking up, tens
-  // of microseconds, and encoding so much text costs no more than about a millisecond.
-  static constexpr size_t kSmallCallBytes = 8 << 10;
+  // A message up to this size is handled where it arrives: handing it over costs tens of
+  // microseconds. To encode so much text costs a fraction of a millisecond; the worst is a chat of
+  // hundreds of empty messages, whose rendering takes three.
+  static constexpr size_t kSmallCallBytes = 4 << 10;
 
   // Two threads: a large call need not wait for another one, and the cores stay with the model.
   static constexpr int32_t kThreads = 2;
