@@ -19,7 +19,8 @@ namespace {
 // Takes its time, so that a test can act in the middle of a submission.
 class SlowEncoder : public FakeEncoder {
  public:
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     if (!begun_.HasBeenNotified()) begun_.Notify();
     absl::SleepFor(absl::Milliseconds(200));
     return FakeEncoder::EncodeText(text, parse_special);

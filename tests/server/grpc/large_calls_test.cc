@@ -29,7 +29,8 @@ const std::string& LargeText() {
 // Holds every large text until it is let go.
 class HoldingEncoder : public FakeEncoder {
  public:
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     if (text.size() >= LargeText().size()) {
       ++num_begun_;
       released_.WaitForNotification();

@@ -20,7 +20,8 @@ using ::testing::HasSubstr;
 // Throws when it meets a word.
 class ThrowingEncoder : public FakeEncoder {
  public:
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     ThrowAt(text);
     return FakeEncoder::EncodeText(text, parse_special);
   }
