@@ -18,23 +18,34 @@ void CallGate::CallClosed() {
   --num_calls_;
 }
 
-bool CallGate::BeginSubmission() {
+CallGate::Submission::~Submission() {
+  if (gate_ == nullptr) return;
+  absl::MutexLock lock(&gate_->mutex_);
+  --gate_->num_submissions_;
+}
+
+std::optional<CallGate::Submission> CallGate::BeginSubmission() {
   absl::MutexLock lock(&mutex_);
-  if (closed_) return false;
+  if (closed_) return std::nullopt;
   ++num_submissions_;
-  return true;
+  return Submission(this);
 }
 
-void CallGate::EndSubmission() {
+bool CallGate::HasGivenUp() const {
   absl::MutexLock lock(&mutex_);
-  --num_submissions_;
+  return given_up_;
 }
 
-void CallGate::Close() {
+void CallGate::Close(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
   const auto none = [this]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_submissions_ == 0; };
+  const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return hurry_ || num_submissions_ == 0;
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&over), timeout);
+  given_up_ = true;
   mutex_.Await(absl::Condition(&none));
 }
 

@@ -4,6 +4,8 @@
 #define TESSERA_SERVER_CALL_GATE_H_
 
 #include <cstdint>
+#include <optional>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -25,14 +27,27 @@ class CallGate {
   void CallOpened();
   void CallClosed();
 
-  // False when the gate is closed: refuse the request. Otherwise EndSubmission() must follow once
-  // the engine has taken or refused the request.
-  bool BeginSubmission();
-  void EndSubmission();
+  // A request on its way to the engine, until the engine has taken or refused it.
+  class Submission {
+   public:
+    Submission(Submission&& other) noexcept : gate_(std::exchange(other.gate_, nullptr)) {}
+    Submission& operator=(Submission&&) = delete;
+    ~Submission();
 
-  // From now on BeginSubmission() is false. Waits for the submissions under way; they last no
-  // longer than it takes to tokenise one message.
-  void Close();
+   private:
+    friend class CallGate;
+    explicit Submission(CallGate* gate) : gate_(gate) {}
+    CallGate* gate_;
+  };
+  // Nothing when the gate is closed: refuse the request.
+  std::optional<Submission> BeginSubmission();
+  // Whether a submission that waits for a thread has waited in vain: refuse it.
+  bool HasGivenUp() const;
+
+  // From now on nothing is submitted. Waits for the submissions under way. Those that are still
+  // waiting for a thread after `timeout`, or when somebody is in a hurry, are given up; the others
+  // last no longer than it takes to tokenise one message.
+  void Close(absl::Duration timeout);
   // Waits until no call is open; false after `timeout`, or when somebody is in a hurry.
   bool AwaitNoCalls(absl::Duration timeout);
   // Waits for `duration`, or until somebody is in a hurry.
@@ -46,6 +61,7 @@ class CallGate {
   int32_t num_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int32_t num_submissions_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool given_up_ ABSL_GUARDED_BY(mutex_) = false;
   bool hurry_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

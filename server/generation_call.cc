@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/core/exception_boundary.h"
 #include "kernels/core/status_macros.h"
 #include "server/field_violations.h"
 #include "server/logging.h"
@@ -18,56 +19,90 @@ bool IsCancellation(const absl::Status& status) {
 
 }  // namespace
 
-void GenerationCall::Submit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
+void GenerationCall::Submit(size_t message_bytes, absl::Time deadline,
                             std::shared_ptr<ResponseSink> self) {
-  absl::Status status = absl::UnavailableError("the server is shutting down; try another one");
-  if (context_.gate.BeginSubmission()) {
-    status = TrySubmit(request, deadline, std::move(self));
-    context_.gate.EndSubmission();
+  deadline_ = deadline;
+  std::optional<CallGate::Submission> submission = context_.gate.BeginSubmission();
+  if (!submission.has_value()) {
+    return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
   }
-  if (status.ok()) return;
-  Leave();
-  const bool is_bad = status.GetPayload(kBadRequestTypeUrl).has_value();
-  context_.metrics->CountRejected(is_bad ? absl::StatusCode::kInvalidArgument : status.code());
+  if (message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
+  const absl::StatusOr<CallWorkers::Ticket> ticket = context_.workers.Add(
+      [this, self = std::move(self), held = *std::move(submission)] { SubmitNow(self); });
+  if (!ticket.ok()) return Refuse(ticket.status());
   absl::MutexLock lock(&mutex_);
-  end_ = status;
-  Advance();
+  ticket_ = *ticket;
 }
 
-absl::Status GenerationCall::TrySubmit(const absl::StatusOr<v1::GenerateRequest>& request,
-                                       absl::Time deadline, std::shared_ptr<ResponseSink> self) {
-  RETURN_IF_ERROR(request.status());
-  ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(*request));
-  ASSIGN_OR_RETURN(name_, context_.active.Enter(built.external_id));
-  built.external_id = name_;
-  prompt_tokens_ = static_cast<int32_t>(built.prompt_ids.size());
+void GenerationCall::SubmitNow(const std::shared_ptr<ResponseSink>& self) {
+  const absl::Status status = Guarded([&] { return TrySubmit(self); });
+  if (!status.ok()) Refuse(status);
+}
+
+absl::Status GenerationCall::StillWanted() {
+  if (context_.gate.HasGivenUp()) return absl::UnavailableError("the server is shutting down");
+  if (absl::Now() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
+  absl::MutexLock lock(&mutex_);
+  return client_gone_ ? ClientGoneStatus() : absl::OkStatus();
+}
+
+absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self) {
+  RETURN_IF_ERROR(StillWanted());
+  ASSIGN_OR_RETURN(const v1::GenerateRequest request, TakeRequest());
+  ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(request));
+  ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
+  built.external_id = name;
   built.arrival = arrival_;
-  built.deadline = deadline;
-  deadline_ = deadline;
+  built.deadline = deadline_;
   {
     absl::MutexLock lock(&mutex_);
-    const v1::ResponseOptions& response = request->response();
-    output_.Begin(name_, !response.has_token_ids() || response.token_ids());
+    name_ = name;
+    if (client_gone_) return ClientGoneStatus();
+    const v1::ResponseOptions& response = request.response();
+    output_.Begin(name, !response.has_token_ids() || response.token_ids());
+    prompt_tokens_ = static_cast<int32_t>(built.prompt_ids.size());
     last_token_.resize(static_cast<size_t>(built.n), absl::InfinitePast());
     num_unfinished_ = built.n;
-    admitted_ = true;
   }
-  absl::StatusOr<RequestId> id = context_.engine->Submit(std::move(built), std::move(self));
+  absl::StatusOr<RequestId> id = context_.engine->Submit(std::move(built), self);
   absl::MutexLock lock(&mutex_);
-  if (!id.ok()) {
-    admitted_ = false;
-    return id.status();
-  }
+  if (!id.ok()) return id.status();
   id_ = *id;
-  if (!context_.active.Submitted(name_, *id)) {
+  if (!context_.active.Submitted(name, *id)) {
     context_.engine->Cancel(*id, absl::AbortedError("aborted by request"));
   }
   if (client_gone_) context_.engine->Cancel(*id);
   return absl::OkStatus();
 }
 
+void GenerationCall::Refuse(const absl::Status& status) {
+  Leave();
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value()) return;  // the client has gone meanwhile
+  refused_ = !IsCancellation(status);
+  if (refused_) {
+    const bool is_bad = status.GetPayload(kBadRequestTypeUrl).has_value();
+    context_.metrics->CountRejected(is_bad ? absl::StatusCode::kInvalidArgument : status.code());
+  }
+  EndEarly(status);
+  Proceed();
+}
+
 void GenerationCall::Leave() {
+  absl::MutexLock lock(&mutex_);
   if (!name_.empty()) context_.active.Leave(name_);
+}
+
+void GenerationCall::Proceed() {
+  try {
+    return Advance();
+  } catch (...) {
+    end_.reset();
+    EndEarly(StatusOfException());
+  }
+  // What could not be made into a message is given up; an error needs none.
+  output_ = {};
+  Advance();
 }
 
 void GenerationCall::OnTokens(TokenDelta delta) {
@@ -76,7 +111,7 @@ void GenerationCall::OnTokens(TokenDelta delta) {
   Measure(delta);
   if (delta.finish) --num_unfinished_;
   output_.Add(std::move(delta));
-  Advance();
+  Proceed();
 }
 
 void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) {
@@ -88,14 +123,15 @@ void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) 
   // The engine knows no fields; of a request that it has accepted only these can be wrong.
   end_ = absl::IsInvalidArgument(status) ? FieldError("constraints", std::string(status.message()))
                                          : status;
-  Advance();
+  Proceed();
 }
 
 void GenerationCall::CancelledByClient() {
   absl::MutexLock lock(&mutex_);
   client_gone_ = true;
+  if (ticket_) context_.workers.Remove(*ticket_);
   if (id_ && !engine_done_) context_.engine->Cancel(*id_);
-  Advance();
+  Proceed();
 }
 
 void GenerationCall::EndEarly(const absl::Status& status) {
@@ -110,7 +146,7 @@ absl::Status GenerationCall::ClientGoneStatus() const {
 }
 
 void GenerationCall::RecordEnd(const absl::Status& status) {
-  if (admitted_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
+  if (!refused_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
   context_.metrics->CountCall(method_, status.code());
   if (!LogsDebug()) return;
   LogDebug(absl::StrCat(std::string(method_), " ", name_, " ",

@@ -3,6 +3,8 @@
 #ifndef TESSERA_SERVER_GENERATION_CALL_H_
 #define TESSERA_SERVER_GENERATION_CALL_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/types.h"
+#include "server/call_workers.h"
 #include "server/inference_context.h"
 #include "server/response_accumulator.h"
 #include "server/trace_context.h"
@@ -37,10 +40,9 @@ class GenerationCall : public ResponseSink {
 
   // What the client calls this in its own traces, for the log. Before Submit().
   void SetTraceparent(std::string_view header) { trace_id_ = std::string(TraceIdOf(header)); }
-  // Hands the request to the engine; `self` is this object. An error, of the argument too, ends the
-  // call.
-  void Submit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
-              std::shared_ptr<ResponseSink> self);
+  // Reads the request and hands it to the engine, here or, when the message is large, on one of the
+  // context's workers; `self` is this object. An error, or what that throws, ends the call.
+  void Submit(size_t message_bytes, absl::Time deadline, std::shared_ptr<ResponseSink> self);
   // The client has gone. Frees the engine; Advance() follows.
   void CancelledByClient();
   // Ends the call with `status` although the engine still works for it.
@@ -51,8 +53,13 @@ class GenerationCall : public ResponseSink {
   // DEADLINE_EXCEEDED or CANCELLED, as the client sees it.
   absl::Status ClientGoneStatus() const;
 
-  // Something changed: output_ has grown or end_ is set. Writes or finishes.
+  // Calls Advance(). What that throws ends the call.
+  void Proceed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Something changed: output_ has grown or end_ is set. Writes or finishes; what may throw comes
+  // before the change of state that it belongs to.
   virtual void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
+  // The message, on the thread that reads it; once. Frees what it was made of.
+  virtual absl::StatusOr<v1::GenerateRequest> TakeRequest() = 0;
 
   InferenceContext& context_;
   absl::Mutex mutex_;
@@ -63,21 +70,26 @@ class GenerationCall : public ResponseSink {
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
 
  private:
-  absl::Status TrySubmit(const absl::StatusOr<v1::GenerateRequest>& request, absl::Time deadline,
-                         std::shared_ptr<ResponseSink> self);
+  // `self` keeps this alive, also when gRPC lets go meanwhile.
+  void SubmitNow(const std::shared_ptr<ResponseSink>& self);
+  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self);
+  // An error tells why the request need not be read any more.
+  absl::Status StillWanted();
+  void Refuse(const absl::Status& status);
   void Leave();
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
-  int32_t prompt_tokens_ = 0;
   const absl::Time begun_;                        // by the context's clock, for measuring
   const absl::Time arrival_ = absl::Now();        // by the wall clock, as the engine wants it
-  absl::Time deadline_ = absl::InfiniteFuture();  // written before the engine sees the call
-  std::string trace_id_;  // written before the engine sees the call; may be empty
-  std::string name_;      // in ActiveRequests; written before the engine sees the call
+  absl::Time deadline_ = absl::InfiniteFuture();  // written by Submit()
+  std::string trace_id_;                          // written before Submit(); may be empty
+  std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there
+  int32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<CallWorkers::Ticket> ticket_ ABSL_GUARDED_BY(mutex_);  // of a large message
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
   bool engine_done_ ABSL_GUARDED_BY(mutex_) = false;
-  bool admitted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool refused_ ABSL_GUARDED_BY(mutex_) = false;
   bool has_output_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<absl::Time> last_token_ ABSL_GUARDED_BY(mutex_);  // by choice
 };

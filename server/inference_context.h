@@ -11,6 +11,7 @@
 #include "engine/options.h"
 #include "server/active_requests.h"
 #include "server/call_gate.h"
+#include "server/call_workers.h"
 #include "server/metrics/recorder.h"
 #include "server/request_builder.h"
 #include "server/served_model.h"
@@ -50,6 +51,7 @@ struct InferenceContext {
   const RequestBuilder builder;
   ActiveRequests active;
   CallGate gate;
+  CallWorkers workers;
   const MonotonicClock clock;
   const absl::Time start_time = clock.Now();
   // What health pages say: false from the first signal on and after the engine failed. Requests are

@@ -20,7 +20,8 @@ class ModelPromptEncoder final : public PromptEncoder {
                      std::optional<ChatTemplate> chat_template)
       : tokenizer_(std::move(tokenizer)), template_(std::move(chat_template)) {}
 
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     return tokenizer_->Encode(text, {.parse_added_tokens = parse_special});
   }
 

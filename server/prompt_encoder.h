@@ -29,8 +29,10 @@ class PromptEncoder {
  public:
   virtual ~PromptEncoder() = default;
 
-  // parse_special: "<|im_end|>" and the like become control tokens.
-  virtual std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const = 0;
+  // parse_special: "<|im_end|>" and the like become control tokens. An error is never the text's
+  // fault: out of memory, or a fault in a library.
+  virtual absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                          bool parse_special) const = 0;
   // Renders the template; only what the template itself writes can become control tokens.
   // InvalidArgument when the template refuses the messages, FailedPrecondition without a template.
   virtual absl::StatusOr<std::vector<int32_t>> EncodeChat(const Conversation& input) const = 0;

@@ -69,10 +69,10 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(const v1::GenerateRequest&
                                    model_->vocab_size, "; its tokenizer.json is another model's"));
   }
   out.sampling.top_k = std::min(out.sampling.top_k, model_->vocab_size);
-  ReadBadWords(request, &out, &violations);
+  RETURN_IF_ERROR(ReadBadWords(request, &out, &violations));
   FitContext(request, &out, &violations);
   RETURN_IF_ERROR(violations.ToStatus());
-  ReadReasoning(request, &out);
+  RETURN_IF_ERROR(ReadReasoning(request, &out));
   if (request.has_chat() && model_->tool_call_format != ToolCallFormat::kNone) {
     out.output.tools_json = ToolsJson(request.chat());
     if (!out.output.tools_json.empty()) out.output.tool_call_format = model_->tool_call_format;
@@ -117,15 +117,15 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodeChat(
 }
 
 // Like vLLM: a word is banned at the start of a text and after a space.
-void RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
-                                  FieldViolations* violations) const {
+absl::Status RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
+                                          FieldViolations* violations) const {
   size_t num_ids = 0;
   for (const std::string& word : request.constraints().bad_words()) {
     const absl::string_view letters = absl::StripLeadingAsciiWhitespace(word);
     const std::string spellings[] = {letters.empty() ? word : std::string(letters),
                                      letters.empty() ? word : absl::StrCat(" ", letters)};
     for (const std::string& spelling : spellings) {
-      std::vector<int32_t> ids = model_->encoder->EncodeText(spelling, false);
+      ASSIGN_OR_RETURN(std::vector<int32_t> ids, model_->encoder->EncodeText(spelling, false));
       const bool is_known =
           std::find(out->sampling.bad_words.begin(), out->sampling.bad_words.end(), ids) !=
           out->sampling.bad_words.end();
@@ -139,9 +139,10 @@ void RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRe
     if (num_ids > static_cast<size_t>(limits_.max_constraint_ids)) {
       violations->Add("constraints.bad_words",
                       absl::StrCat("together more than ", limits_.max_constraint_ids, " tokens"));
-      return;
+      break;
     }
   }
+  return absl::OkStatus();
 }
 
 void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
@@ -178,21 +179,23 @@ void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequ
   }
 }
 
-void RequestBuilder::ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const {
-  if (!model_->supports_reasoning()) return;
+absl::Status RequestBuilder::ReadReasoning(const v1::GenerateRequest& request,
+                                           GenerateRequest* out) const {
+  if (!model_->supports_reasoning()) return absl::OkStatus();
   const v1::ReasoningOptions& in = request.reasoning();
   ReasoningParams& reasoning = out->reasoning;
   reasoning.parse = in.has_separate() ? in.separate() : request.has_chat();
   reasoning.starts_closed = EndsWithClosedThinkBlock(out->prompt_ids);
   const bool has_budget = in.has_max_thinking_tokens() || in.min_answer_tokens() > 0;
-  if (!has_budget || reasoning.starts_closed) return;
+  if (!has_budget || reasoning.starts_closed) return absl::OkStatus();
 
   if (in.has_close_message()) {
-    reasoning.close_token_ids = model_->encoder->EncodeText(in.close_message(), false);
-    const std::vector<int32_t> tag = model_->encoder->EncodeText(kCloseTag, true);
+    ASSIGN_OR_RETURN(reasoning.close_token_ids,
+                     model_->encoder->EncodeText(in.close_message(), false));
+    ASSIGN_OR_RETURN(const std::vector<int32_t> tag, model_->encoder->EncodeText(kCloseTag, true));
     reasoning.close_token_ids.insert(reasoning.close_token_ids.end(), tag.begin(), tag.end());
   } else {
-    reasoning.close_token_ids = model_->encoder->EncodeText(kDefaultClose, true);
+    ASSIGN_OR_RETURN(reasoning.close_token_ids, model_->encoder->EncodeText(kDefaultClose, true));
   }
   int64_t budget =
       in.has_max_thinking_tokens() ? in.max_thinking_tokens() : std::numeric_limits<int32_t>::max();
@@ -202,6 +205,7 @@ void RequestBuilder::ReadReasoning(const v1::GenerateRequest& request, GenerateR
     budget = std::min(budget, *out->stopping.max_tokens - reserved);
   }
   reasoning.max_thinking_tokens = static_cast<int32_t>(std::max<int64_t>(0, budget));
+  return absl::OkStatus();
 }
 
 bool RequestBuilder::EndsWithClosedThinkBlock(const std::vector<int32_t>& ids) const {

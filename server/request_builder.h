@@ -51,11 +51,11 @@ class RequestBuilder {
   absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& request) const;
   absl::StatusOr<std::vector<int32_t>> EncodeChat(const v1::ChatPrompt& chat,
                                                   std::optional<bool> enable_thinking) const;
-  void ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
-                    FieldViolations* violations) const;
+  absl::Status ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
+                            FieldViolations* violations) const;
   void FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
                   FieldViolations* violations) const;
-  void ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const;
+  absl::Status ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const;
   bool EndsWithClosedThinkBlock(const std::vector<int32_t>& ids) const;
 
   const ServedModel* model_;

@@ -82,6 +82,12 @@ absl::Status RankWorker::AllocateSampling() {
   return absl::OkStatus();
 }
 
+// What is still enqueued uses the communicators and buffers that die before the device.
+RankWorker::~RankWorker() {
+  if (num_begun_ != num_finished_) Abort(absl::CancelledError("the rank has ended"));
+  ops_->device().Synchronize().IgnoreError();
+}
+
 MemoryReport RankWorker::memory() const {
   const int64_t elements_per_layer =
       2 * int64_t{shard_.num_kv_heads} * options_.block_size * config_.head_dim;

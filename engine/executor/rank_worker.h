@@ -48,6 +48,8 @@ class RankWorker {
       const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
       std::shared_ptr<Checkpoint> checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
       const LoadProgress& progress);
+  // Waits for the device; steps that have not finished are given up.
+  ~RankWorker();
 
   absl::Status AllocateKv(int32_t num_blocks);
   // Steps that may have begun and not finished.

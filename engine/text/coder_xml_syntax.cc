@@ -79,17 +79,6 @@ Match MatchTag(std::string_view text, std::string_view tag) {
   return text == tag.substr(0, text.size()) ? Match::kPartial : Match::kNo;
 }
 
-// </function>, white space and </tool_call>: ends a value whose own end was forgotten. The last tag
-// may be missing at the end of the output.
-Match MatchBlockEnd(std::string_view text, bool at_end) {
-  const Match function = MatchTag(text, kFunctionEnd);
-  if (function != Match::kYes) return function;
-  text.remove_prefix(kFunctionEnd.size());
-  text.remove_prefix(std::min(text.find_first_not_of(kWhiteSpace), text.size()));
-  if (text.empty() && at_end) return Match::kYes;
-  return MatchTag(text, kClose);
-}
-
 class CoderXmlBlock : public ToolCallBlock {
  public:
   explicit CoderXmlBlock(const Value& tools) : tools_(tools) {}
@@ -143,19 +132,20 @@ class CoderXmlBlock : public ToolCallBlock {
     if (match == Match::kNo) return EndAt(at_);
     if (match == Match::kPartial) return false;
     at_ += kFunction.size();
+    scanned_ = at_;
     step_ = Step::kFunctionName;
     return true;
   }
 
   // "name>" behind a tag's start.
   bool WalkName(std::string_view text, std::string* name) {
-    const std::string_view rest = text.substr(at_);
-    const size_t end = rest.find_first_of("<>");
-    if (end == std::string_view::npos) return false;
-    *name = Trim(rest.substr(0, end));
-    const bool sound = rest[end] == '>' && !name->empty() && name->find('\n') == std::string::npos;
+    scanned_ = std::min(text.find_first_of("<>", scanned_), text.size());
+    if (scanned_ == text.size()) return false;
+    *name = Trim(text.substr(at_, scanned_ - at_));
+    const bool sound =
+        text[scanned_] == '>' && !name->empty() && name->find('\n') == std::string::npos;
     if (!sound) return EndAt(step_ == Step::kParameterName ? parameter_begin_ : at_);
-    at_ += end + 1;
+    at_ = scanned_ + 1;
     if (step_ == Step::kFunctionName) properties_ = FindProperties();
     step_ = step_ == Step::kFunctionName ? Step::kBetween : Step::kValue;
     scanned_ = at_;
@@ -170,6 +160,7 @@ class CoderXmlBlock : public ToolCallBlock {
     if (parameter == Match::kYes) {
       parameter_begin_ = at_;
       at_ += kParameter.size();
+      scanned_ = at_;
       step_ = Step::kParameterName;
       return true;
     }
@@ -186,7 +177,7 @@ class CoderXmlBlock : public ToolCallBlock {
     for (; scanned_ < text.size(); ++scanned_) {
       if (text[scanned_] != '<') continue;
       const std::string_view rest = text.substr(scanned_);
-      Match match = MatchBlockEnd(rest, at_end);
+      Match match = MatchBlockEnd(text, at_end);
       for (const std::string_view tag : kValueEnds) {
         if (match != Match::kYes) match = std::max(match, MatchTag(rest, tag));
       }
@@ -197,6 +188,17 @@ class CoderXmlBlock : public ToolCallBlock {
                       scanned_ + (closed ? kParameterEnd.size() : 0), progress);
     }
     return false;
+  }
+
+  // </function>, white space and </tool_call> at scanned_: ends a value whose own end was
+  // forgotten. The last tag may be missing at the end of the output.
+  Match MatchBlockEnd(std::string_view text, bool at_end) {
+    const Match function = MatchTag(text.substr(scanned_), kFunctionEnd);
+    if (function != Match::kYes) return function;
+    space_end_ = std::max(space_end_, scanned_ + kFunctionEnd.size());
+    space_end_ = std::min(text.find_first_not_of(kWhiteSpace, space_end_), text.size());
+    if (space_end_ == text.size() && at_end) return Match::kYes;
+    return MatchTag(text.substr(space_end_), kClose);
   }
 
   bool EndValue(std::string_view value, size_t end, Progress* progress) {
@@ -242,7 +244,8 @@ class CoderXmlBlock : public ToolCallBlock {
   Step step_ = Step::kStart;
   size_t at_ = 0;
   size_t parameter_begin_ = 0;
-  size_t scanned_ = 0;  // of a value
+  size_t scanned_ = 0;    // of a name or a value
+  size_t space_end_ = 0;  // of the white space behind a value's last </function>
   std::string name_;
   std::string key_;
   Value properties_;

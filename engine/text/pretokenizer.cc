@@ -1,8 +1,5 @@
 #include "engine/text/pretokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <array>
 #include <cstdint>
 #include <string>
@@ -11,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
@@ -150,53 +148,21 @@ class AsciiPiece {
   std::string_view text_;
 };
 
-struct CodeDeleter {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-};
-struct MatchDataDeleter {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-};
-struct MatchContextDeleter {
-  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
-};
+// The pattern backtracks little: neither limit is met but by a fault.
+constexpr RegexLimits kLimits = {.steps = UINT32_MAX, .heap_kib = 256 << 10};
 
 }  // namespace
 
-struct Pretokenizer::Regex {
-  std::unique_ptr<pcre2_code, CodeDeleter> code;
-  std::unique_ptr<pcre2_match_context, MatchContextDeleter> context;  // only read while matching
-  bool compiled_to_machine_code = false;
-};
-
-struct Pretokenizer::Splitter::Match {
-  std::unique_ptr<pcre2_match_data, MatchDataDeleter> data;
-};
-
 absl::StatusOr<std::unique_ptr<const Pretokenizer>> Pretokenizer::Create() {
-  const std::string pattern = PatternForPcre2();
-  int error = 0;
-  PCRE2_SIZE error_offset = 0;
-  auto regex = std::make_unique<Regex>();
-  regex->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                  PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK,
-                                  &error, &error_offset, nullptr));
-  if (regex->code == nullptr) {
-    return absl::InternalError(absl::StrCat("PCRE2 cannot compile the Qwen split pattern (error ",
-                                            error, "): it needs Unicode support"));
-  }
-  regex->context.reset(pcre2_match_context_create(nullptr));
-  if (regex->context != nullptr) pcre2_set_match_limit(regex->context.get(), UINT32_MAX);
-  // Where memory cannot be made executable the interpreter gives the same answers, slower.
-  regex->compiled_to_machine_code = pcre2_jit_compile(regex->code.get(), PCRE2_JIT_COMPLETE) == 0;
+  ASSIGN_OR_RETURN(std::unique_ptr<const Pcre2Regex> regex,
+                   Pcre2Regex::Compile(PatternForPcre2(), kLimits));
   return std::unique_ptr<const Pretokenizer>(new Pretokenizer(std::move(regex)));
 }
 
-Pretokenizer::Pretokenizer(std::unique_ptr<const Regex> regex) : regex_(std::move(regex)) {}
-Pretokenizer::~Pretokenizer() = default;
+Pretokenizer::Pretokenizer(std::unique_ptr<const Pcre2Regex> regex) : regex_(std::move(regex)) {}
 
 Pretokenizer::Splitter::Splitter(const Pretokenizer& pretokenizer, std::string_view text)
     : pretokenizer_(pretokenizer), text_(text) {}
-Pretokenizer::Splitter::~Splitter() = default;
 
 std::string_view Pretokenizer::Splitter::Next() {
   const size_t length = AsciiPiece(text_.substr(position_)).End();
@@ -213,27 +179,11 @@ std::string_view Pretokenizer::Splitter::TakeUntil(size_t end) {
 }
 
 size_t Pretokenizer::Splitter::PieceEndByRegex() {
-  const Regex& regex = *pretokenizer_.regex_;
-  if (match_ == nullptr) {
-    match_ = std::make_unique<Match>();
-    match_->data.reset(pcre2_match_data_create(1, nullptr));
-  }
-  pcre2_match_data* data = match_->data.get();
-  if (data == nullptr) return text_.size();
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text_.data());
-  int result = PCRE2_ERROR_NOMATCH;
-  if (regex.compiled_to_machine_code) {
-    result = pcre2_jit_match(regex.code.get(), subject, text_.size(), position_, 0, data,
-                             regex.context.get());
-  }
-  if (result < 0) {  // no machine code, or its small stack did not suffice
-    result = pcre2_match(regex.code.get(), subject, text_.size(), position_,
-                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, regex.context.get());
-  }
-  const size_t end = result < 0 ? 0 : pcre2_get_ovector_pointer(data)[1];
-  // The pattern matches at every position, so this means that PCRE2 is out of memory: keep the
-  // rest in one piece rather than lose text.
-  return end > position_ ? end : text_.size();
+  if (workspace_ == nullptr) workspace_ = std::make_unique<Pcre2Regex::Workspace>();
+  const absl::StatusOr<size_t> end = pretokenizer_.regex_->MatchEnd(text_, position_, *workspace_);
+  if (end.ok() && *end > position_) return *end;
+  status_ = end.ok() ? absl::InternalError("the split pattern found an empty piece") : end.status();
+  return text_.size();
 }
 
 }  // namespace tessera

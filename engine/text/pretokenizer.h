@@ -6,7 +6,9 @@
 #include <memory>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/text/pcre2_regex.h"
 
 namespace tessera {
 
@@ -21,21 +23,21 @@ class Pretokenizer {
  public:
   // Compiles the pattern; Internal when PCRE2 lacks Unicode support.
   static absl::StatusOr<std::unique_ptr<const Pretokenizer>> Create();
-  ~Pretokenizer();
 
   // Walks over the pieces of one text.
   class Splitter {
    public:
     // `text` must be valid UTF-8 and, like `pretokenizer`, outlive the splitter.
     Splitter(const Pretokenizer& pretokenizer, std::string_view text);
-    ~Splitter();
     Splitter(const Splitter&) = delete;
     Splitter& operator=(const Splitter&) = delete;
 
     bool done() const { return position_ == text_.size(); }
 
-    // The next piece, never empty. Requires !done().
+    // The next piece, never empty. Requires !done(). When PCRE2 fails all the rest is one piece,
+    // and status() tells why.
     std::string_view Next();
+    const absl::Status& status() const { return status_; }
 
     // The same piece found by the regular expression alone, without the ASCII short cut.
     std::string_view NextByRegex();
@@ -44,18 +46,17 @@ class Pretokenizer {
     size_t PieceEndByRegex();
     std::string_view TakeUntil(size_t end);
 
-    struct Match;
     const Pretokenizer& pretokenizer_;
     std::string_view text_;
     size_t position_ = 0;
-    std::unique_ptr<Match> match_;  // made when a piece needs the regular expression
+    std::unique_ptr<Pcre2Regex::Workspace> workspace_;  // made when a piece needs the expression
+    absl::Status status_;
   };
 
  private:
-  struct Regex;
-  explicit Pretokenizer(std::unique_ptr<const Regex> regex);
+  explicit Pretokenizer(std::unique_ptr<const Pcre2Regex> regex);
 
-  std::unique_ptr<const Regex> regex_;
+  std::unique_ptr<const Pcre2Regex> regex_;
 };
 
 }  // namespace tessera

@@ -66,10 +66,10 @@ void ReasoningParser::Consume(bool at_end, ReasoningDelta* delta) {
 
 // Each Consume function returns whether the state was left, so that the next one takes over.
 bool ReasoningParser::ConsumeStart(bool at_end, ReasoningDelta* delta) {
-  const size_t begin = std::min(pending_.find_first_not_of(kWhiteSpace), pending_.size());
-  const std::string_view rest = std::string_view(pending_).substr(begin);
+  space_ = std::min(pending_.find_first_not_of(kWhiteSpace, space_), pending_.size());
+  const std::string_view rest = std::string_view(pending_).substr(space_);
   if (rest.substr(0, kOpen.size()) == kOpen) {
-    pending_.erase(0, begin + kOpen.size());
+    pending_.erase(0, space_ + kOpen.size());
     state_ = ReasoningState::kReasoning;
     return true;
   }

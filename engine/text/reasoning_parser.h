@@ -69,6 +69,7 @@ class ReasoningParser {
   const Options options_;
   ReasoningState state_;
   std::string pending_;           // text not yet decided about
+  size_t space_ = 0;              // in kStart: white space that pending_ begins with
   std::string held_newlines_;     // newlines that may turn out to end the reasoning
   bool reasoning_begun_ = false;  // leading newlines of the reasoning are dropped
   bool strip_content_ = false;    // leading newlines of the content are dropped

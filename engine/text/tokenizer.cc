@@ -44,12 +44,14 @@ Tokenizer::Tokenizer(TokenizerDefinition definition,
   }
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::string_view text, EncodeOptions options) const {
+absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
+                                                       EncodeOptions options) const {
   const TextSegment document{text, options.parse_added_tokens};
   return EncodeSegments({&document, 1});
 }
 
-std::vector<int32_t> Tokenizer::EncodeSegments(std::span<const TextSegment> segments) const {
+absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeSegments(
+    std::span<const TextSegment> segments) const {
   std::vector<int32_t> ids;
   std::string joined;        // text since the last added token that crosses segment borders
   std::string_view stretch;  // text since the last added token: a view of a segment or of joined
@@ -69,18 +71,18 @@ std::vector<int32_t> Tokenizer::EncodeSegments(std::span<const TextSegment> segm
       const auto match = matcher_.Find(segment.text, position);
       if (!match) break;
       extend(segment.text.substr(position, match->begin - position));
-      EncodeStretch(stretch, &ids);
+      RETURN_IF_ERROR(EncodeStretch(stretch, &ids));
       stretch = {};
       ids.push_back(match->id);
       position = match->end;
     }
     extend(segment.text.substr(position));
   }
-  EncodeStretch(stretch, &ids);
+  RETURN_IF_ERROR(EncodeStretch(stretch, &ids));
   return ids;
 }
 
-void Tokenizer::EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const {
+absl::Status Tokenizer::EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const {
   std::string repaired;
   std::string normalized;
   std::string_view text = raw;
@@ -93,6 +95,7 @@ void Tokenizer::EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) c
   }
   Pretokenizer::Splitter splitter(*pretokenizer_, text);
   while (!splitter.done()) encoder_.Encode(splitter.Next(), ids);
+  return splitter.status();
 }
 
 std::string_view Tokenizer::TokenBytes(int32_t id) const {

@@ -51,14 +51,15 @@ class Tokenizer {
   static absl::StatusOr<std::shared_ptr<const Tokenizer>> WithoutText();
 
   // Any bytes are accepted: an invalid UTF-8 sequence is encoded as U+FFFD (one per maximal
-  // subpart). O(n log n) in the length of the text.
-  std::vector<int32_t> Encode(std::string_view text, EncodeOptions options) const;
+  // subpart). O(n log n) in the length of the text. Errors are those of Pcre2Failure: out of
+  // memory, or a fault in a library.
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, EncodeOptions options) const;
 
   // Encodes the concatenation of `segments` as one document. An added token is recognised only
   // where it lies wholly inside one trusted segment; otherwise segment borders have no effect, so
   // the ids are those of the whole text as long as the untrusted parts take no part in spelling an
   // added token.
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeSegments(std::span<const TextSegment> segments) const;
 
   // The bytes a token stands for, not necessarily valid UTF-8 alone. Empty for ids the tokenizer
   // does not define: negative ones and the padding at the end of a model's vocabulary. Valid as
@@ -84,7 +85,7 @@ class Tokenizer {
   static absl::StatusOr<std::shared_ptr<const Tokenizer>> Create(TokenizerDefinition definition);
 
   // Encodes what lies between two added tokens.
-  void EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const;
+  absl::Status EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const;
 
   std::string token_bytes_;
   std::vector<uint32_t> token_offsets_;  // token i is token_bytes_[offsets[i], offsets[i + 1])

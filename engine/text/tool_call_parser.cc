@@ -22,7 +22,7 @@ ToolCallParser::ToolCallParser(Options options)
 
 ToolCallOutput ToolCallParser::Push(std::string_view content) {
   ToolCallOutput output;
-  pending_ += content;
+  buffer_ += content;
   Consume(/*at_end=*/false, &output);
   return output;
 }
@@ -53,23 +53,24 @@ void ToolCallParser::Consume(bool at_end, ToolCallOutput* output) {
 }
 
 bool ToolCallParser::ConsumeText(bool at_end, ToolCallOutput* output) {
-  const size_t open = pending_.find(kOpen);
-  if (open != std::string::npos) {
-    EmitText(std::string_view(pending_).substr(0, open), output);
-    pending_.erase(0, open + kOpen.size());
+  const std::string_view text = pending();
+  const size_t open = text.find(kOpen);
+  if (open != std::string_view::npos) {
+    EmitText(text.substr(0, open), output);
+    Drop(open + kOpen.size());
     place_ = Place::kBlock;
     block_ = syntax_->NewBlock();
     block_is_call_ = false;
     return true;
   }
-  const size_t held = at_end ? 0 : PartialMatchLength(pending_, kOpen);
-  EmitText(std::string_view(pending_).substr(0, pending_.size() - held), output);
-  pending_.erase(0, pending_.size() - held);
+  const size_t held = at_end ? 0 : PartialMatchLength(text, kOpen);
+  EmitText(text.substr(0, text.size() - held), output);
+  Drop(text.size() - held);
   return false;
 }
 
 bool ToolCallParser::ConsumeBlock(bool at_end, ToolCallOutput* output) {
-  ToolCallBlock::Progress progress = block_->Advance(pending_, at_end);
+  ToolCallBlock::Progress progress = block_->Advance(pending(), at_end);
   const bool ended = progress.state == ToolCallBlock::State::kEnded;
   const bool whole = progress.whole;
   const size_t end = progress.end;
@@ -83,21 +84,32 @@ bool ToolCallParser::ConsumeBlock(bool at_end, ToolCallOutput* output) {
     return true;
   }
   if (!whole) ++num_broken_calls_;
-  pending_.erase(0, ended ? end : pending_.size());
+  Drop(ended ? end : pending().size());
   place_ = Place::kBehindBlock;
+  space_ = 0;
   return true;
 }
 
 bool ToolCallParser::ConsumeClosingTag(bool at_end) {
-  const size_t begin = std::min(pending_.find_first_not_of(kWhiteSpace), pending_.size());
-  const std::string_view tag = std::string_view(pending_).substr(begin, kClose.size());
+  const std::string_view text = pending();
+  space_ = std::min(text.find_first_not_of(kWhiteSpace, space_), text.size());
+  const std::string_view tag = text.substr(space_, kClose.size());
   if (tag == kClose) {
-    pending_.erase(0, begin + kClose.size());
+    Drop(space_ + kClose.size());
   } else if (!at_end && tag == kClose.substr(0, tag.size())) {
     return false;
   }
   place_ = Place::kText;
   return true;
+}
+
+// What is dropped is moved out of the way at once only when less than it is left: every byte moves
+// a bounded number of times.
+void ToolCallParser::Drop(size_t count) {
+  dropped_ += count;
+  if (2 * dropped_ < buffer_.size()) return;
+  buffer_.erase(0, dropped_);
+  dropped_ = 0;
 }
 
 void ToolCallParser::EmitText(std::string_view text, ToolCallOutput* output) {

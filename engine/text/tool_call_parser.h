@@ -3,6 +3,7 @@
 // Feed it the content only (what ReasoningParser returns as content), so that calls inside of the
 // reasoning are ignored. White space around calls is dropped, all other text passes through. The
 // concatenated output does not depend on how the text is cut; non-streaming is one Push and Finish.
+// Whatever the text is, all of it takes linear time.
 //
 // A block is reported as soon as it is known to be a call: in the Hermes format when its name is
 // there and its arguments have begun, in the Coder format with its first whole parameter. The rest
@@ -79,11 +80,14 @@ class ToolCallParser {
   int num_broken_calls() const { return num_broken_calls_; }
 
  private:
-  // Each consumes what it can of pending_ and returns whether another one has something to do.
+  // Each consumes what it can of pending() and returns whether another one has something to do.
   bool ConsumeText(bool at_end, ToolCallOutput* output);
   bool ConsumeBlock(bool at_end, ToolCallOutput* output);
   bool ConsumeClosingTag(bool at_end);
   void Consume(bool at_end, ToolCallOutput* output);
+  // Text that is not decided about. Views into it last until Drop() or Push().
+  std::string_view pending() const { return std::string_view(buffer_).substr(dropped_); }
+  void Drop(size_t count);
   void EmitText(std::string_view text, ToolCallOutput* output);
   void EmitCall(ToolCallBlock::Progress progress, ToolCallOutput* output);
 
@@ -91,10 +95,12 @@ class ToolCallParser {
 
   const Options options_;
   const std::unique_ptr<const ToolCallSyntax> syntax_;
-  std::string pending_;
+  std::string buffer_;
+  size_t dropped_ = 0;      // bytes of it that are done with
   std::string held_space_;  // white space that is dropped if a call follows
   Place place_ = Place::kText;
   std::unique_ptr<ToolCallBlock> block_;  // in kBlock
+  size_t space_ = 0;                      // in kBehindBlock: white space seen so far
   bool block_is_call_ = false;
   bool behind_call_ = false;  // nothing but white space since the last call
   int num_calls_ = 0;

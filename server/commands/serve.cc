@@ -214,6 +214,7 @@ absl::Status Serve(const ServeFlags& flags) {
                    GrpcServer::Start(&context, flags.grpc));
   metrics.Attach({.engine = &runtime->engine(),
                   .active_requests = [&context] { return context.active.size(); },
+                  .large_requests_queued = [&context] { return context.workers.num_queued(); },
                   .block_size = runtime->options().scheduler.block_size,
                   .group = runtime->group()});
   state.Serve(&context);

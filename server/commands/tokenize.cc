@@ -41,7 +41,9 @@ struct TokenizeJob {
 
 absl::StatusOr<std::string> EncodeOne(const TokenizeJob& job, const std::string& text) {
   if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
-  return IdsJson(job.encoder.EncodeText(text, job.flags.parse_special));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                   job.encoder.EncodeText(text, job.flags.parse_special));
+  return IdsJson(ids);
 }
 
 // `json`: an array of ids.

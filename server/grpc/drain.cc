@@ -20,15 +20,17 @@ void DrainServer(const DrainOptions& options, InferenceContext* context, GrpcSer
   context->ready = false;
   server->SetServing(false);
   context->gate.Sleep(options.delay);
-  context->gate.Close();
   const absl::Time begun = context->clock.Now();
+  context->gate.Close(options.timeout);
   // Who is in a hurry before the gate has closed has not cancelled the calls that came since.
   const absl::Duration timeout = context->gate.InHurry() ? absl::ZeroDuration() : options.timeout;
-  const absl::Status drained = context->engine->Drain(absl::Now() + timeout);
+  const auto left = [&] {
+    return std::max(timeout - (context->clock.Now() - begun), absl::ZeroDuration());
+  };
+  const absl::Status drained = context->engine->Drain(absl::Now() + left());
   if (!drained.ok()) LogWarning(std::string(drained.message()));
   // The engine is done, the clients may have to read the last messages yet.
-  const absl::Duration left = timeout - (context->clock.Now() - begun);
-  if (!context->gate.AwaitNoCalls(std::max(left, kLastWrites))) {
+  if (!context->gate.AwaitNoCalls(std::max(left(), kLastWrites))) {
     LogWarning("some clients did not read their answers to the end");
   }
   server->Shutdown(absl::Now() + kGoodbye);

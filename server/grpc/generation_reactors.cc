@@ -19,6 +19,13 @@ std::string_view TraceparentOf(const grpc::CallbackServerContext& call) {
   return {found->second.data(), found->second.size()};
 }
 
+absl::StatusOr<v1::GenerateRequest> TakeMessage(grpc::ByteBuffer* buffer,
+                                                const ServiceLimits& limits) {
+  grpc::ByteBuffer taken;
+  taken.Swap(buffer);
+  return ParseBuffer<v1::GenerateRequest>(taken, limits.max_message_bytes);
+}
+
 // Finishes once, when the engine is done or the client has gone, whichever comes first.
 class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
  public:
@@ -28,9 +35,9 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
 
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<UnaryCall> self) {
     self_ = self;
+    request_ = request;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(ParseBuffer<v1::GenerateRequest>(request, context_.limits.max_message_bytes),
-           absl::FromChrono(call_->deadline()), std::move(self));
+    Submit(request.Length(), absl::FromChrono(call_->deadline()), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -42,14 +49,19 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
     if (finished_) return;
     if (client_gone_) EndEarly(ClientGoneStatus());
     if (!end_.has_value()) return;
-    finished_ = true;
     if (end_->ok()) *response_ = ToBuffer(output_.Take());
+    finished_ = true;
     RecordEnd(*end_);
     Finish(ToGrpcStatus(*end_, call_));
   }
 
+  absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
+    return TakeMessage(&request_, context_.limits);
+  }
+
   grpc::CallbackServerContext* const call_;
   grpc::ByteBuffer* const response_;
+  grpc::ByteBuffer request_;         // of whoever reads the request
   std::shared_ptr<UnaryCall> self_;  // held until gRPC is done
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -63,9 +75,9 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
 
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<StreamCall> self) {
     self_ = self;
+    request_ = request;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(ParseBuffer<v1::GenerateRequest>(request, context_.limits.max_message_bytes),
-           absl::FromChrono(call_->deadline()), std::move(self));
+    Submit(request.Length(), absl::FromChrono(call_->deadline()), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -76,7 +88,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     absl::MutexLock lock(&mutex_);
     write_in_flight_ = false;
     if (!ok) client_gone_ = true;
-    Advance();
+    Proceed();
   }
 
  private:
@@ -99,8 +111,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     if (!output_.empty() && end_.has_value() && end_->ok()) {
       WriteLast();
     } else if (!output_.empty() && (num_unfinished_ > 0 || end_.has_value())) {
-      write_in_flight_ = true;
       message_ = ToBuffer(output_.Take());
+      write_in_flight_ = true;
       ReportBuffer();
       StartWrite(&message_);
     } else if (end_.has_value()) {
@@ -110,8 +122,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
 
   // The last message and the status travel together.
   void WriteLast() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    finished_ = true;
     message_ = ToBuffer(output_.Take());
+    finished_ = true;
     ReportBuffer();
     RecordEnd(*end_);
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
@@ -120,7 +132,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     EndEarly(status);
     finished_ = true;
-    output_.Take();
+    output_ = {};
     ReportBuffer();
     RecordEnd(status);
     Finish(ToGrpcStatus(status, call_));
@@ -132,7 +144,12 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     reported_bytes_ = bytes;
   }
 
+  absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
+    return TakeMessage(&request_, context_.limits);
+  }
+
   grpc::CallbackServerContext* const call_;
+  grpc::ByteBuffer request_;          // of whoever reads the request
   std::shared_ptr<StreamCall> self_;  // held until gRPC is done
   grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);
   int64_t reported_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

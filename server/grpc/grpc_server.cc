@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
 #include "parallel/cluster/quiet_libraries.h"
 #include "server/field_violations.h"
+#include "server/grpc/answered_call.h"
 #include "server/grpc/generation_reactors.h"
 #include "server/grpc/message_buffer.h"
 #include "server/grpc/status_mapping.h"
@@ -53,7 +55,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* Tokenize(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::TokenizeRequest>(
+    return AnswerBy<v1::TokenizeRequest>(
         call, "Tokenize", *in, out,
         [this](const v1::TokenizeRequest& request) -> absl::StatusOr<v1::TokenizeResponse> {
           auto ids = context_.builder.Tokenize(request);
@@ -65,7 +67,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* Detokenize(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::DetokenizeRequest>(
+    return AnswerBy<v1::DetokenizeRequest>(
         call, "Detokenize", *in, out,
         [this](const v1::DetokenizeRequest& request) -> absl::StatusOr<v1::DetokenizeResponse> {
           auto text = context_.builder.Detokenize(request);
@@ -77,7 +79,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* GetModelInfo(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::GetModelInfoRequest>(
+    return AnswerBy<v1::GetModelInfoRequest>(
         call, "GetModelInfo", *in, out,
         [this](const v1::GetModelInfoRequest& request) -> absl::StatusOr<v1::GetModelInfoResponse> {
           const absl::Status known = context_.builder.CheckModelName(request.model());
@@ -87,7 +89,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* GetServerInfo(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::GetServerInfoRequest>(
+    return AnswerBy<v1::GetServerInfoRequest>(
         call, "GetServerInfo", *in, out,
         [this](const v1::GetServerInfoRequest&) -> absl::StatusOr<v1::GetServerInfoResponse> {
           v1::GetServerInfoResponse response = ServerFacts(context_);
@@ -97,7 +99,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* GetLoad(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::GetLoadRequest>(
+    return AnswerBy<v1::GetLoadRequest>(
         call, "GetLoad", *in, out,
         [this](const v1::GetLoadRequest&) -> absl::StatusOr<v1::GetLoadResponse> {
           return LoadFacts(context_);
@@ -105,7 +107,7 @@ class InferenceService final : public RawService {
   }
 
   grpc::ServerUnaryReactor* Abort(Call* call, const Buffer* in, Buffer* out) override {
-    return Answer<v1::AbortRequest>(
+    return AnswerBy<v1::AbortRequest>(
         call, "Abort", *in, out,
         [this](const v1::AbortRequest& request) -> absl::StatusOr<v1::AbortResponse> {
           if (request.request_id().empty()) return FieldError("request_id", "must be set");
@@ -120,21 +122,18 @@ class InferenceService final : public RawService {
   }
 
  private:
-  // A call that is answered on the spot.
+  // A call that `handler` answers: Request → StatusOr of the response.
   template <typename Request, typename Handler>
-  grpc::ServerUnaryReactor* Answer(Call* call, std::string_view method, const Buffer& in,
-                                   Buffer* out, const Handler& handler) {
-    absl::StatusOr<Request> request = ParseBuffer<Request>(in, context_.limits.max_message_bytes);
-    absl::Status status = request.status();
-    if (status.ok()) {
-      auto response = handler(*request);
-      status = response.status();
-      if (status.ok()) *out = ToBuffer(*response);
-    }
-    context_.metrics->CountCall(method, status.code());
-    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(status, call));
-    return reactor;
+  grpc::ServerUnaryReactor* AnswerBy(Call* call, std::string_view method, const Buffer& in,
+                                     Buffer* out, const Handler& handler) {
+    return StartAnsweredCall(
+        {.context = &context_, .call = call, .method = method, .request = &in, .response = out},
+        [this, handler](const Buffer& buffer) -> absl::StatusOr<Buffer> {
+          ASSIGN_OR_RETURN(const Request request,
+                           ParseBuffer<Request>(buffer, context_.limits.max_message_bytes));
+          ASSIGN_OR_RETURN(const auto response, handler(request));
+          return ToBuffer(response);
+        });
   }
 
   InferenceContext& context_;

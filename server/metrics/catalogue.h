@@ -31,6 +31,7 @@ enum class Metric : uint8_t {
   kSlowReaderEvictions,
   kStreamBufferBytes,
   kActiveRequests,
+  kLargeRequestsQueued,
   kTimeToFirstToken,
   kInterTokenLatency,
   kTimePerOutputToken,

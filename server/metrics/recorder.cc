@@ -261,6 +261,9 @@ struct MetricsRecorder::State {
     if (sources.active_requests) {
       families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
     }
+    if (sources.large_requests_queued) {
+      families->push_back(Snapshot(Metric::kLargeRequestsQueued, sources.large_requests_queued()));
+    }
   }
 
   mutable absl::Mutex mutex;

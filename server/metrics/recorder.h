@@ -48,8 +48,9 @@ class MetricsRecorder {
   // nullptr.
   struct Sources {
     const Engine* engine = nullptr;
-    std::function<int32_t()> active_requests;  // may be empty
-    int32_t block_size = 0;                    // tokens per KV block
+    std::function<int32_t()> active_requests;        // may be empty
+    std::function<int32_t()> large_requests_queued;  // may be empty
+    int32_t block_size = 0;                          // tokens per KV block
     GroupFacts group;
   };
   void Attach(Sources sources);

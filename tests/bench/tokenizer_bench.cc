@@ -86,7 +86,7 @@ double MedianSeconds(const std::function<void()>& work) {
 void ReportEncode(const Tokenizer& tokenizer, const char* name, const std::string& text) {
   size_t tokens = 0;
   const double seconds =
-      MedianSeconds([&] { tokens = tokenizer.Encode(text, {.parse_added_tokens = true}).size(); });
+      MedianSeconds([&] { tokens = tokenizer.Encode(text, {.parse_added_tokens = true})->size(); });
   std::printf("encode %-10s %7.1f MB/s  %6.2f Mtok/s  %4.2f bytes/token\n", name,
               static_cast<double>(text.size()) / seconds / 1e6,
               static_cast<double>(tokens) / seconds / 1e6,
@@ -111,7 +111,7 @@ void Run() {
   ReportEncode(*tokenizer, "scripts", Repeat(kMixedScripts, kBytes));
   ReportEncode(*tokenizer, "goldens", Repeat(mixed.substr(mixed.size() - 4096), kBytes));
 
-  const auto ids = tokenizer->Encode(mixed, {.parse_added_tokens = true});
+  const auto ids = *tokenizer->Encode(mixed, {.parse_added_tokens = true});
   const double decode = MedianSeconds([&] { (void)tokenizer->Decode(ids, false); });
   std::printf("decode %-10s %7.1f MB/s\n", "mixed",
               static_cast<double>(mixed.size()) / decode / 1e6);

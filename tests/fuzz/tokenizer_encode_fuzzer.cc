@@ -28,7 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   const auto first_added = *tokenizer.TokenId("<|endoftext|>");
 
-  const auto plain = tokenizer.Encode(text, {.parse_added_tokens = false});
+  const auto plain = *tokenizer.Encode(text, {.parse_added_tokens = false});
   for (const int32_t id : plain) TESSERA_CHECK(id >= 0 && id < first_added);
   std::string repaired;
   std::string storage;
@@ -38,11 +38,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t cut = text.empty() ? 0 : data[0] % text.size();
   const tessera::TextSegment untrusted[] = {{text.substr(0, cut), false},
                                             {text.substr(cut), false}};
-  TESSERA_CHECK(tokenizer.EncodeSegments(untrusted) == plain);
+  TESSERA_CHECK(*tokenizer.EncodeSegments(untrusted) == plain);
   const tessera::TextSegment mixed[] = {{text.substr(0, cut), false}, {text.substr(cut), true}};
-  const auto ids = tokenizer.EncodeSegments(mixed);
+  const auto ids = *tokenizer.EncodeSegments(mixed);
   if (cut == 0) {
-    TESSERA_CHECK(ids == tokenizer.Encode(text, {.parse_added_tokens = true}));
+    TESSERA_CHECK(ids == *tokenizer.Encode(text, {.parse_added_tokens = true}));
   }
   return 0;
 }

@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   const std::string text = "The <think> 42 caf\u00E9s <|im_end|>\n";
-  const auto ids = (*tokenizer)->Encode(text, {.parse_added_tokens = true});
+  const auto ids = *(*tokenizer)->Encode(text, {.parse_added_tokens = true});
   for (const int32_t id : ids) TESSERA_CHECK(id >= 0 && id < (*tokenizer)->vocab_size());
   (void)(*tokenizer)->Decode(ids, true);
   return 0;

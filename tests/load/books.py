@@ -75,7 +75,8 @@ class Books:
                "free and cached blocks are not all blocks")
         for gauge in ("tessera_num_requests_running", "tessera_num_requests_waiting",
                       "tessera_kv_cache_usage_ratio", "tessera_stream_buffer_bytes",
-                      "tessera_active_requests", "tessera_step_age_seconds"):
+                      "tessera_active_requests", "tessera_large_requests_queued",
+                      "tessera_step_age_seconds"):
             expect(after[gauge] == 0, f"{gauge} is {after[gauge]}")
         expect(after["tessera_engine_up"] == 1, "the engine is down")
         problems += self.check_counters(after, exact_codes)

@@ -81,6 +81,11 @@ class FakeEngine : public Engine {
     absl::MutexLock lock(&mutex_);
     alive_ = alive;
   }
+  // Since the start.
+  int64_t num_submitted() const {
+    absl::MutexLock lock(&mutex_);
+    return static_cast<int64_t>(next_id_) - 1;
+  }
   int32_t num_running() const {
     absl::MutexLock lock(&mutex_);
     return static_cast<int32_t>(running_.size());

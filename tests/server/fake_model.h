@@ -21,7 +21,8 @@ inline constexpr int32_t kFakeEos = 258;
 
 class FakeEncoder : public PromptEncoder {
  public:
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     std::vector<int32_t> ids;
     while (!text.empty()) {
       if (parse_special && Take("<think>", kFakeThinkOpen, &text, &ids)) continue;
@@ -35,9 +36,9 @@ class FakeEncoder : public PromptEncoder {
   absl::StatusOr<std::vector<int32_t>> EncodeChat(const Conversation& input) const override {
     auto text = RenderChat(input);
     if (!text.ok()) return text.status();
-    std::vector<int32_t> ids = EncodeText(*text, false);
+    std::vector<int32_t> ids = *EncodeText(*text, false);
     if (input.enable_thinking == false) {
-      const std::vector<int32_t> closed = EncodeText("<think>\n\n</think>\n\n", true);
+      const std::vector<int32_t> closed = *EncodeText("<think>\n\n</think>\n\n", true);
       ids.insert(ids.end(), closed.begin(), closed.end());
     }
     return ids;

@@ -6,7 +6,9 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -63,6 +65,32 @@ class RequestBuilderTest : public ::testing::Test {
 
   ServedModel model_ = FakeServedModel();
 };
+
+// Out of memory at one word, whatever asks for its tokens.
+class FailingEncoder : public FakeEncoder {
+ public:
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
+    if (text.find("fail") != std::string_view::npos) return absl::ResourceExhaustedError("full");
+    return FakeEncoder::EncodeText(text, parse_special);
+  }
+};
+
+TEST_F(RequestBuilderTest, AFailingEncoderIsNotTheFieldsFault) {
+  model_.encoder = std::make_shared<FailingEncoder>();
+  v1::GenerateRequest bad_word = Request();
+  bad_word.mutable_constraints()->add_bad_words("fail");
+  v1::GenerateRequest close_message = Request();
+  close_message.mutable_reasoning()->set_max_thinking_tokens(5);
+  close_message.mutable_reasoning()->set_close_message("fail");
+  for (const auto& request : {Request("fail"), bad_word, close_message}) {
+    EXPECT_EQ(Build(request).status(), absl::ResourceExhaustedError("full"));
+  }
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("fail");
+  EXPECT_EQ(RequestBuilder(&model_, RequestLimits{}).Tokenize(tokenize).status(),
+            absl::ResourceExhaustedError("full"));
+}
 
 struct RealField {
   std::string path;

@@ -26,7 +26,7 @@ struct Shown {
 class OutputProcessorTest : public testing::Test {
  protected:
   Shown Write(const std::string& text) {
-    const std::vector<int32_t> ids = NanoTokenizer()->Encode(text, {.parse_added_tokens = true});
+    const std::vector<int32_t> ids = *NanoTokenizer()->Encode(text, {.parse_added_tokens = true});
     OutputProcessor processor(NanoTokenizer(), std::make_shared<const GenerateRequest>(request_),
                               0);
     Shown shown;
@@ -160,7 +160,7 @@ TEST_F(OutputProcessorTest, ToolCallsThatTheLengthCutsOffStayCalls) {
 }
 
 TEST_F(OutputProcessorTest, TruncatedCharacterBecomesAReplacementAtTheEnd) {
-  std::vector<int32_t> ids = NanoTokenizer()->Encode("🙂", {});
+  std::vector<int32_t> ids = *NanoTokenizer()->Encode("🙂", {});
   if (ids.size() < 2) GTEST_SKIP() << "one token";
   OutputProcessor processor(NanoTokenizer(), std::make_shared<const GenerateRequest>(request_), 0);
   const BatchResult result{.token = {ids[0]}, .logprob = {-1}, .rank = {1}};

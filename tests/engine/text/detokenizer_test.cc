@@ -102,7 +102,7 @@ TEST(IncrementalDetokenizer, CopiesContinueOnTheirOwn) {
 TEST(IncrementalDetokenizer, EveryByteSplitOfWideCharactersGivesTheText) {
   const auto tokenizer = ReferenceTokenizer();
   const auto tokens = [&](std::string_view part) {
-    return IsValidUtf8(part) ? tokenizer->Encode(part, {}) : ByteTokens(part);
+    return IsValidUtf8(part) ? *tokenizer->Encode(part, {}) : ByteTokens(part);
   };
   for (const std::string_view text :
        {"\U0001F469\u200D\U0001F469\u200D\U0001F467 ok", "\u4ECA\u5929\u4E0B\u96E8\u3002",

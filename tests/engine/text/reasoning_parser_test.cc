@@ -4,7 +4,10 @@
 
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "tests/support/cpu_time.h"
 
 namespace tessera {
 namespace {
@@ -109,6 +112,26 @@ TEST(ReasoningParserTest, StreamsWithoutWaitingForTheEnd) {
   EXPECT_EQ(parser.Push(101, "</think>").reasoning, "");
   EXPECT_EQ(parser.Push(4, "\n\nyes").content, "yes");
   EXPECT_EQ(parser.Push(5, "\n").content, "\n");
+}
+
+// What is held back must not be looked at again with every token: linear time, not quadratic.
+TEST(ReasoningParserTest, HeldWhiteSpaceTakesLinearTime) {
+  const auto seconds = [](ReasoningState initial, std::string_view unit, int count) {
+    ReasoningParser parser({.initial = initial});
+    const double begun = ThreadCpuSeconds();
+    for (int i = 0; i < count; ++i) parser.Push(-1, unit);
+    parser.Finish();
+    return ThreadCpuSeconds() - begun;
+  };
+  constexpr int kUnits = 50'000;
+  constexpr double kTooShortToCompare = 0.1 * kSlowdown;
+  for (const ReasoningState initial : {kStart, kReasoning, kContent}) {
+    for (const char* unit : {" ", "\n", "<", "</think", "<think>"}) {
+      const double all = seconds(initial, unit, 4 * kUnits);
+      if (all < kTooShortToCompare) continue;
+      EXPECT_LT(all, 9 * seconds(initial, unit, kUnits)) << unit;
+    }
+  }
 }
 
 TEST(ReasoningParserTest, ToolCallEndsReasoningIfConfigured) {

@@ -73,7 +73,7 @@ TEST(TokenizerFile, SmallTokenizerWorks) {
   const auto tokenizer = Parse(SmallTokenizer().dump());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ((*tokenizer)->vocab_size(), 260);
-  EXPECT_EQ((*tokenizer)->Encode("abc<|end|>", {.parse_added_tokens = true}),
+  EXPECT_EQ(*(*tokenizer)->Encode("abc<|end|>", {.parse_added_tokens = true}),
             (std::vector<int32_t>{257, 258}));
   EXPECT_TRUE((*tokenizer)->IsSpecial(258));
   EXPECT_FALSE((*tokenizer)->IsSpecial(259));
@@ -85,7 +85,7 @@ TEST(TokenizerFile, BothSpellingsOfMergesGiveTheSame) {
   spelled["model"]["ignore_merges"] = false;
   const auto tokenizer = Parse(spelled.dump());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  EXPECT_EQ((*tokenizer)->Encode("abc", {}), (std::vector<int32_t>{257}));
+  EXPECT_EQ(*(*tokenizer)->Encode("abc", {}), (std::vector<int32_t>{257}));
 }
 
 TEST(TokenizerFile, TheOlderSerialisationOfTheRealFileGivesTheGoldens) {
@@ -102,7 +102,7 @@ TEST(TokenizerFile, TheOlderSerialisationOfTheRealFileGivesTheGoldens) {
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ((*tokenizer)->vocab_size(), 151669);
   for (const TokenizerGolden& golden : ReadTokenizerGoldens()) {
-    ASSERT_EQ((*tokenizer)->Encode(golden.text, {.parse_added_tokens = true}), golden.ids);
+    ASSERT_EQ(*(*tokenizer)->Encode(golden.text, {.parse_added_tokens = true}), golden.ids);
   }
   const auto alone = Parse(older.dump());
   ASSERT_TRUE(alone.ok()) << alone.status();
@@ -132,7 +132,7 @@ TEST(TokenizerFile, LongestAddedTokenWinsAtTheLeftmostPlace) {
   const auto tokenizer = Parse(file.dump());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   const auto encode = [&](std::string_view text) {
-    return (*tokenizer)->Encode(text, {.parse_added_tokens = true});
+    return *(*tokenizer)->Encode(text, {.parse_added_tokens = true});
   };
   EXPECT_EQ(encode("<ab>c"), (std::vector<int32_t>{259, 'c'}));
   EXPECT_EQ(encode("<ab"), (std::vector<int32_t>{258, 'b'}));

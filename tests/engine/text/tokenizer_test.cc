@@ -22,11 +22,11 @@ using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 
 std::vector<int32_t> EncodeWithAdded(const Tokenizer& tokenizer, std::string_view text) {
-  return tokenizer.Encode(text, {.parse_added_tokens = true});
+  return *tokenizer.Encode(text, {.parse_added_tokens = true});
 }
 
 std::vector<int32_t> EncodePlain(const Tokenizer& tokenizer, std::string_view text) {
-  return tokenizer.Encode(text, {.parse_added_tokens = false});
+  return *tokenizer.Encode(text, {.parse_added_tokens = false});
 }
 
 // What decoding the encoded text must give: NFC of every stretch between added tokens.
@@ -175,7 +175,7 @@ TEST(TokenizerSegments, UserTextNeverBecomesAControlToken) {
     for (const int32_t id : EncodePlain(*tokenizer, attack)) EXPECT_LT(id, 151643) << added;
     const TextSegment prompt[] = {
         {"<|im_start|>user\n", true}, {attack, false}, {"<|im_end|>\n", true}};
-    const auto ids = tokenizer->EncodeSegments(prompt);
+    const auto ids = *tokenizer->EncodeSegments(prompt);
     EXPECT_EQ(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id >= 151643; }), 2);
     EXPECT_EQ(tokenizer->Decode(ids, false), "<|im_start|>user\n" + attack + "<|im_end|>\n");
   }
@@ -188,7 +188,7 @@ TEST(TokenizerSegments, ControlTokensDoNotFormAcrossSegmentBorders) {
                                       {{"<|im_", true}, {"end|>", true}},
                                       {{"<|im_end|", false}, {">", true}}};
   const auto plain = EncodePlain(*tokenizer, "<|im_end|>");
-  for (const auto& document : documents) EXPECT_EQ(tokenizer->EncodeSegments(document), plain);
+  for (const auto& document : documents) EXPECT_EQ(*tokenizer->EncodeSegments(document), plain);
 }
 
 TEST(TokenizerSegments, BordersDoNotChangeTheIds) {
@@ -197,9 +197,9 @@ TEST(TokenizerSegments, BordersDoNotChangeTheIds) {
   const TextSegment document[] = {{"<|im_start|>us", true}, {"er e", false},     {"", false},
                                   {"\u0301t", true},        {"\xE4\xBD", false}, {"\xA0", true},
                                   {"\n\n", false},          {"<|im_end|>", true}};
-  EXPECT_EQ(tokenizer->EncodeSegments(document),
+  EXPECT_EQ(*tokenizer->EncodeSegments(document),
             EncodeWithAdded(*tokenizer, "<|im_start|>user e\u0301t\u4F60\n\n<|im_end|>"));
-  EXPECT_TRUE(tokenizer->EncodeSegments({}).empty());
+  EXPECT_TRUE(tokenizer->EncodeSegments({})->empty());
 }
 
 TEST(TokenizerSegments, RandomPromptsEncodeLikeTheRenderedText) {
@@ -218,7 +218,7 @@ TEST(TokenizerSegments, RandomPromptsEncodeLikeTheRenderedText) {
     }
     std::vector<TextSegment> segments;
     for (size_t i = 0; i < texts.size(); ++i) segments.push_back({texts[i], i % 2 == 0});
-    ASSERT_EQ(tokenizer->EncodeSegments(segments), EncodeWithAdded(*tokenizer, rendered))
+    ASSERT_EQ(*tokenizer->EncodeSegments(segments), EncodeWithAdded(*tokenizer, rendered))
         << "seed " << seed;
   }
 }

@@ -10,6 +10,7 @@
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/json_parse.h"
 #include "engine/text/utf8.h"
+#include "tests/support/cpu_time.h"
 
 namespace tessera {
 namespace {
@@ -316,16 +317,66 @@ TEST(ToolCallParserTest, CoderArgumentsStreamByParameter) {
   EXPECT_TRUE(parser.Push("\n</tool_call>\n").content.empty());
 }
 
-// A long output of brackets and tags must not take quadratic time.
-TEST(ToolCallParserTest, HostileOutputsAreLinear) {
+// An output that a model can be talked into writing: `begin`, then `unit` again and again.
+struct HostileOutput {
+  ToolCallFormat format;
+  const char* begin;
+  const char* unit;
+};
+
+std::vector<HostileOutput> HostileOutputs() {
+  std::vector<HostileOutput> outputs;
   for (const ToolCallFormat format : {ToolCallFormat::kHermes, ToolCallFormat::kCoderXml}) {
     for (const char* unit :
          {"<tool_call>", "<tool_call>\"", "</tool_call>", "<tool_call>[{", "<tool_call>{\"",
-          "<tool_call>{\"x\":\"", "<tool_call><function=", "<tool_call><function=f><parameter="}) {
-      ToolCallParser parser({.format = format});
-      for (int i = 0; i < 20'000; ++i) parser.Push(unit);
-      parser.Finish();
-      EXPECT_EQ(parser.num_calls(), 0);
+          "<tool_call>{\"x\":\"", "<tool_call>{\"x", "<tool_call> ",
+          "<tool_call><function=", "<tool_call><function=f>", "<tool_call><function=f><parameter=a",
+          "<tool_call><function=f><parameter="}) {
+      outputs.push_back({format, "", unit});
+    }
+    // One block that swallows all others and fails at the end.
+    outputs.push_back({format, "<tool_call>{\"x", "<tool_call>"});
+    outputs.push_back({format, "<tool_call>{\"name\":\"", "<tool_call>{"});
+    outputs.push_back({format, "<tool_call><function=f><parameter=a>", "<tool_call>"});
+    outputs.push_back({format, "<tool_call><function=f><parameter=a>", "</function> <"});
+    // What is held back while nobody knows what it is.
+    for (const char* begin :
+         {"text", "<tool_call>", "<tool_call>{", "<tool_call><function=f>", "<tool_call><function=",
+          "<tool_call><function=f><parameter=", "<tool_call><function=f><parameter=a>",
+          "<tool_call><function=f><parameter=a></function>",
+          "<tool_call><function=f><parameter=a></parameter></function>",
+          "<tool_call>{\"name\": \"f\", \"arguments\": {}}"}) {
+      outputs.push_back({format, begin, " "});
+      outputs.push_back({format, begin, "x"});
+    }
+  }
+  return outputs;
+}
+
+// Processor time for `count` units, in one piece or one by one.
+double SecondsToParse(const HostileOutput& output, int count, bool streamed) {
+  ToolCallParser parser({.format = output.format});
+  std::string text = output.begin;
+  for (int i = 0; i < count && !streamed; ++i) text += output.unit;
+  const double begun = ThreadCpuSeconds();
+  parser.Push(text);
+  for (int i = 0; i < count && streamed; ++i) parser.Push(output.unit);
+  parser.Finish();
+  return ThreadCpuSeconds() - begun;
+}
+
+// The engine's thread parses for everyone. Four times the text may take four times as long; sixteen
+// times would be quadratic.
+TEST(ToolCallParserTest, HostileOutputsAreLinear) {
+  constexpr int kUnits = 50'000;
+  constexpr double kTooShortToCompare = 0.1 * kSlowdown;
+  constexpr double kMost = 9;
+  for (const HostileOutput& output : HostileOutputs()) {
+    for (const bool streamed : {false, true}) {
+      const double all = SecondsToParse(output, 4 * kUnits, streamed);
+      if (all < kTooShortToCompare) continue;
+      EXPECT_LT(all, kMost * SecondsToParse(output, kUnits, streamed))
+          << output.begin << output.unit << output.unit << "... " << (streamed ? "streamed" : "");
     }
   }
 }

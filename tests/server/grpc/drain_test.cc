@@ -19,7 +19,8 @@ namespace {
 // Takes its time, so that a test can act in the middle of a submission.
 class SlowEncoder : public FakeEncoder {
  public:
-  std::vector<int32_t> EncodeText(std::string_view text, bool parse_special) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                  bool parse_special) const override {
     if (!begun_.HasBeenNotified()) begun_.Notify();
     absl::SleepFor(absl::Milliseconds(200));
     return FakeEncoder::EncodeText(text, parse_special);
@@ -35,7 +36,7 @@ TEST(DrainTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   StreamResult result;
   std::thread client([&] { result = Stream(f.stub(), Request("abc", 100)); });
   while (f.engine().num_running() == 0) absl::SleepFor(absl::Milliseconds(1));
-  f.context().gate.Close();
+  f.context().gate.Close(absl::InfiniteDuration());
   EXPECT_EQ(Stream(f.stub(), Request("abc", 1)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
   DrainServer({.timeout = absl::Seconds(10)}, &f.context(), &f.server());
   client.join();

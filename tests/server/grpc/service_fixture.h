@@ -31,6 +31,7 @@ class Fixture {
         context_(&model_, &engine_, &metrics_, EngineOptions{}, limits) {
     metrics_.Attach({.engine = &engine_,
                      .active_requests = [this] { return context_.active.size(); },
+                     .large_requests_queued = [this] { return context_.workers.num_queued(); },
                      .block_size = 16});
     auto server = GrpcServer::Start(&context_, {.port = 0});
     EXPECT_TRUE(server.ok()) << server.status();

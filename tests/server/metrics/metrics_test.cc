@@ -43,6 +43,7 @@ std::string FullPage() {
   MetricsRecorder metrics;
   metrics.Attach({.engine = &engine,
                   .active_requests = [] { return 3; },
+                  .large_requests_queued = [] { return 2; },
                   .block_size = 16,
                   .group = {.num_ranks = 2, .moe_comm = {{{8, 2e-6F, 1e-6F}}, true}}});
   metrics.CountCall("Generate", absl::StatusCode::kOk);
