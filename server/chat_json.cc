@@ -1,17 +1,22 @@
 #include "server/chat_json.h"
 
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/json_write.h"
+#include "engine/text/jinja/value.h"
 #include "kernels/core/status_macros.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
+using jinja::Value;
 
 std::string Quoted(const std::string& text) {
   return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -44,82 +49,93 @@ std::string MessageJson(const v1::ChatMessage& message) {
   return absl::StrCat(json, "}");
 }
 
+// Without spaces.
+absl::StatusOr<std::string> Compact(const Value& value) {
+  return jinja::ToJsonString(value, {.item_separator = ",", .key_separator = ":"});
+}
+
+bool IsAbsent(const Value& value) { return value.is_undefined() || value.is_none(); }
+
 // The value of `key` as text; missing and null are empty.
-absl::StatusOr<std::string> TextOf(const Json& object, const char* key, const std::string& where) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return "";
-  if (found->is_string()) return found->get<std::string>();
-  if (!found->is_array()) {
+absl::StatusOr<std::string> TextOf(const Value& object, const char* key, const std::string& where) {
+  const Value found = object.Get(key);
+  if (IsAbsent(found)) return "";
+  if (found.is_string()) return found.str();
+  if (!found.is_list()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ".", key, ": must be a string"));
   }
   std::vector<std::string> parts;
-  for (const Json& part : *found) {
-    const auto text = part.is_object() ? part.find("text") : part.end();
-    if (!part.is_object() || text == part.end() || !text->is_string()) {
+  for (const Value& part : found.list().items) {
+    const Value text = part.is_dict() ? part.Get("text") : Value();
+    if (!text.is_string()) {
       return absl::InvalidArgumentError(absl::StrCat(where, ".", key, ": only text parts work"));
     }
-    parts.push_back(text->get<std::string>());
+    parts.push_back(text.str());
   }
   return absl::StrJoin(parts, "\n");
 }
 
-absl::Status ReadToolCall(const Json& json, const std::string& where, v1::ToolCall* out) {
-  const Json* function = &json;
-  if (json.is_object() && json.contains("function")) function = &json["function"];
-  if (!function->is_object()) {
+absl::Status ReadToolCall(const Value& call, const std::string& where, v1::ToolCall* out) {
+  const bool nested = call.is_dict() && !call.Get("function").is_undefined();
+  const Value function = nested ? call.Get("function") : call;
+  if (!function.is_dict()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": must be an object"));
   }
-  if (json.contains("id")) {
-    ASSIGN_OR_RETURN(*out->mutable_id(), TextOf(json, "id", where));
+  ASSIGN_OR_RETURN(*out->mutable_id(), TextOf(call, "id", where));
+  ASSIGN_OR_RETURN(*out->mutable_name(), TextOf(function, "name", where));
+  const Value arguments = function.Get("arguments");
+  if (arguments.is_undefined()) return absl::OkStatus();
+  if (arguments.is_string()) {
+    out->set_arguments(arguments.str());
+    return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(*out->mutable_name(), TextOf(*function, "name", where));
-  const auto arguments = function->find("arguments");
-  if (arguments == function->end()) return absl::OkStatus();
-  out->set_arguments(arguments->is_string() ? arguments->get<std::string>() : arguments->dump());
+  ASSIGN_OR_RETURN(*out->mutable_arguments(), Compact(arguments));
   return absl::OkStatus();
 }
 
-absl::Status ReadMessage(const Json& json, const std::string& where, v1::ChatMessage* out) {
-  if (!json.is_object()) {
+absl::Status ReadMessage(const Value& message, const std::string& where, v1::ChatMessage* out) {
+  if (!message.is_dict()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": must be an object"));
   }
-  ASSIGN_OR_RETURN(*out->mutable_role(), TextOf(json, "role", where));
-  ASSIGN_OR_RETURN(*out->mutable_content(), TextOf(json, "content", where));
-  ASSIGN_OR_RETURN(*out->mutable_tool_call_id(), TextOf(json, "tool_call_id", where));
-  ASSIGN_OR_RETURN(*out->mutable_name(), TextOf(json, "name", where));
+  ASSIGN_OR_RETURN(*out->mutable_role(), TextOf(message, "role", where));
+  ASSIGN_OR_RETURN(*out->mutable_content(), TextOf(message, "content", where));
+  ASSIGN_OR_RETURN(*out->mutable_tool_call_id(), TextOf(message, "tool_call_id", where));
+  ASSIGN_OR_RETURN(*out->mutable_name(), TextOf(message, "name", where));
   for (const char* key : {"reasoning_content", "reasoning"}) {
-    if (!json.contains(key) || !json[key].is_string()) continue;
-    out->set_reasoning_content(json[key].get<std::string>());
+    const Value reasoning = message.Get(key);
+    if (!reasoning.is_string()) continue;
+    out->set_reasoning_content(reasoning.str());
     break;
   }
-  const auto calls = json.find("tool_calls");
-  if (calls == json.end() || calls->is_null()) return absl::OkStatus();
-  if (!calls->is_array()) {
+  const Value calls = message.Get("tool_calls");
+  if (IsAbsent(calls)) return absl::OkStatus();
+  if (!calls.is_list()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ".tool_calls: must be an array"));
   }
-  for (const Json& call : *calls) {
+  for (const Value& call : calls.list().items) {
     RETURN_IF_ERROR(ReadToolCall(call, absl::StrCat(where, ".tool_calls"), out->add_tool_calls()));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<Json> ParseArray(std::string_view text, const std::string& what) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, ": not valid JSON"));
+// The items of an array, or of an object's member that is called `what`.
+absl::StatusOr<std::vector<Value>> ParseArray(std::string_view text, const std::string& what) {
+  absl::StatusOr<Value> json = jinja::ParseJson(text);
+  if (!json.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": not valid JSON: ", json.status().message()));
   }
-  if (json.is_object() && json.contains(what)) json = Json(json[what]);
-  if (!json.is_array()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, ": must be a JSON array"));
-  }
-  return json;
+  const Value member = json->is_dict() ? json->Get(what) : Value();
+  const Value& array = member.is_undefined() ? *json : member;
+  if (array.is_list()) return array.list().items;
+  return absl::InvalidArgumentError(absl::StrCat(what, ": must be a JSON array"));
 }
 
 }  // namespace
 
 bool IsJsonObject(std::string_view text) {
-  const size_t begin = text.find_first_not_of(" \t\r\n");
-  return begin != std::string_view::npos && text[begin] == '{' && Json::accept(text);
+  const absl::StatusOr<Value> json = jinja::ParseJson(text);
+  return json.ok() && json->is_dict();
 }
 
 std::string MessagesJson(const v1::ChatPrompt& chat) {
@@ -139,15 +155,17 @@ std::string ToolsJson(const v1::ChatPrompt& chat) {
 absl::StatusOr<v1::ChatPrompt> ParseChatPrompt(std::string_view messages_json,
                                                std::string_view tools_json) {
   v1::ChatPrompt chat;
-  ASSIGN_OR_RETURN(const Json messages, ParseArray(messages_json, "messages"));
+  ASSIGN_OR_RETURN(const std::vector<Value> messages, ParseArray(messages_json, "messages"));
   if (messages.empty()) return absl::InvalidArgumentError("messages: must have at least one");
   for (size_t i = 0; i < messages.size(); ++i) {
     RETURN_IF_ERROR(
         ReadMessage(messages[i], absl::StrCat("messages[", i, "]"), chat.add_messages()));
   }
   if (tools_json.empty()) return chat;
-  ASSIGN_OR_RETURN(const Json tools, ParseArray(tools_json, "tools"));
-  for (const Json& tool : tools) chat.add_tools(tool.dump());
+  ASSIGN_OR_RETURN(const std::vector<Value> tools, ParseArray(tools_json, "tools"));
+  for (const Value& tool : tools) {
+    ASSIGN_OR_RETURN(*chat.add_tools(), Compact(tool));
+  }
   return chat;
 }
 

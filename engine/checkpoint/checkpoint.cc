@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "engine/checkpoint/message.h"
 #include "engine/checkpoint/shard_index.h"
+#include "engine/files/message.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/text_file.h"
 

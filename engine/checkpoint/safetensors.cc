@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "engine/checkpoint/message.h"
+#include "engine/files/message.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {

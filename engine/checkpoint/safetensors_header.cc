@@ -8,16 +8,18 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/json_scanner.h"
-#include "engine/checkpoint/message.h"
+#include "engine/files/json_document.h"
+#include "engine/files/message.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
 
+namespace dom = simdjson::dom;
+
+constexpr int64_t kMaxNumber = int64_t{1} << 53;  // what JSON can tell exactly everywhere
 constexpr std::string_view kMetadataKey = "__metadata__";
 constexpr size_t kMaxMetadataEntries = 65536;
-constexpr size_t kMaxDTypeNameBytes = 32;
 constexpr size_t kMaxEchoedBytes = 120;
 
 struct StoredType {
@@ -61,39 +63,52 @@ absl::Status TensorError(std::string_view name, std::string_view what) {
   return absl::InvalidArgumentError(Message("tensor ", PrintableName(name), ": ", what));
 }
 
-absl::Status HeaderError(const absl::Status& status) {
-  const absl::string_view text = status.message();
-  return absl::InvalidArgumentError(
-      Message("malformed header: ", std::string_view(text.data(), text.size())));
+absl::Status HeaderError(std::string_view what) {
+  return absl::InvalidArgumentError(Message("malformed header: ", what));
+}
+
+// What is wrong, without where.
+absl::Status Fault(std::string_view what) { return absl::InvalidArgumentError(Message(what)); }
+
+std::string_view MessageOf(const absl::Status& status) {
+  return {status.message().data(), status.message().size()};
+}
+
+absl::Status CheckName(std::string_view name) {
+  if (name.size() <= kMaxSafetensorsNameBytes) return absl::OkStatus();
+  return Fault(Message("a name of more than ", kMaxSafetensorsNameBytes, " bytes"));
 }
 
 // string -> string; only checked.
-absl::Status CheckMetadata(JsonScanner& scanner) {
-  absl::flat_hash_set<std::string> keys;
-  RETURN_IF_ERROR(scanner.Expect('{'));
-  if (scanner.Accept('}')) return absl::OkStatus();
-  std::string key;
-  do {
-    RETURN_IF_ERROR(scanner.ReadString(kMaxSafetensorsNameBytes, key));
-    if (!keys.insert(key).second) return scanner.Error("metadata key given twice");
-    if (keys.size() > kMaxMetadataEntries) return scanner.Error("too much metadata");
-    RETURN_IF_ERROR(scanner.Expect(':'));
-    if (scanner.Peek() != '"') return scanner.Error("metadata value that is not a string");
-    RETURN_IF_ERROR(scanner.SkipValue());
-  } while (scanner.Accept(','));
-  return scanner.Expect('}');
+absl::Status CheckMetadata(dom::element value) {
+  dom::object metadata;
+  if (value.get(metadata) != simdjson::SUCCESS) return Fault("metadata that is not an object");
+  absl::flat_hash_set<std::string_view> keys;
+  for (const auto& [key, text] : metadata) {
+    RETURN_IF_ERROR(CheckName(key));
+    if (!keys.insert(key).second) return Fault("metadata key given twice");
+    if (keys.size() > kMaxMetadataEntries) return Fault("too much metadata");
+    if (!text.is_string()) return Fault("metadata value that is not a string");
+  }
+  return absl::OkStatus();
 }
 
-absl::Status ReadShape(JsonScanner& scanner, std::vector<int64_t>& shape) {
-  RETURN_IF_ERROR(scanner.Expect('['));
-  if (scanner.Accept(']')) return absl::OkStatus();
-  do {
+absl::StatusOr<int64_t> WholeNumber(std::string_view field, dom::element value) {
+  int64_t number = -1;
+  if (value.get(number) == simdjson::SUCCESS && number >= 0 && number <= kMaxNumber) return number;
+  return Fault(Message(field, " must hold whole numbers from 0 to 2^53"));
+}
+
+absl::Status ReadShape(dom::element value, std::vector<int64_t>& shape) {
+  dom::array dims;
+  if (value.get(dims) != simdjson::SUCCESS) return Fault("shape must be a list");
+  for (const dom::element dim : dims) {
     if (shape.size() == kMaxSafetensorsRank) {
-      return scanner.Error(Message("more than ", kMaxSafetensorsRank, " dimensions"));
+      return Fault(Message("more than ", kMaxSafetensorsRank, " dimensions"));
     }
-    RETURN_IF_ERROR(scanner.ReadUnsigned(shape.emplace_back()));
-  } while (scanner.Accept(','));
-  return scanner.Expect(']');
+    ASSIGN_OR_RETURN(shape.emplace_back(), WholeNumber("shape", dim));
+  }
+  return absl::OkStatus();
 }
 
 struct RawEntry {
@@ -104,45 +119,42 @@ struct RawEntry {
   bool has_shape = false;
 };
 
-absl::Status ReadDType(JsonScanner& scanner, RawEntry& raw) {
-  std::string name;
-  RETURN_IF_ERROR(scanner.ReadString(kMaxDTypeNameBytes, name));
+absl::Status ReadDType(dom::element value, RawEntry& raw) {
+  std::string_view name;
+  if (value.get(name) != simdjson::SUCCESS) return Fault("dtype must be a string");
   raw.type = FindType(name);
-  if (raw.type == nullptr) return scanner.Error(Message("unknown dtype ", PrintableName(name)));
+  return raw.type != nullptr ? absl::OkStatus()
+                             : Fault(Message("unknown dtype ", PrintableName(name)));
+}
+
+absl::Status ReadOffsets(dom::element value, RawEntry& raw) {
+  dom::array offsets;
+  if (value.get(offsets) != simdjson::SUCCESS || offsets.size() != 2) {
+    return Fault("data_offsets must be a list of two numbers");
+  }
+  ASSIGN_OR_RETURN(raw.begin, WholeNumber("data_offsets", offsets.at(0)));
+  ASSIGN_OR_RETURN(raw.end, WholeNumber("data_offsets", offsets.at(1)));
   return absl::OkStatus();
 }
 
-absl::Status ReadField(JsonScanner& scanner, RawEntry& raw) {
-  std::string key;
-  RETURN_IF_ERROR(scanner.ReadString(kMaxSafetensorsNameBytes, key));
-  RETURN_IF_ERROR(scanner.Expect(':'));
-  if (key == "dtype" && raw.type == nullptr) return ReadDType(scanner, raw);
-  if (key == "shape" && !raw.has_shape) {
+absl::Status ReadField(const dom::key_value_pair& field, RawEntry& raw) {
+  if (field.key == "dtype" && raw.type == nullptr) return ReadDType(field.value, raw);
+  if (field.key == "shape" && !raw.has_shape) {
     raw.has_shape = true;
-    return ReadShape(scanner, raw.shape);
+    return ReadShape(field.value, raw.shape);
   }
-  if (key == "data_offsets" && raw.begin < 0) {
-    RETURN_IF_ERROR(scanner.Expect('['));
-    RETURN_IF_ERROR(scanner.ReadUnsigned(raw.begin));
-    RETURN_IF_ERROR(scanner.Expect(','));
-    RETURN_IF_ERROR(scanner.ReadUnsigned(raw.end));
-    return scanner.Expect(']');
-  }
-  return scanner.Error(Message("field ", PrintableName(key), " unknown or given twice"));
+  if (field.key == "data_offsets" && raw.begin < 0) return ReadOffsets(field.value, raw);
+  return Fault(Message("field ", PrintableName(field.key), " unknown or given twice"));
 }
 
-absl::StatusOr<RawEntry> ReadEntry(JsonScanner& scanner) {
+absl::StatusOr<RawEntry> ReadEntry(dom::element value) {
+  dom::object fields;
+  if (value.get(fields) != simdjson::SUCCESS) return Fault("must be an object");
   RawEntry raw;
-  RETURN_IF_ERROR(scanner.Expect('{'));
-  if (!scanner.Accept('}')) {
-    do {
-      RETURN_IF_ERROR(ReadField(scanner, raw));
-    } while (scanner.Accept(','));
-    RETURN_IF_ERROR(scanner.Expect('}'));
-  }
-  if (raw.type == nullptr) return scanner.Error("no dtype");
-  if (!raw.has_shape) return scanner.Error("no shape");
-  if (raw.begin < 0) return scanner.Error("no data_offsets");
+  for (const dom::key_value_pair field : fields) RETURN_IF_ERROR(ReadField(field, raw));
+  if (raw.type == nullptr) return Fault("no dtype");
+  if (!raw.has_shape) return Fault("no shape");
+  if (raw.begin < 0) return Fault("no data_offsets");
   return raw;
 }
 
@@ -161,8 +173,7 @@ absl::StatusOr<int64_t> BytesOf(const RawEntry& raw) {
 absl::StatusOr<SafetensorsEntry> CheckEntry(std::string name, RawEntry raw) {
   const absl::StatusOr<int64_t> num_bytes = BytesOf(raw);
   if (!num_bytes.ok()) {
-    const absl::string_view why = num_bytes.status().message();
-    return TensorError(name, std::string_view(why.data(), why.size()));
+    return TensorError(name, MessageOf(num_bytes.status()));
   }
   if (raw.end < raw.begin || raw.end - raw.begin != *num_bytes) {
     return TensorError(
@@ -179,31 +190,27 @@ absl::StatusOr<SafetensorsEntry> CheckEntry(std::string name, RawEntry raw) {
   return entry;
 }
 
-absl::Status ReadEntries(JsonScanner& scanner, std::vector<SafetensorsEntry>& entries) {
+absl::Status ReadEntries(dom::object header, std::vector<SafetensorsEntry>& entries) {
   bool has_metadata = false;
-  std::string name;
-  do {
-    if (absl::Status status = scanner.ReadString(kMaxSafetensorsNameBytes, name); !status.ok()) {
-      return HeaderError(status);
-    }
-    if (absl::Status status = scanner.Expect(':'); !status.ok()) return HeaderError(status);
+  for (const auto& [name, value] : header) {
     if (name == kMetadataKey) {
-      if (has_metadata) return HeaderError(scanner.Error("metadata given twice"));
+      if (has_metadata) return HeaderError("metadata given twice");
       has_metadata = true;
-      if (absl::Status status = CheckMetadata(scanner); !status.ok()) return HeaderError(status);
+      const absl::Status status = CheckMetadata(value);
+      if (!status.ok()) return HeaderError(MessageOf(status));
       continue;
     }
+    if (const absl::Status status = CheckName(name); !status.ok()) {
+      return HeaderError(MessageOf(status));
+    }
     if (static_cast<int64_t>(entries.size()) == kMaxSafetensorsTensors) {
-      return HeaderError(scanner.Error(Message("more than ", kMaxSafetensorsTensors, " tensors")));
+      return HeaderError(Message("more than ", kMaxSafetensorsTensors, " tensors"));
     }
-    absl::StatusOr<RawEntry> raw = ReadEntry(scanner);
-    if (!raw.ok()) {
-      const absl::string_view why = raw.status().message();
-      return TensorError(name, std::string_view(why.data(), why.size()));
-    }
-    ASSIGN_OR_RETURN(SafetensorsEntry entry, CheckEntry(name, *std::move(raw)));
+    absl::StatusOr<RawEntry> raw = ReadEntry(value);
+    if (!raw.ok()) return TensorError(name, MessageOf(raw.status()));
+    ASSIGN_OR_RETURN(SafetensorsEntry entry, CheckEntry(std::string(name), *std::move(raw)));
     entries.push_back(std::move(entry));
-  } while (scanner.Accept(','));
+  }
   return absl::OkStatus();
 }
 
@@ -261,19 +268,18 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(std::string_view header,
                                                                      int64_t file_size) {
   if (header.empty() || header.front() != '{') {
-    return absl::InvalidArgumentError("malformed header: must begin with '{'");
-  }
-  JsonScanner scanner(header);
-  std::vector<SafetensorsEntry> entries;
-  if (absl::Status status = scanner.Expect('{'); !status.ok()) return HeaderError(status);
-  if (!scanner.Accept('}')) {
-    RETURN_IF_ERROR(ReadEntries(scanner, entries));
-    if (absl::Status status = scanner.Expect('}'); !status.ok()) return HeaderError(status);
+    return HeaderError("must begin with '{'");
   }
   // Writers pad with spaces, and with nothing else.
-  if (header.find_first_not_of(' ', scanner.position()) != std::string_view::npos) {
-    return HeaderError(scanner.Error("text behind the last brace"));
+  if (const size_t end = header.find_last_not_of(' '); header[end] != '}') {
+    return HeaderError("no brace at the end, or text behind the last brace");
   }
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(header);
+  if (!document.ok()) return HeaderError(MessageOf(document.status()));
+  dom::object object;
+  TESSERA_CHECK(document->root().get(object) == simdjson::SUCCESS);  // it begins with a brace
+  std::vector<SafetensorsEntry> entries;
+  RETURN_IF_ERROR(ReadEntries(object, entries));
   RETURN_IF_ERROR(CheckUniqueNames(entries));
   const int64_t data_begin = kSafetensorsPrefixBytes + static_cast<int64_t>(header.size());
   RETURN_IF_ERROR(CheckLayout(data_begin, file_size, entries));

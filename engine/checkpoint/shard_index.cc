@@ -4,18 +4,19 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "engine/checkpoint/json_scanner.h"
-#include "engine/checkpoint/message.h"
 #include "engine/checkpoint/safetensors_header.h"
+#include "engine/files/json_document.h"
+#include "engine/files/message.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
 
+namespace dom = simdjson::dom;
+
 constexpr size_t kMaxFileNameBytes = 255;
 constexpr size_t kMaxFiles = 4096;
 constexpr size_t kMaxEntries = size_t{1} << 20;
-constexpr size_t kMaxKeyBytes = 64;
 constexpr std::string_view kSuffix = ".safetensors";
 
 bool IsPlainFileName(std::string_view name) {
@@ -38,46 +39,38 @@ absl::Status CheckFileName(std::string_view tensor, std::string_view name) {
   return absl::OkStatus();
 }
 
-absl::Status ReadWeightMap(JsonScanner& scanner, ShardIndex& index) {
-  absl::flat_hash_map<std::string, size_t> numbers;
-  RETURN_IF_ERROR(scanner.Expect('{'));
-  if (scanner.Accept('}')) return scanner.Error("weight_map is empty");
-  std::string name;
-  do {
-    ShardIndex::Entry& entry = index.entries.emplace_back();
-    if (index.entries.size() > kMaxEntries) return scanner.Error("too many tensors");
-    RETURN_IF_ERROR(scanner.ReadString(kMaxSafetensorsNameBytes, entry.tensor));
-    RETURN_IF_ERROR(scanner.Expect(':'));
-    RETURN_IF_ERROR(scanner.ReadString(kMaxFileNameBytes, name));
+absl::Status Fault(std::string_view what) { return absl::InvalidArgumentError(Message(what)); }
+
+absl::Status ReadWeightMap(dom::element value, ShardIndex& index) {
+  dom::object map;
+  if (value.get(map) != simdjson::SUCCESS) return Fault("weight_map is not an object");
+  absl::flat_hash_map<std::string_view, size_t> numbers;
+  for (const auto& [tensor, file] : map) {
+    if (index.entries.size() == kMaxEntries) return Fault("too many tensors");
+    if (tensor.size() > kMaxSafetensorsNameBytes) return Fault("a tensor's name is too long");
+    std::string_view name;
+    if (file.get(name) != simdjson::SUCCESS || name.size() > kMaxFileNameBytes) {
+      return Fault(Message("tensor ", PrintableName(tensor),
+                           ": the file name is no string of at "
+                           "most ",
+                           kMaxFileNameBytes, " bytes"));
+    }
     const auto [found, is_new] = numbers.try_emplace(name, index.files.size());
-    entry.file = found->second;
+    index.entries.push_back({.tensor = std::string(tensor), .file = found->second});
     if (!is_new) continue;
-    RETURN_IF_ERROR(CheckFileName(entry.tensor, name));
-    if (index.files.size() == kMaxFiles) return scanner.Error("too many files");
-    index.files.push_back(name);
-  } while (scanner.Accept(','));
-  return scanner.Expect('}');
+    RETURN_IF_ERROR(CheckFileName(tensor, name));
+    if (index.files.size() == kMaxFiles) return Fault("too many files");
+    index.files.emplace_back(name);
+  }
+  return index.entries.empty() ? Fault("weight_map is empty") : absl::OkStatus();
 }
 
-absl::Status ReadMetadata(JsonScanner& scanner, ShardIndex& index) {
-  if (scanner.Peek() != '{') return scanner.SkipValue();  // null, for example
-  RETURN_IF_ERROR(scanner.Expect('{'));
-  if (scanner.Accept('}')) return absl::OkStatus();
-  std::string key;
-  do {
-    RETURN_IF_ERROR(scanner.ReadString(kMaxSafetensorsNameBytes, key));
-    RETURN_IF_ERROR(scanner.Expect(':'));
-    if (key != "total_size") {
-      RETURN_IF_ERROR(scanner.SkipValue());
-      continue;
-    }
-    // Only advice, so a writer's odd spelling ("1.0e9") does not make a model unusable.
-    JsonScanner lookahead = scanner;
-    int64_t size = 0;
-    if (lookahead.ReadUnsigned(size).ok()) index.total_size = size;
-    RETURN_IF_ERROR(scanner.SkipValue());
-  } while (scanner.Accept(','));
-  return scanner.Expect('}');
+// Only advice, so a writer's odd spelling ("1.0e9") does not make a model unusable.
+void ReadMetadata(dom::element value, ShardIndex& index) {
+  int64_t size = -1;
+  if (value.at_key("total_size").get(size) == simdjson::SUCCESS && size >= 0) {
+    index.total_size = size;
+  }
 }
 
 absl::Status SortEntries(ShardIndex& index) {
@@ -94,29 +87,22 @@ absl::Status SortEntries(ShardIndex& index) {
 }  // namespace
 
 absl::StatusOr<ShardIndex> ParseShardIndex(std::string_view json) {
-  JsonScanner scanner(json);
+  ASSIGN_OR_RETURN(const JsonDocument document, JsonDocument::Parse(json));
+  dom::object root;
+  if (document.root().get(root) != simdjson::SUCCESS) return Fault("must hold a JSON object");
   ShardIndex index;
   bool has_metadata = false;
-  std::string key;
-  RETURN_IF_ERROR(scanner.Expect('{'));
-  if (scanner.Accept('}')) return scanner.Error("no weight_map");
-  do {
-    RETURN_IF_ERROR(scanner.ReadString(kMaxKeyBytes, key));
-    RETURN_IF_ERROR(scanner.Expect(':'));
+  for (const auto& [key, value] : root) {
     if (key == "weight_map" && index.entries.empty()) {
-      RETURN_IF_ERROR(ReadWeightMap(scanner, index));
+      RETURN_IF_ERROR(ReadWeightMap(value, index));
     } else if (key == "metadata" && !has_metadata) {
       has_metadata = true;
-      RETURN_IF_ERROR(ReadMetadata(scanner, index));
+      ReadMetadata(value, index);
     } else if (key == "weight_map" || key == "metadata") {
-      return scanner.Error(Message("key ", PrintableName(key), " given twice"));
-    } else {
-      RETURN_IF_ERROR(scanner.SkipValue());
+      return Fault(Message("key ", PrintableName(key), " given twice"));
     }
-  } while (scanner.Accept(','));
-  RETURN_IF_ERROR(scanner.Expect('}'));
-  if (scanner.Peek() != '\0' || !scanner.at_end()) return scanner.Error("text behind the object");
-  if (index.entries.empty()) return scanner.Error("no weight_map");
+  }
+  if (index.entries.empty()) return Fault("no weight_map");
   RETURN_IF_ERROR(SortEntries(index));
   return index;
 }

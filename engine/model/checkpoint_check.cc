@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
-#include "engine/checkpoint/message.h"
+#include "engine/files/message.h"
 
 namespace tessera {
 namespace {

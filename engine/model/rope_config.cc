@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "engine/checkpoint/message.h"
+#include "engine/files/message.h"
 
 namespace tessera {
 namespace {

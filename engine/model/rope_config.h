@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "engine/model/json_fields.h"
+#include "engine/files/json_fields.h"
 #include "engine/model/model_config.h"
 
 namespace tessera {

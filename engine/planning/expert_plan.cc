@@ -1,11 +1,11 @@
 #include "engine/planning/expert_plan.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/files/json_document.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/text_file.h"
 #include "parallel/experts/placement.h"
@@ -13,7 +13,7 @@
 namespace tessera {
 namespace {
 
-using Json = nlohmann::json;
+namespace dom = simdjson::dom;
 
 constexpr int64_t kMaxStatsBytes = 64 << 20;
 
@@ -21,21 +21,23 @@ absl::Status BadFile(std::string_view source, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(std::string(source), ": ", why));
 }
 
-absl::StatusOr<std::vector<double>> LayerCounts(const Json& list, int64_t expected) {
-  if (!list.is_array()) return absl::InvalidArgumentError("is no list of counts");
-  if (static_cast<int64_t>(list.size()) != expected) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("has ", list.size(), " counts; the model has ", expected, " experts there"));
+absl::StatusOr<std::vector<double>> LayerCounts(dom::element layer, int64_t expected) {
+  dom::array list;
+  if (layer.get(list) != simdjson::SUCCESS) {
+    return absl::InvalidArgumentError("is no list of counts");
   }
   std::vector<double> counts;
-  for (const Json& count : list) {
-    if (!count.is_number()) return absl::InvalidArgumentError("has a count that is no number");
-    counts.push_back(count.get<double>());
+  for (const dom::element count : list) {
+    if (count.get(counts.emplace_back()) != simdjson::SUCCESS) {
+      return absl::InvalidArgumentError("has a count that is no number");
+    }
     if (!(counts.back() >= 0 && counts.back() <= 1e18)) {
       return absl::InvalidArgumentError("has a count outside 0 to 1e18");
     }
   }
-  return counts;
+  if (static_cast<int64_t>(counts.size()) == expected) return counts;
+  return absl::InvalidArgumentError(
+      absl::StrCat("has ", counts.size(), " counts; the model has ", expected, " experts there"));
 }
 
 double MaxOverMean(const Placement& placement, const std::vector<double>& loads) {
@@ -69,11 +71,12 @@ absl::Status CheckRanks(const ModelConfig& config, int32_t num_ranks, int32_t re
 
 absl::StatusOr<ExpertCounts> ParseExpertCounts(std::string_view json, std::string_view source,
                                                const ModelConfig& config) {
-  const Json root = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object() || !root.contains("layers") || !root["layers"].is_array()) {
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(json);
+  dom::array list;
+  if (!document.ok() || document->root()["layers"].get(list) != simdjson::SUCCESS) {
     return BadFile(source, "expected {\"layers\": [[count of every expert], ...]}");
   }
-  const Json& layers = root["layers"];
+  const std::vector<dom::element> layers(list.begin(), list.end());
   if (layers.size() != config.layer_is_moe.size()) {
     return BadFile(source, absl::StrCat("has ", layers.size(), " layers; the model has ",
                                         config.layer_is_moe.size()));

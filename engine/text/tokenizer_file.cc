@@ -1,7 +1,5 @@
 #include "engine/text/tokenizer_file.h"
 
-#include <simdjson.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
@@ -16,6 +14,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "engine/files/json_document.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/pretokenizer.h"
 #include "kernels/core/status_macros.h"
@@ -144,15 +143,11 @@ class Node {
   dom::element value_;
 };
 
-absl::StatusOr<Node> ParseJson(std::string_view file, std::string_view json, dom::parser* parser) {
-  dom::element root;
-  const simdjson::error_code error = parser->parse(json.data(), json.size()).get(root);
-  if (error != simdjson::SUCCESS) {
-    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(file), ": not valid JSON (",
-                                                   simdjson::error_message(error),
-                                                   "); is the file complete?"));
-  }
-  return Node(file, "", root);
+absl::StatusOr<JsonDocument> ReadJson(std::string_view file, std::string_view json) {
+  absl::StatusOr<JsonDocument> document = JsonDocument::Parse(json);
+  if (document.ok()) return document;
+  return absl::InvalidArgumentError(
+      absl::StrCat(ToAbsl(file), ": ", document.status().message(), "; is the file complete?"));
 }
 
 absl::Status CheckByteLevel(const Node& node) {
@@ -413,9 +408,9 @@ void FillTokenBytes(const Vocabulary& vocabulary, const ByteAlphabet& alphabet,
 }  // namespace
 
 absl::StatusOr<TokenizerDefinition> ParseTokenizerDefinition(const TokenizerSources& sources) {
-  dom::parser parser;
-  ASSIGN_OR_RETURN(const Node root,
-                   ParseJson(sources.tokenizer_name, sources.tokenizer_json, &parser));
+  ASSIGN_OR_RETURN(const JsonDocument json,
+                   ReadJson(sources.tokenizer_name, sources.tokenizer_json));
+  const Node root(sources.tokenizer_name, "", json.root());
   RETURN_IF_ERROR(CheckPipeline(root));
   ASSIGN_OR_RETURN(const Node model, root.Required("model"));
   RETURN_IF_ERROR(CheckModelKind(model));
@@ -428,9 +423,9 @@ absl::StatusOr<TokenizerDefinition> ParseTokenizerDefinition(const TokenizerSour
   ASSIGN_OR_RETURN(AddedTokensById added, ReadAddedTokens(root));
   RETURN_IF_ERROR(CheckAgainstVocabulary(root, vocabulary, added));
   if (!sources.config_json.empty()) {
-    dom::parser config_parser;
-    ASSIGN_OR_RETURN(const Node config,
-                     ParseJson(sources.config_name, sources.config_json, &config_parser));
+    ASSIGN_OR_RETURN(const JsonDocument config_json,
+                     ReadJson(sources.config_name, sources.config_json));
+    const Node config(sources.config_name, "", config_json.root());
     ASSIGN_OR_RETURN(AddedTokensById from_config, ReadAddedTokensDecoder(config));
     RETURN_IF_ERROR(CheckAgainstVocabulary(config, vocabulary, from_config));
     MergeAddedTokens(std::move(from_config), &added);

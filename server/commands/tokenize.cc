@@ -1,10 +1,12 @@
 // tessera tokenize: text, lines or chat messages to token ids and back; needs no weights.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "engine/files/json_document.h"
 #include "engine/model/model_config.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/value.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
@@ -18,7 +20,7 @@
 namespace tessera {
 namespace {
 
-using Json = nlohmann::json;
+using jinja::Value;
 
 struct TokenizeFlags {
   bool lines = false;
@@ -48,15 +50,19 @@ absl::StatusOr<std::string> EncodeOne(const TokenizeJob& job, const std::string&
 
 // `json`: an array of ids.
 absl::StatusOr<std::string> DecodeOne(const TokenizeJob& job, const std::string& json) {
-  const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_array()) return absl::InvalidArgumentError("input must be a JSON array of ids");
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(json);
+  simdjson::dom::array array;
+  if (!document.ok() || document->root().get(array) != simdjson::SUCCESS) {
+    return absl::InvalidArgumentError("input must be a JSON array of ids");
+  }
   std::vector<int32_t> ids;
-  for (const Json& id : parsed) {
-    if (!id.is_number_integer() || id < 0 || id >= job.num_ids) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("not a token id in [0, ", job.num_ids, "): ", id.dump()));
+  for (const simdjson::dom::element item : array) {
+    int64_t id = -1;
+    if (item.get(id) != simdjson::SUCCESS || id < 0 || id >= job.num_ids) {
+      return absl::InvalidArgumentError(absl::StrCat("not a token id in [0, ", job.num_ids,
+                                                     "): ", std::string(simdjson::minify(item))));
     }
-    ids.push_back(id.get<int32_t>());
+    ids.push_back(static_cast<int32_t>(id));
   }
   return job.encoder.Decode(ids, job.flags.skip_special);
 }
@@ -66,9 +72,12 @@ absl::StatusOr<std::string> ConvertLine(const TokenizeJob& job, const std::strin
     ASSIGN_OR_RETURN(const std::string text, DecodeOne(job, line));
     return TextJson(text);
   }
-  const Json parsed = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_string()) return absl::InvalidArgumentError("every line must be a JSON string");
-  return EncodeOne(job, parsed.get<std::string>());
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(line);
+  std::string_view text;
+  if (!document.ok() || document->root().get(text) != simdjson::SUCCESS) {
+    return absl::InvalidArgumentError("every line must be a JSON string");
+  }
+  return EncodeOne(job, std::string(text));
 }
 
 absl::Status ConvertLines(const TokenizeJob& job) {
@@ -88,9 +97,9 @@ absl::Status ConvertLines(const TokenizeJob& job) {
 }
 
 // Templates that know no parts leave them out; the server and generate join them before.
-void WarnOfParts(const Json& messages, const std::string& path) {
-  const bool has_parts = std::any_of(messages.begin(), messages.end(), [](const Json& message) {
-    return message.contains("content") && message["content"].is_array();
+void WarnOfParts(const std::vector<Value>& messages, const std::string& path) {
+  const bool has_parts = std::any_of(messages.begin(), messages.end(), [](const Value& message) {
+    return message.Get("content").is_list();
   });
   if (!has_parts) return;
   LogWarning(absl::StrCat(path,
@@ -100,15 +109,15 @@ void WarnOfParts(const Json& messages, const std::string& path) {
 
 // The template decides about everything else.
 absl::Status CheckMessages(const std::string& json, const std::string& path) {
-  const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  const bool is_list =
-      parsed.is_array() &&
-      std::all_of(parsed.begin(), parsed.end(), [](const Json& m) { return m.is_object(); });
-  if (!is_list || parsed.empty()) {
+  const absl::StatusOr<Value> parsed = jinja::ParseJson(json);
+  const bool is_list = parsed.ok() && parsed->is_list() && !parsed->list().items.empty();
+  const std::vector<Value> messages = is_list ? parsed->list().items : std::vector<Value>();
+  if (!is_list || !std::all_of(messages.begin(), messages.end(),
+                               [](const Value& message) { return message.is_dict(); })) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": messages must be a JSON array of objects, at least one"));
   }
-  WarnOfParts(parsed, path);
+  WarnOfParts(messages, path);
   return absl::OkStatus();
 }
 
@@ -121,7 +130,7 @@ int32_t NumIds(const std::string& dir, const Tokenizer& tokenizer) {
 
 absl::Status ConvertMessages(const TokenizeJob& job) {
   ASSIGN_OR_RETURN(ChatFiles files, ReadChatFiles(job.flags.messages_path, job.flags.tools_path));
-  if (!job.flags.tools_path.empty() && !Json::accept(files.tools)) {
+  if (!job.flags.tools_path.empty() && !jinja::ParseJson(files.tools).ok()) {
     return absl::InvalidArgumentError(absl::StrCat(job.flags.tools_path, ": not valid JSON"));
   }
   Conversation conversation{.messages_json = std::move(files.messages),

@@ -54,6 +54,23 @@ TEST(ChatJsonTest, ErrorsSayWhere) {
   EXPECT_THAT(error(R"([{"role": "user"}])", "{}"), HasSubstr("tools"));
 }
 
+// The model sees the keys of a tool in the order of the file, and its numbers as they are.
+TEST(ChatJsonTest, ToolsKeepOrderAndDigits) {
+  const auto chat = ParseChatPrompt(R"([{"role": "user"}])",
+                                    R"([{"z": 123456789012345678901234, "b": 1.0, "a": null}])");
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  EXPECT_EQ(chat->tools(0), R"({"z":123456789012345678901234,"b":1.0,"a":null})");
+}
+
+// What the template's reader refuses is refused here.
+TEST(ChatJsonTest, ToolsThatNestTooDeeplyAreNone) {
+  const auto nested = [](int depth) {
+    return "{\"a\": " + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_TRUE(IsJsonObject(nested(100)));
+  EXPECT_FALSE(IsJsonObject(nested(200)));
+}
+
 TEST(ChatJsonTest, OnlyObjectsAreTools) {
   EXPECT_TRUE(IsJsonObject(" {\"a\": 1}"));
   for (const char* text : {"", "[]", "1", "{", "{\"a\": nan}", "{} {}"}) {

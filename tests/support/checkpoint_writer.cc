@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
-#include "engine/checkpoint/message.h"
+#include "engine/files/message.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/model_config.h"
 #include "kernels/core/open_file.h"

@@ -179,11 +179,11 @@ absl::StatusOr<Text> ToJson(Budget* budget, const Value& value, const JsonStyle&
   return std::move(writer).Take();
 }
 
-absl::StatusOr<std::string> ToJsonString(const Value& value) {
+absl::StatusOr<std::string> ToJsonString(const Value& value, const JsonStyle& style) {
   Limits limits;
   limits.max_steps = limits.max_bytes = std::numeric_limits<int64_t>::max();
   Budget budget(limits);
-  ASSIGN_OR_RETURN(const Text text, ToJson(&budget, value));
+  ASSIGN_OR_RETURN(const Text text, ToJson(&budget, value, style));
   return text.bytes();
 }
 

@@ -24,8 +24,8 @@ struct JsonStyle {
 // json.dumps. String contents keep their provenance (quotes included), the rest is trusted.
 absl::StatusOr<Text> ToJson(Budget* budget, const Value& value, const JsonStyle& style = {});
 
-// The same for a caller without a template at hand: unlimited one-line text.
-absl::StatusOr<std::string> ToJsonString(const Value& value);
+// The same for a caller without a template at hand: text without a limit.
+absl::StatusOr<std::string> ToJsonString(const Value& value, const JsonStyle& style = {});
 
 // Python's repr of a float.
 std::string FloatRepr(double value);

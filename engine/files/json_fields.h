@@ -1,11 +1,10 @@
 // Checked reading of a small JSON object: every value is tested for type and range, and the first
 // fault is kept as a one-line status that names the file and the key.
-#ifndef TESSERA_ENGINE_MODEL_JSON_FIELDS_H_
-#define TESSERA_ENGINE_MODEL_JSON_FIELDS_H_
+#ifndef TESSERA_ENGINE_FILES_JSON_FIELDS_H_
+#define TESSERA_ENGINE_FILES_JSON_FIELDS_H_
 
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/files/json_document.h"
 
 namespace tessera {
 
@@ -59,16 +59,17 @@ class JsonFields {
 
  private:
   struct Document;
-  JsonFields(std::shared_ptr<Document> document, const nlohmann::json* object, std::string prefix);
-  const nlohmann::json* Find(std::string_view key) const;
-  std::optional<int64_t> CheckedInt(std::string_view key, const nlohmann::json& value,
-                                    IntRange range) const;
+  using Element = simdjson::dom::element;
+  JsonFields(std::shared_ptr<Document> document, simdjson::dom::object object, std::string prefix);
+  // The last value of the key; nullopt when it is absent or null.
+  std::optional<Element> Find(std::string_view key) const;
+  std::optional<int64_t> CheckedInt(std::string_view key, Element value, IntRange range) const;
 
   std::shared_ptr<Document> document_;
-  const nlohmann::json* object_;
+  simdjson::dom::object object_;
   std::string prefix_;
 };
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_MODEL_JSON_FIELDS_H_
+#endif  // TESSERA_ENGINE_FILES_JSON_FIELDS_H_

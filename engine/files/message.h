@@ -1,6 +1,6 @@
 // One-line messages from parts.
-#ifndef TESSERA_ENGINE_CHECKPOINT_MESSAGE_H_
-#define TESSERA_ENGINE_CHECKPOINT_MESSAGE_H_
+#ifndef TESSERA_ENGINE_FILES_MESSAGE_H_
+#define TESSERA_ENGINE_FILES_MESSAGE_H_
 
 #include <string>
 #include <string_view>
@@ -26,4 +26,4 @@ std::string Message(const Parts&... parts) {
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_CHECKPOINT_MESSAGE_H_
+#endif  // TESSERA_ENGINE_FILES_MESSAGE_H_
