@@ -34,6 +34,7 @@ struct ModelOptions {
   // Steps enqueued before the results of the first are known, 1 or 2; 0: two where a device would
   // idle while the host plans.
   int32_t steps_under_way = 0;
+  absl::Duration queued_step_delay;  // of the queued backend: what a step takes at least
   LayoutOptions layout;
 };
 

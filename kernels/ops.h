@@ -317,7 +317,8 @@ class Ops : public ExpertOps {
   // captured graph needs that). What pads is inert; see the operations.
   virtual bool PadsSteps() const { return false; }
 
-  // A step has ended: what follows does not follow at once. A hint to host threads that poll.
+  // The operations of a step have been enqueued; what follows does not follow at once. A hint to
+  // host threads that poll.
   virtual void Rest() {}
 };
 
@@ -326,6 +327,8 @@ struct OpsOptions {
   std::string_view backend = "cpu";
   int num_threads = 1;  // host threads of this rank
   bool spin = true;     // idle threads may poll briefly: all ranks together fit the cores
+  // Of the queued backend: what a step takes at least, see QueuedDevice.
+  absl::Duration queued_step_delay;
   // Vector instructions of the cpu backend: "portable", "avx2", "avx512", "avx512bf16" or "amx";
   // "auto": the fastest that this machine has.
   std::string_view cpu_isa = "auto";

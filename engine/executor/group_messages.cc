@@ -67,6 +67,7 @@ std::string EncodeGroupSettings(const GroupSettings& settings) {
       settings.limits.max_num_batched_tokens, "\nmax_num_seqs ", settings.limits.max_num_seqs,
       "\nexpert_rebalance_interval ", settings.rebalance.interval, "\nexpert_spare_slots ",
       settings.rebalance.spare_slots, "\nsteps_under_way ", settings.steps_under_way,
+      "\nqueued_step_delay_us ", absl::ToInt64Microseconds(settings.queued_step_delay),
       "\nmax_model_len ", settings.limits.max_model_len, "\nstep_timeout_ms ",
       absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
 }
@@ -86,6 +87,8 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
   settings.rebalance = {.interval = lines.Int("expert_rebalance_interval", 0, kMany),
                         .spare_slots = lines.Int("expert_spare_slots", 0, kMany)};
   settings.steps_under_way = lines.Int("steps_under_way", 0, 2);
+  settings.queued_step_delay =
+      absl::Microseconds(lines.Number("queued_step_delay_us", 0, 1LL << 40));
   settings.limits.block_size = lines.Int("block_size", 1, 1 << 16);
   settings.limits.max_num_batched_tokens = lines.Int("max_num_batched_tokens", 1, kMany);
   settings.limits.max_num_seqs = lines.Int("max_num_seqs", 1, kMany);

@@ -103,6 +103,7 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
                          .backend = options.backend,
                          .dtype = options.dtype,
                          .steps_under_way = options.steps_under_way,
+                         .queued_step_delay = options.queued_step_delay,
                          .limits = limits};
   RETURN_IF_ERROR(ValidateLayout(settings.layout, LayoutShape(config)));
   ASSIGN_OR_RETURN(settings.moe_comm, ParseMoeComm(options.layout.moe_comm));
@@ -205,6 +206,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   ASSIGN_OR_RETURN(auto ops, CreateOps({.backend = settings.backend,
                                         .num_threads = threads.threads_per_rank,
                                         .spin = threads.spin,
+                                        .queued_step_delay = settings.queued_step_delay,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
   ASSIGN_OR_RETURN(const Topology topology,

@@ -52,7 +52,8 @@ struct GroupSettings {
   DType dtype = DType::kBF16;
   RebalanceSettings rebalance;
   int32_t steps_under_way = 0;  // 0: as many as the backend gains by
-  ExecutorLimits limits;        // max_model_len resolved
+  absl::Duration queued_step_delay;
+  ExecutorLimits limits;  // max_model_len resolved
 };
 
 // Checks the layout against the model. INVALID_ARGUMENT names the option that is wrong.

@@ -149,7 +149,6 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
   model_->Forward(views.forward, kv_);
   RETURN_IF_ERROR(EnqueueSampling(plan, views, &step));
   step.end = ops_->device().Record();
-  ops_->Rest();
   ++num_begun_;
   return absl::OkStatus();
 }
@@ -195,6 +194,9 @@ CollectiveTimes RankWorker::TimesSinceStart() const {
 RankReport RankWorker::Report(const UnderWay& step, absl::Duration step_time) {
   RankReport report{.rank = shard_.dp_rank * shard_.tp_size + shard_.tp_rank,
                     .step_seconds = static_cast<float>(absl::ToDoubleSeconds(step_time))};
+  const absl::Duration idle = ops_->device().idle_time();
+  report.host_gap_seconds =
+      static_cast<float>(absl::ToDoubleSeconds(idle - std::exchange(idle_time_, idle)));
   const CollectiveTimes before = std::exchange(times_, TimesSinceStart());
   for (size_t op = 0; op < kNumCollectiveOps; ++op) {
     report.collective_seconds[op] = static_cast<float>(times_[op] - before[op]);
@@ -251,6 +253,7 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const StepViews& 
     args.penalty_counts = penalty_counts_;
     ops_->Sample(args);
   }
+  ops_->Rest();
   // Ranks that do not draw read the head only, and a dense model's not even that.
   const size_t head = balance == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
   step->bytes.resize(draws ? layout.bytes() : head);

@@ -113,6 +113,7 @@ class RankWorker {
   DeviceBuffer penalties_;     // what they view
   // As they were at the end of the last step.
   CollectiveTimes times_{};
+  absl::Duration idle_time_;
   int64_t expert_rows_ = 0;
   int64_t moved_bytes_ = 0;
 };

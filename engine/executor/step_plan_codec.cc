@@ -133,6 +133,7 @@ void ReportFields(Archive& archive, Report& report) {
   archive.Scalar(report.rank);
   archive.Scalar(report.step_seconds);
   for (auto& seconds : report.collective_seconds) archive.Scalar(seconds);
+  archive.Scalar(report.host_gap_seconds);
   archive.Scalar(report.expert_rows);
   archive.Scalar(report.moved_bytes);
 }
@@ -321,6 +322,7 @@ absl::Status CheckReports(const std::vector<RankReport>& reports, const PlanLimi
     ranks.push_back(report.rank);
     const auto is_time = [](float seconds) { return std::isfinite(seconds) && seconds >= 0; };
     check.Require(is_time(report.step_seconds), "step_seconds", "not a time");
+    check.Require(is_time(report.host_gap_seconds), "host_gap_seconds", "not a time");
     for (float seconds : report.collective_seconds) {
       check.Require(is_time(seconds), "collective_seconds", "not a time");
     }

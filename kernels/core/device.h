@@ -41,6 +41,8 @@ class Device {
   // Waits for the work before the mark, DEADLINE_EXCEEDED when it takes longer. A failure is
   // sticky: every later call returns it again. Any thread.
   virtual absl::Status Wait(uint64_t mark, absl::Duration limit) = 0;
+  // Time so far in which the device had ended all it was given and got more later. Any thread.
+  virtual absl::Duration idle_time() const { return absl::ZeroDuration(); }
   // Waits for all enqueued work.
   absl::Status Synchronize() { return Wait(Record(), absl::InfiniteDuration()); }
 

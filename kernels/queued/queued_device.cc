@@ -64,7 +64,8 @@ void* ShadowedMemory::Translate(const void* device) const {
   return storage_ + (address - begin);
 }
 
-QueuedDevice::QueuedDevice() : thread_([this] { QueueLoop(); }) {}
+QueuedDevice::QueuedDevice(absl::Duration step_delay)
+    : step_delay_(step_delay), thread_([this] { QueueLoop(); }) {}
 
 QueuedDevice::~QueuedDevice() {
   {
@@ -74,16 +75,37 @@ QueuedDevice::~QueuedDevice() {
   thread_.join();
 }
 
+bool QueuedDevice::AwaitWork() {
+  const auto idle_since = std::chrono::steady_clock::now();
+  absl::MutexLock lock(&mutex_);
+  const bool idles = !HasWork();
+  mutex_.Await(absl::Condition(this, &QueuedDevice::HasWork));
+  if (queue_.empty()) return false;
+  if (idles) idle_time_ += absl::FromChrono(std::chrono::steady_clock::now() - idle_since);
+  return true;
+}
+
+absl::Duration QueuedDevice::idle_time() const {
+  absl::MutexLock lock(&mutex_);
+  return idle_time_;
+}
+
+void QueuedDevice::EndStep() {
+  if (step_delay_ == absl::ZeroDuration()) return;
+  Enqueue([delay = absl::ToChronoMicroseconds(step_delay_)] {
+    std::this_thread::sleep_for(delay);
+    return absl::OkStatus();
+  });
+}
+
 void QueuedDevice::QueueLoop() {
   while (true) {
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &QueuedDevice::HasWork));
-      if (queue_.empty()) return;
-    }
+    if (!AwaitWork()) return;
     // Whoever relies on work being done at once, or late, is wrong now and then.
-    std::this_thread::sleep_for(
-        std::chrono::microseconds(delays_() % (kLongestDelayMicroseconds + 1)));
+    if (step_delay_ == absl::ZeroDuration()) {
+      std::this_thread::sleep_for(
+          std::chrono::microseconds(delays_() % (kLongestDelayMicroseconds + 1)));
+    }
     std::deque<absl::AnyInvocable<void()>> batch;
     {
       absl::MutexLock lock(&mutex_);

@@ -43,7 +43,9 @@ class ShadowedMemory {
 
 class QueuedDevice : public Device, private HostQueue {
  public:
-  QueuedDevice();
+  // Work is as late as chance wants. With a `step_delay` it begins at once instead, and EndStep()
+  // takes that long: a device whose speed does not depend on the host.
+  explicit QueuedDevice(absl::Duration step_delay = absl::ZeroDuration());
   // Executes what is queued.
   ~QueuedDevice() override;
 
@@ -51,6 +53,8 @@ class QueuedDevice : public Device, private HostQueue {
   void Download(void* host, const void* device, size_t bytes) override;
   uint64_t Record() override;
   absl::Status Wait(uint64_t mark, absl::Duration limit) override;
+  absl::Duration idle_time() const override;
+  void EndStep();
   // Its Access() CHECKs that a function of its Run() calls it.
   HostQueue* host_queue() override { return this; }
 
@@ -75,15 +79,19 @@ class QueuedDevice : public Device, private HostQueue {
   void Run(std::function<absl::Status()> work) override;
   void* Access(void* device) override;
   void QueueLoop();
+  // Until there is work; false: there will be none.
+  bool AwaitWork();
   void Push(absl::AnyInvocable<void()> item);
   bool HasFailed();
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); }
 
+  const absl::Duration step_delay_;
   ShadowedMemory memory_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::deque<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t pushed_ ABSL_GUARDED_BY(mutex_) = 0;  // items, ever
   uint64_t executed_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration idle_time_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::minstd_rand delays_{1};  // queue thread only

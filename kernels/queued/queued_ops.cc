@@ -91,6 +91,8 @@ class Translation {
 
 class QueuedOps : public Ops {
  public:
+  explicit QueuedOps(absl::Duration step_delay) : device_(step_delay) {}
+
   std::string_view name() const override { return "queued"; }
   Device& device() override { return device_; }
   DType ActivationDType(DType model_dtype) const override { return model_dtype; }
@@ -135,6 +137,7 @@ class QueuedOps : public Ops {
   void GatherRows(const GatherRowsArgs& args) override { Enqueue(args, ref::GatherRows); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Enqueue(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Enqueue(args, ref::Sample); }
+  void Rest() override { device_.EndStep(); }
 
  private:
   template <typename Args>
@@ -162,8 +165,8 @@ class QueuedOps : public Ops {
 
 }  // namespace
 
-std::unique_ptr<Ops> CreateQueuedOps(const OpsOptions& /*options*/) {
-  return std::make_unique<QueuedOps>();
+std::unique_ptr<Ops> CreateQueuedOps(const OpsOptions& options) {
+  return std::make_unique<QueuedOps>(options.queued_step_delay);
 }
 
 }  // namespace tessera

@@ -65,6 +65,8 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
                  "Prompt tokens that may wait.");
   table->Flag("enable-prefix-caching", &scheduler.enable_prefix_cache,
               "Reuse the KV blocks of equal prefixes.");
+  table->Milliseconds("queued-step-delay-ms", &model.queued_step_delay,
+                      "Of the queued backend: what a step takes at least, whatever the host does.");
   table->Integer("steps-under-way", &model.steps_under_way, {0, 2},
                  "Steps that begin before the results of the first are known; 0: 2 where a device "
                  "would idle while the next step is planned, else 1. Not more than 1 while experts "

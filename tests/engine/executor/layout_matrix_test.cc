@@ -105,6 +105,47 @@ INSTANTIATE_TEST_SUITE_P(Models, LayoutMatrix, testing::ValuesIn(Models()),
                            return name;
                          });
 
+// Whether the next step begins before or after the results of this one are known: the same bits,
+// with preemptions, prefix hits and several choices.
+TEST(StepsUnderWay, TokensDoNotDependOnTheirNumber) {
+  const LayoutOptions layouts[] = {
+      {}, {.tensor_parallel = 2}, {2, 2, true, "alltoall"}, {1, 2, false, "allreduce"}};
+  for (const char* backend : {"queued", "cpu"}) {
+    for (const LayoutOptions& layout : layouts) {
+      SCOPED_TRACE(
+          absl::StrCat(backend, " tp ", layout.tensor_parallel, " dp ", layout.data_parallel));
+      ModelOptions model{.model_dir = DirOf("moe"),
+                         .backend = backend,
+                         .dtype = DType::kF32,
+                         .num_threads = 1,
+                         .steps_under_way = 1,
+                         .layout = layout};
+      const auto one = RunWorkload(model, {});
+      ASSERT_TRUE(one.ok()) << one.status();
+      model.steps_under_way = 2;
+      const auto two = RunWorkload(model, {});
+      ASSERT_TRUE(two.ok()) << two.status();
+      EXPECT_EQ(one->replies, two->replies);
+      EXPECT_GT(two->stats.num_preemptions, 0);
+      EXPECT_GT(two->stats.prefix_cache_hits, 0);
+    }
+  }
+}
+
+// The queued device runs the operations of ref, but pads its steps: rows that pad change nothing.
+TEST(PaddedSteps, GiveTheSameBits) {
+  for (const char* name : {"dense", "moe"}) {
+    SCOPED_TRACE(name);
+    ModelOptions model{.model_dir = DirOf(name), .backend = "ref", .dtype = DType::kF32};
+    const auto exact = RunWorkload(model, {});
+    ASSERT_TRUE(exact.ok()) << exact.status();
+    model.backend = "queued";
+    const auto padded = RunWorkload(model, {});
+    ASSERT_TRUE(padded.ok()) << padded.status();
+    EXPECT_EQ(exact->replies, padded->replies);
+  }
+}
+
 struct BFloat16Case {
   std::string model;
   LayoutOptions layout;
