@@ -58,7 +58,7 @@ int64_t KvBytesPerToken(const ModelConfig& config, const ModelShard& shard);
 struct BufferSizes {
   int64_t max_tokens = 0;            // tokens of one step and group
   int64_t max_positions = 0;         // rows of the RoPE table
-  int64_t max_num_seqs = 0;          // slots of the penalty table
+  int64_t max_num_seqs = 0;          // slots of the penalty table, rows of logits (64 at least)
   DType activations = DType::kBF16;  // Ops::ActivationDType of the backend; cpu: always kF32
 };
 // Activations, RoPE table and logits as Qwen3Model, MoeBlock and RankWorker allocate them.

@@ -118,7 +118,7 @@ TEST(MemoryModelTest, RanksTogetherHoldTheModelOnce) {
 // The buffers of Qwen3-235B-A22B on TP 8 with steps of 4096 tokens and bfloat16 activations:
 //   RoPE table      40,960 x 128 x 4                                   =  20,971,520
 //   activations     4096 x (3 x 4096 + 2 x 1024 + 2 x 128) x 2         = 119,537,664
-//   logits          64 x (4096 x 2 + 151,936 x 4 + 9 x 18,992 x 4)     =  83,177,472
+//   logits          256 x (4096 x 2 + 151,936 x 4 + 9 x 18,992 x 4)    = 332,709,888
 //   router logits   4096 x 128 x 4                                     =   2,097,152
 //   row lists       32,768 x 4 x 4 + 129 x 4                           =     524,804
 //   expert rows     32,768 x (3 x 192 + 4096) x 2                      = 306,184,192
@@ -130,16 +130,17 @@ TEST(MemoryModelTest, Buffers) {
   const ModelShard shard = ShardOf(config, {.tensor_parallel = 8});
   EXPECT_EQ(BufferBytes(config, shard,
                         {.max_tokens = 4'096, .max_positions = 40'960, .max_num_seqs = 256}),
-            574'435'844 + 160'444'416);
+            823'968'260 + 160'444'416);
   EXPECT_EQ(BufferBytes(config, ShardOf(config, {.tensor_parallel = 8}, 1),
                         {.max_tokens = 4'096, .max_positions = 40'960, .max_num_seqs = 256}),
-            574'435'844)
+            823'968'260)
       << "another rank than the first of the group draws nothing";
 }
 
 // The same model on TP 8 x DP 8 with whole experts: 2 on each of 64 ranks, so a token of the 32,768
 // that the ranks have together needs 2 rows here, not 8.
-//   RoPE table, activations, logits, router logits as above            = 225,783,808
+//   RoPE table, activations, router logits as above                    = 142,606,336
+//   logits          64 x (4096 x 2 + 151,936 x 4 + 9 x 18,992 x 4)     =  83,177,472
 //   choices         32,768 x 8 x 3 x 4                                 =   3,145,728
 //   row lists       65,536 x 4 + 3 x 4                                 =     262,156
 //   expert rows     65,536 x (3 x 1536 + 4096) x 2                     = 1,140,850,688
@@ -158,8 +159,8 @@ TEST(MemoryModelTest, BuffersOfFewExpertsPerRank) {
       ShardOf(config, {.tensor_parallel = 8, .data_parallel = 8, .expert_parallel = true});
   EXPECT_EQ(shard.expert_slots, 2);
   EXPECT_EQ(BufferBytes(config, shard, {.max_tokens = 4'096, .max_positions = 40'960}),
-            225'783'808L + 3'145'728 + 262'156 + 1'140'850'688 + 536'870'912 + 8'388'608 +
-                1'073'741'824 + 1'572'864 + 262'144 + 524'288 + 32'768 + 1'344);
+            142'606'336L + 83'177'472 + 3'145'728 + 262'156 + 1'140'850'688 + 536'870'912 +
+                8'388'608 + 1'073'741'824 + 1'572'864 + 262'144 + 524'288 + 32'768 + 1'344);
 }
 
 TEST(MemoryModelTest, FormatsHaveNames) {
