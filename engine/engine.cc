@@ -76,6 +76,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
       .vocab_size = config.vocab_size,
       .seed = RandomSeed()};
   loop.defaults.tokenizer = std::move(tokenizer);
+  if (loop.defaults.eos_token_ids.size() > static_cast<size_t>(kMaxEosIds)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the model names ", loop.defaults.eos_token_ids.size(),
+        " tokens that end a text (eos_token_id), at most ", kMaxEosIds, " are possible"));
+  }
   return std::make_unique<EngineLoop>(loop, std::move(executor), std::move(hooks));
 }
 

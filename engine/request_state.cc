@@ -39,6 +39,12 @@ absl::Status CheckIds(absl::Span<const int32_t> ids, int32_t vocab_size) {
   return absl::OkStatus();
 }
 
+absl::Status CheckCount(const char* list, size_t count, int32_t most) {
+  if (count <= static_cast<size_t>(most)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(list, " has ", count, " entries, at most ", most, " are possible"));
+}
+
 }  // namespace
 
 Usage RequestState::TotalUsage() const {
@@ -52,6 +58,11 @@ Usage RequestState::TotalUsage() const {
 
 absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
                           int32_t vocab_size) {
+  const SamplingParams& sampling = request.sampling;
+  RETURN_IF_ERROR(CheckCount("logit_bias", sampling.logit_bias.size(), kMaxLogitBias));
+  RETURN_IF_ERROR(CheckCount("bad_words", sampling.bad_words.size(), kMaxBadWords));
+  RETURN_IF_ERROR(
+      CheckCount("stop_token_ids", request.stopping.stop_token_ids.size(), kMaxStopIds));
   RETURN_IF_ERROR(CheckIds(request.prompt_ids, vocab_size));
   RETURN_IF_ERROR(CheckIds(request.reasoning.close_token_ids, vocab_size));
   RETURN_IF_ERROR(CheckIds(request.sampling.allowed_token_ids, vocab_size));

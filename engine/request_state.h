@@ -58,8 +58,8 @@ struct RequestDefaults {
   absl::Time now;     // engine time; `arrival` and `deadline` of the request are wall clock
 };
 
-// INVALID_ARGUMENT when the request can never run. Ids may come from a tokenizer that is not the
-// model's: none beyond `vocab_size` gets through.
+// INVALID_ARGUMENT when the request can never run or its lists are too long for a step plan. Ids
+// may come from a tokenizer that is not the model's: none beyond `vocab_size` gets through.
 absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
                           int32_t vocab_size);
 

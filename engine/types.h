@@ -16,6 +16,16 @@ namespace tessera {
 // Given by Engine::Submit; unique for the life of the process.
 enum class RequestId : uint64_t {};
 
+// Most entries of a request's lists that travel with the plan of every step, whose size is bounded
+// (engine/executor/plan_limits.h): Submit refuses more.
+inline constexpr int32_t kMaxLogitBias = 1024;
+inline constexpr int32_t kMaxBadWords = 1024;
+inline constexpr int32_t kMaxStopIds = 512;
+inline constexpr int32_t kMaxEosIds = 512;  // of the model: Engine::Create refuses more
+// Tokens whose logits one draw changes one by one.
+inline constexpr int32_t kMaxRowAdjustments =
+    kMaxLogitBias + kMaxBadWords + kMaxStopIds + kMaxEosIds;
+
 // Meanings and defaults are vLLM's SamplingParams. Values are already validated by the server
 // (finite, in range, ids < vocab_size).
 struct SamplingParams {

@@ -116,6 +116,10 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodeChat(
   return ids;
 }
 
+// What this validator lets through is never too much for the engine.
+static_assert(RequestLimits().max_constraint_ids <= std::min(kMaxLogitBias, kMaxBadWords));
+static_assert(RequestLimits().max_stop_token_ids <= kMaxStopIds);
+
 // Like vLLM: a word is banned at the start of a text and after a space.
 absl::Status RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
                                           FieldViolations* violations) const {

@@ -27,15 +27,7 @@ constexpr absl::Duration kEchoTime = absl::Milliseconds(300);
 class ClusterExecutor final : public Executor {
  public:
   ClusterExecutor(GroupSettings settings, const ModelConfig& config)
-      : settings_(std::move(settings)),
-        limits_{.num_groups = settings_.layout.data_parallel,
-                .num_ranks = settings_.layout.tensor_parallel * settings_.layout.data_parallel,
-                .vocab_size = config.vocab_size,
-                .block_size = settings_.limits.block_size,
-                .num_blocks = 0,
-                .max_tokens = settings_.limits.max_num_batched_tokens,
-                .max_num_seqs = settings_.limits.max_num_seqs,
-                .max_positions = settings_.limits.max_model_len} {}
+      : settings_(std::move(settings)), limits_(PlanLimitsOf(settings_, config)) {}
   ~ClusterExecutor() override {
     ClusterExecutor::Shutdown(absl::Now() + absl::Seconds(10)).IgnoreError();
     relay_.Attach(nullptr);
@@ -71,6 +63,7 @@ class ClusterExecutor final : public Executor {
   std::unique_ptr<RankGroup> ranks_;
   MemoryReport memory_;
   std::deque<uint64_t> commands_;  // of the steps under way
+  absl::Status refused_;           // a plan that was not sent
 };
 
 absl::Status ClusterExecutor::Fail(const absl::Status& reason) {
@@ -155,12 +148,16 @@ absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
 }
 
 void ClusterExecutor::Submit(StepPlan plan) {
+  std::string bytes = EncodeStepPlan(plan);
+  if (refused_.ok()) refused_ = CheckStepPlanBytes(plan.step_id, std::ssize(bytes), limits_);
+  if (!refused_.ok()) return;
   commands_.push_back(group_->Broadcast(
-      {.kind = NodeCommand::Kind::kStep, .num_blocks = 0, .step_plan = EncodeStepPlan(plan)}));
+      {.kind = NodeCommand::Kind::kStep, .num_blocks = 0, .step_plan = std::move(bytes)}));
   ranks_->Submit(std::make_shared<const StepPlan>(std::move(plan)));
 }
 
 absl::StatusOr<StepResult> ClusterExecutor::Wait() {
+  if (!refused_.ok()) return Fail(refused_);
   if (commands_.empty()) return absl::FailedPreconditionError("no step is under way");
   const uint64_t command = commands_.front();
   commands_.pop_front();
@@ -228,6 +225,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateClusterExecutor(const ModelOptio
                                                                 const HeadOptions& head,
                                                                 const LoadProgress& observer) {
   ASSIGN_OR_RETURN(GroupSettings settings, MakeGroupSettings(options, limits, head.nodes, config));
+  RETURN_IF_ERROR(CheckPlansFit(PlanLimitsOf(settings, config), kMaxStepPlanBytes));
   auto executor = std::make_unique<ClusterExecutor>(std::move(settings), config);
   RETURN_IF_ERROR(executor->Assemble(options, head, config));
   RETURN_IF_ERROR(executor->Load(observer));

@@ -79,14 +79,7 @@ absl::Status NodeWorker::Join() {
   }
   link_->SetHeartbeatTimeout(settings.limits.step_timeout);
   ASSIGN_OR_RETURN(std::string host, RankHost());
-  limits_ = {.num_groups = layout.data_parallel,
-             .num_ranks = layout.tensor_parallel * layout.data_parallel,
-             .vocab_size = config.vocab_size,
-             .block_size = settings.limits.block_size,
-             .num_blocks = 0,
-             .max_tokens = settings.limits.max_num_batched_tokens,
-             .max_num_seqs = settings.limits.max_num_seqs,
-             .max_positions = settings.limits.max_model_len};
+  limits_ = PlanLimitsOf(settings, config);
   if (options_.access.log) {
     options_.access.log(absl::StrCat("joined as node ", place.node_index, " of ", layout.nodes,
                                      ": ranks ", place.first_rank, " to ",

@@ -122,6 +122,16 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
   return settings;
 }
 
+PlanLimits PlanLimitsOf(const GroupSettings& settings, const ModelConfig& config) {
+  return {.num_groups = settings.layout.data_parallel,
+          .num_ranks = settings.layout.tensor_parallel * settings.layout.data_parallel,
+          .vocab_size = config.vocab_size,
+          .block_size = settings.limits.block_size,
+          .max_tokens = settings.limits.max_num_batched_tokens,
+          .max_num_seqs = settings.limits.max_num_seqs,
+          .max_positions = settings.limits.max_model_len};
+}
+
 struct RankGroup::State {
   State(RankGroupOptions group_options, ModelConfig model_config)
       : options(std::move(group_options)),

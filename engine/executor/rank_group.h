@@ -61,6 +61,9 @@ absl::StatusOr<GroupSettings> MakeGroupSettings(const ModelOptions& options,
                                                 const ExecutorLimits& limits, int32_t nodes,
                                                 const ModelConfig& config);
 
+// Of the plans that the world runs; num_blocks is not known yet.
+PlanLimits PlanLimitsOf(const GroupSettings& settings, const ModelConfig& config);
+
 // The ranks of one node of the layout.
 struct RankGroupOptions {
   GroupSettings settings;

@@ -1,5 +1,6 @@
 #include "engine/executor/step_plan_codec.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -199,6 +200,8 @@ void CheckPenalties(const SamplingPlan& plan, const PlanLimits& limits, GroupChe
   check->Size("pen_counts", plan.pen_counts, static_cast<int64_t>(plan.pen_tokens.size()));
   check->Range("pen_counts", plan.pen_counts, 0, int64_t{limits.max_positions} + 1);
   check->Range("pen_tokens", plan.pen_tokens, 0, limits.vocab_size);
+  check->Require(static_cast<int64_t>(plan.pen_tokens.size()) <= limits.max_listed(), "pen_tokens",
+                 "more than the lists of a step may have");
   std::vector<bool> taken(limits.max_num_seqs, false);
   for (int64_t n = 0; n < rows && check->ok(); ++n) {
     const int32_t slot = plan.penalty_slot[n];
@@ -238,9 +241,12 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, const PlanLimits& lim
                  false);
   check->Size("adj_values", plan.adj_values, static_cast<int64_t>(plan.adj_tokens.size()));
   check->Range("adj_tokens", plan.adj_tokens, 0, vocab);
+  check->Require(static_cast<int64_t>(plan.adj_tokens.size()) <= limits.max_adjustments(),
+                 "adj_tokens", "more than the sequences of a step may have");
   check->NoNan("adj_values", plan.adj_values);
-  check->Require(plan.num_masks >= 0 && plan.num_masks <= rows, "num_masks",
-                 "more masks than rows");
+  const int64_t most_masks = std::min<int64_t>(rows, limits.max_num_seqs);
+  check->Require(plan.num_masks >= 0 && plan.num_masks <= most_masks, "num_masks",
+                 "more masks than rows that draw");
   check->Size("masks", plan.masks, plan.num_masks * MaskWords(vocab));
   check->Size("mask_row", plan.mask_row, rows);
   check->Range("mask_row", plan.mask_row, -1, plan.num_masks);
@@ -272,12 +278,12 @@ void CheckSequences(const BatchPlan& plan, const PlanLimits& limits, GroupCheck*
   check->Size("cu_seqlens", plan.cu_seqlens, sequences + 1);
   check->Offsets("cu_seqlens", plan.cu_seqlens, static_cast<int64_t>(plan.token_ids.size()), true);
   check->Range("context_lens", plan.context_lens, 1, int64_t{limits.max_positions} + 1);
+  check->Require(sequences <= limits.max_num_seqs, "context_lens",
+                 "more sequences than a step may have");
   check->Require(plan.max_blocks >= 0 && plan.max_blocks <= limits.num_blocks, "max_blocks",
                  "outside the KV storage");
-  check->Require(
-      int64_t{plan.max_blocks} <
-          (int64_t{limits.max_positions} + 2 * limits.block_size - 1) / limits.block_size,
-      "max_blocks", "beyond the context limit");
+  check->Require(plan.max_blocks <= limits.max_blocks_per_sequence(), "max_blocks",
+                 "more than the longest sequence has");
   check->Size("block_tables", plan.block_tables, sequences * plan.max_blocks);
   check->Range("block_tables", plan.block_tables, -1, limits.num_blocks);
   for (int64_t s = 0; s < sequences && check->ok(); ++s) {

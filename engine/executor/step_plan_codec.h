@@ -14,23 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/executor/plan_limits.h"
 #include "engine/executor/step_result.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {
-
-// What a rank can run. A plan within these limits reaches no CHECK and no memory outside the
-// rank's buffers.
-struct PlanLimits {
-  int32_t num_groups = 1;
-  int32_t num_ranks = 1;
-  int32_t vocab_size = 0;
-  int32_t block_size = 0;
-  int32_t num_blocks = 0;     // per group
-  int32_t max_tokens = 0;     // of one group in one step
-  int32_t max_num_seqs = 0;   // of one group in one step; slots of its penalty table
-  int32_t max_positions = 0;  // context limit
-};
 
 // INVALID_ARGUMENT names the group, the field and the value that breaks a limit.
 absl::Status ValidateStepPlan(const StepPlan& plan, const PlanLimits& limits);

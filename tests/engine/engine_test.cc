@@ -234,6 +234,39 @@ TEST_F(EngineTest, RefusesWhatCanNeverRun) {
   ExpectClean();
 }
 
+// What such lists shape is part of every step plan.
+TEST_F(EngineTest, ListsAreAsLongAsAPlanCanHold) {
+  StartEngine();
+  const auto status = [&](const GenerateRequest& request) {
+    return engine_->Submit(request, std::make_shared<RecordingSink>()).status().code();
+  };
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  GenerateRequest full = Request(Prompt(3), 3, 0);
+  for (int32_t i = 0; i < kMaxLogitBias; ++i) full.sampling.logit_bias.emplace_back(i % 500, 1.0F);
+  full.sampling.bad_words.assign(kMaxBadWords, {300});
+  full.stopping.stop_token_ids.assign(kMaxStopIds, 301);
+  EXPECT_TRUE(Submit(full)->Wait().ok());
+  GenerateRequest request = full;
+  request.sampling.logit_bias.emplace_back(1, 1.0F);
+  EXPECT_EQ(status(request), kInvalid);
+  request = full;
+  request.sampling.bad_words.push_back({300});
+  EXPECT_EQ(status(request), kInvalid);
+  request = full;
+  request.stopping.stop_token_ids.push_back(301);
+  EXPECT_EQ(status(request), kInvalid);
+}
+
+TEST_F(EngineTest, AModelWithTooManyEndsDoesNotStart) {
+  options_.eos_token_ids.assign(kMaxEosIds + 1, 5);
+  const auto engine =
+      Engine::Create(options_, NanoConfig(), NanoTokenizer(),
+                     std::make_unique<FakeExecutor>(
+                         FakeExecutorOptions{.vocab_size = NanoConfig().vocab_size}, control_),
+                     std::move(hooks_));
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(EngineTest, NothingToDrawIsTheRequestsFault) {
   StartEngine();
   GenerateRequest request = Request(Prompt(3), 5, 0);

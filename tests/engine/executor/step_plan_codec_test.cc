@@ -287,6 +287,24 @@ TEST(StepPlanCodec, RefusesWhatARankCannotRun) {
       {"adj_offsets: must", [](BatchPlan* p) { p->sampling.adj_offsets[2] += 1; }},
       {"adj_tokens[0] is -7", [](BatchPlan* p) { p->sampling.adj_tokens[0] = -7; }},
       {"num_masks: more masks than rows", [](BatchPlan* p) { p->sampling.num_masks = 3; }},
+      {"pen_tokens: more than the lists",
+       [](BatchPlan* p) {
+         p->sampling.pen_tokens.resize(kLimits.max_listed() + 1);
+         p->sampling.pen_counts.resize(kLimits.max_listed() + 1);
+         p->sampling.pen_offsets = {0, static_cast<int32_t>(kLimits.max_listed()) + 1,
+                                    static_cast<int32_t>(kLimits.max_listed()) + 1};
+       }},
+      {"adj_tokens: more than the sequences",
+       [](BatchPlan* p) {
+         p->sampling.adj_tokens.resize(kLimits.max_adjustments() + 1);
+         p->sampling.adj_values.resize(kLimits.max_adjustments() + 1);
+         p->sampling.adj_offsets[2] = static_cast<int32_t>(kLimits.max_adjustments()) + 1;
+       }},
+      {"max_blocks: more than the longest",
+       [](BatchPlan* p) {
+         p->max_blocks = 17;
+         p->block_tables.assign(2 * 17, 0);
+       }},
       {"num_masks: more masks than rows", [](BatchPlan* p) { p->sampling.num_masks = -1; }},
       {"masks has 9 entries instead of 10", [](BatchPlan* p) { p->sampling.masks.pop_back(); }},
       {"mask_row has 1", [](BatchPlan* p) { p->sampling.mask_row.pop_back(); }},

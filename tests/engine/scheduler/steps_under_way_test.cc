@@ -87,6 +87,19 @@ INSTANTIATE_TEST_SUITE_P(Reasons, WaitsForItsToken,
                                                .close_token_ids = {2}};
                              }));
 
+TEST(StepsUnderWay, PenaltiesNeedNoToken) {
+  Scheduler scheduler(SmallOptions(), BlockHash{});
+  auto request = MakeRequest(3);
+  request->sampling.repetition_penalty = 1.2F;
+  scheduler.Add(MakeSequence(1, request));
+  EXPECT_THAT(scheduler.Schedule(kNow).plan.sampling.penalty_reset, ElementsAre(1));
+  const BatchPlan second = scheduler.Schedule(kNow).plan;
+  EXPECT_THAT(second.token_source, ElementsAre(0));
+  EXPECT_THAT(second.sampling.penalty_slot, ElementsAre(0));
+  EXPECT_THAT(second.sampling.penalty_reset, ElementsAre(0));
+  EXPECT_THAT(second.sampling.pen_tokens, IsEmpty());
+}
+
 TEST(StepsUnderWay, APreemptedSequenceKeepsTheTokenThatWasBeingDrawn) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 3;
