@@ -3,13 +3,16 @@
 #
 #   tests/run.sh                  source checks, release build, every test
 #   tests/run.sh --only REGEX     release build, only the tests whose name matches (ctest -R)
-#   tests/run.sh --asan           rooms that parse, count and share under ASan and UBSan, then --fuzz
+#   tests/run.sh --asan           rooms that parse, count and share, and the whole server behind an
+#                                 independent client, under ASan and UBSan, then --fuzz
 #   tests/run.sh --fuzz           every fuzz target on its corpus and for FUZZ_SECONDS
-#   tests/run.sh --tsan           thread pool, engine, communicators between threads: ThreadSanitizer
+#   tests/run.sh --tsan           thread pool, engine, executors, communicators between threads and
+#                                 between processes, control streams: ThreadSanitizer
 #   tests/run.sh --tidy           clang-tidy on every source file outside of tests/
 #   tests/run.sh --ci             everything: source checks, --asan, --tsan, --tidy, release tests
 #
-# Environment: JOBS (parallel jobs, default: all CPUs), FUZZ_SECONDS (per target, default 5),
+# Environment: JOBS (parallel jobs, default: all CPUs), FUZZ_SECONDS (per target, default 5, with
+# --ci 20), CI=true (tests/must_not_skip.py: what was skipped for want of a tool is an error),
 # TESSERA_FULL=1 (every layout on 2 and 4 processes with every way to exchange tokens: minutes more),
 # TESSERA_FAULT_RUNS=50 TESSERA_FAULT_STOPS=20 (processes killed and stopped, default 20 and 5).
 set -euo pipefail
@@ -17,7 +20,9 @@ cd "$(dirname "$0")/.."
 exec </dev/null  # whatever reads from a terminal must not wait for one
 
 jobs="${JOBS:-$(nproc)}"
-fuzz_seconds="${FUZZ_SECONDS:-5}"
+default_fuzz_seconds=5
+if [ "${1:-}" = --ci ]; then default_fuzz_seconds=20; fi
+fuzz_seconds="${FUZZ_SECONDS:-$default_fuzz_seconds}"
 
 usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; }
 stage() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
@@ -30,9 +35,11 @@ build() { # PRESET [CMAKE BUILD ARGUMENTS]
 }
 
 run_tests() { # PRESET [CTEST ARGUMENTS]
-  local preset="$1"
+  local preset="$1" results="$PWD/build/$1/test-results"
   shift
-  ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$jobs" "$@"
+  rm -rf "$results"
+  GTEST_OUTPUT="xml:$results/googletest/" ctest --test-dir "build/$preset" --output-on-failure \
+    --no-tests=error --output-junit "$results/ctest.xml" -j "$jobs" "$@"
 }
 
 release() { # [CTEST ARGUMENTS]
@@ -76,7 +83,7 @@ if [ "${1:-}" = --only ]; then : "${2:?--only needs a regular expression}"; fi
 deploy/install-deps.sh --tests
 
 case "${1:-}" in
-  "") lint; release ;;
+  "") lint; release; tests/must_not_skip.py build/cpu-release ;;
   --only) release -R "$2" ;;
   --asan) asan 'asan|fuzz' ;;
   --fuzz) asan fuzz ;;
@@ -89,5 +96,6 @@ case "${1:-}" in
     tsan
     tidy
     release
+    tests/must_not_skip.py build/cpu-release
     ;;
 esac

@@ -1,7 +1,7 @@
-// Tells ThreadSanitizer about Abseil's mutex. Distributions ship Abseil and gRPC without
-// instrumentation, so that ThreadSanitizer would take everything their mutexes guard for a race.
-// The functions here take the place of those in the shared library, for gRPC too: they call the
-// real ones and say what these order. Linked into the tests of a ThreadSanitizer build only.
+// Tells ThreadSanitizer about Abseil's mutex and notification. Distributions ship Abseil and gRPC
+// without instrumentation, so that ThreadSanitizer would take everything their mutexes guard for a
+// race. The functions here take the place of those in the shared library, for gRPC too: they call
+// the real ones and say what these order. Linked into the tests of a ThreadSanitizer build only.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
@@ -12,6 +12,7 @@
 #include "absl/base/options.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 
 extern "C" {
@@ -24,11 +25,12 @@ namespace {
 #define TESSERA_STRING_OF(name) #name
 #define TESSERA_NAME_OF(name) TESSERA_STRING_OF(name)
 
-// The function of the shared library whose mangled name ends in `tail`.
+// The function of the shared library whose mangled name ends in `tail`. The prefix of a const
+// member has a K.
 template <typename Function>
-Function* Real(const char* tail) {
+Function* Real(const char* tail, const char* prefix = "_ZN4absl") {
   const std::string space = TESSERA_NAME_OF(ABSL_OPTION_INLINE_NAMESPACE_NAME);
-  const std::string name = "_ZN4absl" + std::to_string(space.size()) + space + tail;
+  const std::string name = prefix + std::to_string(space.size()) + space + tail;
   void* const found = dlsym(RTLD_NEXT, name.c_str());
   if (found == nullptr) {
     std::fprintf(stderr, "tsan_absl_mutex: no %s in the shared libraries\n", name.c_str());
@@ -36,6 +38,8 @@ Function* Real(const char* tail) {
   }
   return reinterpret_cast<Function*>(found);
 }
+
+constexpr char kConst[] = "_ZNK4absl";
 
 // Inside, the library evaluates conditions of other threads, on their behalf.
 class Inside {
@@ -129,6 +133,28 @@ bool CondVar::WaitWithDeadline(M* mutex, Time deadline) {
   static auto* const real =
       Real<bool(CondVar*, M*, Time)>("7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
   return GivenUp(mutex, [&] { return real(this, mutex, deadline); });
+}
+
+void Notification::Notify() {
+  static auto* const real = Real<void(Notification*)>("12Notification6NotifyEv");
+  __tsan_release(this);
+  Inside inside;
+  real(this);
+}
+
+void Notification::WaitForNotification() const {
+  static auto* const real =
+      Real<void(const Notification*)>("12Notification19WaitForNotificationEv", kConst);
+  real(this);
+  __tsan_acquire(const_cast<Notification*>(this));
+}
+
+bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
+  static auto* const real = Real<bool(const Notification*, Duration)>(
+      "12Notification30WaitForNotificationWithTimeoutENS0_8DurationE", kConst);
+  if (!real(this, timeout)) return false;
+  __tsan_acquire(const_cast<Notification*>(this));
+  return true;
 }
 
 ABSL_NAMESPACE_END
