@@ -3,8 +3,8 @@
 #include <limits>
 
 #include "absl/status/status.h"
-#include "engine/files/message.h"
 #include "engine/files/json_fields.h"
+#include "engine/files/message.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/text_file.h"
 

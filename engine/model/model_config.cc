@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "absl/strings/str_join.h"
-#include "engine/files/message.h"
 #include "engine/files/json_fields.h"
+#include "engine/files/message.h"
 #include "engine/model/rope_config.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/text_file.h"
