@@ -95,9 +95,9 @@ absl::Status CheckShape(const ModelShape& shape) {
                    ", expert width ", shape.moe_intermediate, ", vocabulary ", shape.vocab));
 }
 
-std::vector<int> Sequence(int begin, int count, int step) {
+std::vector<int> Sequence(int begin, int count) {
   std::vector<int> ranks(count);
-  for (int i = 0; i < count; ++i) ranks[i] = begin + i * step;
+  for (int i = 0; i < count; ++i) ranks[i] = begin + i;
   return ranks;
 }
 
@@ -140,12 +140,8 @@ absl::StatusOr<Topology> Topology::Create(const LayoutRequest& layout, int rank)
   return Topology(layout, rank);
 }
 
-std::vector<int> Topology::TpGroup() const { return Sequence(dp_rank() * tp_size(), tp_size(), 1); }
-std::vector<int> Topology::DpGroup() const { return Sequence(tp_rank(), dp_size(), tp_size()); }
-std::vector<int> Topology::WorldGroup() const { return Sequence(0, world_size(), 1); }
-std::vector<int> Topology::NodeGroup() const {
-  return Sequence(node() * ranks_per_node(), ranks_per_node(), 1);
-}
+std::vector<int> Topology::TpGroup() const { return Sequence(dp_rank() * tp_size(), tp_size()); }
+std::vector<int> Topology::WorldGroup() const { return Sequence(0, world_size()); }
 
 IndexRange Topology::QHeads(const ModelShape& shape) const {
   return EvenSlice(shape.num_q_heads, tp_size(), tp_rank());
@@ -153,11 +149,7 @@ IndexRange Topology::QHeads(const ModelShape& shape) const {
 
 IndexRange Topology::KvHeads(const ModelShape& shape) const {
   if (tp_size() <= shape.num_kv_heads) return EvenSlice(shape.num_kv_heads, tp_size(), tp_rank());
-  return {tp_rank() / KvReplicas(shape), 1};
-}
-
-int Topology::KvReplicas(const ModelShape& shape) const {
-  return tp_size() <= shape.num_kv_heads ? 1 : static_cast<int>(tp_size() / shape.num_kv_heads);
+  return {tp_rank() * shape.num_kv_heads / tp_size(), 1};
 }
 
 IndexRange Topology::Intermediate(const ModelShape& shape) const {

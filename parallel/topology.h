@@ -67,17 +67,12 @@ class Topology {
 
   // World ranks in group order; a rank's position in a group is its rank in the communicator.
   std::vector<int> TpGroup() const;
-  std::vector<int> DpGroup() const;
   std::vector<int> WorldGroup() const;
-  // Ranks of this rank's node.
-  std::vector<int> NodeGroup() const;
 
   // Slices of a model that passed ValidateLayout.
   IndexRange QHeads(const ModelShape& shape) const;
   // One head when TP > kv_heads: TP / kv_heads neighbouring ranks hold the same head.
   IndexRange KvHeads(const ModelShape& shape) const;
-  // Ranks that hold each KV head.
-  int KvReplicas(const ModelShape& shape) const;
   // Columns of the dense gate and up projections.
   IndexRange Intermediate(const ModelShape& shape) const;
   // Columns of every expert held here: all of them with expert parallelism.

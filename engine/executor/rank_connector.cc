@@ -39,7 +39,6 @@ absl::StatusOr<RankLinks> RankConnector::Connect(const Rank& member) {
   links.moe_comm = options_.moe_comm;
   // All ranks connect their groups in this order, so nobody waits in a circle.
   ASSIGN_OR_RETURN(links.tp, Join(absl::StrCat("tp", rank.dp_rank()), rank.TpGroup(), member));
-  ASSIGN_OR_RETURN(links.dp, Join(absl::StrCat("dp", rank.tp_rank()), rank.DpGroup(), member));
   ASSIGN_OR_RETURN(links.world, Join("world", rank.WorldGroup(), member));
   return links;
 }

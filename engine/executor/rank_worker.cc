@@ -99,7 +99,7 @@ MemoryReport RankWorker::memory() const {
 }
 
 void RankWorker::Abort(const absl::Status& reason) {
-  for (Communicator* group : {links_.tp.get(), links_.dp.get(), links_.world.get()}) {
+  for (Communicator* group : {links_.tp.get(), links_.world.get()}) {
     if (group != nullptr) group->Abort(reason);
   }
 }
@@ -184,7 +184,7 @@ absl::Status RankWorker::BetweenSteps() {
 
 CollectiveTimes RankWorker::TimesSinceStart() const {
   CollectiveTimes times{};
-  for (const Communicator* group : {links_.tp.get(), links_.dp.get(), links_.world.get()}) {
+  for (const Communicator* group : {links_.tp.get(), links_.world.get()}) {
     if (group == nullptr) continue;
     for (size_t op = 0; op < kNumCollectiveOps; ++op) times[op] += group->times()[op];
   }

@@ -17,7 +17,6 @@ enum class MoeComm : uint8_t { kAuto, kAllReduce, kAllToAll };
 // All null for a single rank.
 struct RankLinks {
   std::unique_ptr<Communicator> tp;     // the ranks that share my tokens; null when only me
-  std::unique_ptr<Communicator> dp;     // the ranks with my tp_rank, one per data-parallel group
   std::unique_ptr<Communicator> world;  // all ranks
   MoeComm moe_comm = MoeComm::kAuto;
 

@@ -55,19 +55,17 @@ Value TrustRoles(const Value& messages) {
   return Value::MakeList(std::move(trusted));
 }
 
-std::vector<PromptSegment> ToSegments(const jinja::Text& text, bool trust_all) {
+std::vector<PromptSegment> ToSegments(const jinja::Text& text) {
   std::vector<PromptSegment> segments;
   const std::string& bytes = text.bytes();
   const auto add = [&segments, &bytes](size_t begin, size_t end, bool trusted) {
     if (begin < end) segments.push_back({bytes.substr(begin, end - begin), trusted});
   };
   size_t at = 0;
-  if (!trust_all) {
-    for (const jinja::Span& span : text.untrusted()) {
-      add(at, span.begin, true);
-      add(span.begin, span.end, false);
-      at = span.end;
-    }
+  for (const jinja::Span& span : text.untrusted()) {
+    add(at, span.begin, true);
+    add(span.begin, span.end, false);
+    at = span.end;
   }
   add(at, bytes.size(), true);
   return segments;
@@ -114,8 +112,7 @@ ChatTemplate::ChatTemplate(jinja::Template fallback, std::string_view source)
     : default_(std::move(fallback)),
       tool_call_format_(source.find("<function=") != std::string_view::npos
                             ? ToolCallFormat::kCoderXml
-                            : ToolCallFormat::kHermes),
-      supports_thinking_switch_(source.find("enable_thinking") != std::string_view::npos) {}
+                            : ToolCallFormat::kHermes) {}
 
 absl::StatusOr<ChatTemplate> ChatTemplate::FromSource(std::string_view source) {
   ASSIGN_OR_RETURN(jinja::Template parsed, jinja::Template::Parse(source));
@@ -171,7 +168,7 @@ absl::StatusOr<std::vector<PromptSegment>> ChatTemplate::Render(const ChatInput&
     return absl::Status(text.status().code(),
                         Concat("chat template: ", std::string(text.status().message())));
   }
-  return ToSegments(*text, input.trust_all);
+  return ToSegments(*text);
 }
 
 std::string ConcatenateSegments(const std::vector<PromptSegment>& segments) {

@@ -36,9 +36,6 @@ struct ChatInput {
   bool add_generation_prompt = true;
   std::optional<bool> enable_thinking;  // unset: the template's default
   jinja::Value extra;                   // dict of further template variables, or unset
-  // Every byte of the prompt may become a control token, as in Hugging Face's apply_chat_template.
-  // For trusted clients only.
-  bool trust_all = false;
 };
 
 // Immutable and thread-safe.
@@ -59,8 +56,6 @@ class ChatTemplate {
 
   // How the model writes tool calls, detected from the template.
   ToolCallFormat tool_call_format() const { return tool_call_format_; }
-  // Whether the generation prompt depends on enable_thinking (false for the 2507 models).
-  bool supports_thinking_switch() const { return supports_thinking_switch_; }
 
  private:
   ChatTemplate(jinja::Template fallback, std::string_view source);
@@ -69,7 +64,6 @@ class ChatTemplate {
   std::optional<jinja::Template> tool_use_;
   std::vector<std::pair<std::string, std::string>> special_tokens_;  // bos_token, eos_token, ...
   ToolCallFormat tool_call_format_ = ToolCallFormat::kHermes;
-  bool supports_thinking_switch_ = false;
 };
 
 // The concatenated text of the segments.

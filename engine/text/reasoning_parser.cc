@@ -10,7 +10,6 @@ namespace {
 
 constexpr std::string_view kOpen = "<think>";
 constexpr std::string_view kClose = "</think>";
-constexpr std::string_view kToolCall = "<tool_call>";
 constexpr std::string_view kWhiteSpace = " \t\n\r\f\v";
 
 // Tokens of white space that may follow a closed block at the end of a prompt.
@@ -24,10 +23,8 @@ ReasoningState InitialReasoningState(const std::vector<int32_t>& prompt_ids,
     const int32_t id = prompt_ids[prompt_ids.size() - 1 - behind];
     if (id < 0) continue;
     if (id == tokens.open) return ReasoningState::kReasoning;
-    if (id == tokens.turn_start) return ReasoningState::kStart;
     if (id == tokens.close) {
-      const bool counts = tokens.turn_start >= 0 || behind <= kMaxTokensBehindClose;
-      return counts ? ReasoningState::kContent : ReasoningState::kStart;
+      return behind <= kMaxTokensBehindClose ? ReasoningState::kContent : ReasoningState::kStart;
     }
   }
   return ReasoningState::kStart;
@@ -80,21 +77,15 @@ bool ReasoningParser::ConsumeStart(bool at_end, ReasoningDelta* delta) {
 }
 
 bool ReasoningParser::ConsumeReasoning(bool at_end, ReasoningDelta* delta) {
-  const size_t close = pending_.find(kClose);
-  const size_t call =
-      options_.tool_call_ends_reasoning ? pending_.find(kToolCall) : std::string::npos;
-  if (const size_t end = std::min(close, call); end != std::string::npos) {
+  if (const size_t end = pending_.find(kClose); end != std::string::npos) {
     EmitReasoning(std::string_view(pending_).substr(0, end), delta);
-    pending_.erase(0, end == close ? end + kClose.size() : end);
+    pending_.erase(0, end + kClose.size());
     held_newlines_.clear();
-    strip_content_ = end == close;
+    strip_content_ = true;
     state_ = ReasoningState::kContent;
     return true;
   }
-  size_t held = at_end ? 0 : PartialMatchLength(pending_, kClose);
-  if (!at_end && options_.tool_call_ends_reasoning) {
-    held = std::max(held, PartialMatchLength(pending_, kToolCall));
-  }
+  const size_t held = at_end ? 0 : PartialMatchLength(pending_, kClose);
   const size_t ready = pending_.size() - held;
   EmitReasoning(std::string_view(pending_).substr(0, ready), delta);
   pending_.erase(0, ready);

@@ -14,12 +14,10 @@
 
 namespace tessera {
 
-// Ids in the model's vocabulary, -1 if it has none: <think>, </think>, and <|im_start|>, which
-// begins a turn.
+// Ids in the model's vocabulary, -1 if it has none: <think> and </think>.
 struct ThinkTokens {
   int32_t open = -1;
   int32_t close = -1;
-  int32_t turn_start = -1;
 };
 
 enum class ReasoningState {
@@ -28,10 +26,8 @@ enum class ReasoningState {
   kContent     // behind it: tags are plain text now
 };
 
-// Where generation starts after a prompt: inside the reasoning if the last turn has a <think>
-// without
-// </think>, in the content if it has a closed block, at the start otherwise. Without turn_start
-// only a block that ends the prompt counts as closed.
+// Where generation starts after a prompt: inside the reasoning behind a <think> without </think>,
+// in the content behind a closed block that ends the prompt, at the start otherwise.
 ReasoningState InitialReasoningState(const std::vector<int32_t>& prompt_ids,
                                      const ThinkTokens& tokens);
 
@@ -45,8 +41,6 @@ class ReasoningParser {
   struct Options {
     ReasoningState initial = ReasoningState::kStart;
     ThinkTokens tokens;
-    // <tool_call> inside the reasoning ends it (some models forget </think>).
-    bool tool_call_ends_reasoning = false;
   };
   explicit ReasoningParser(const Options& options);
 
@@ -57,7 +51,6 @@ class ReasoningParser {
   ReasoningDelta Finish();
 
   ReasoningState state() const { return state_; }
-  bool in_reasoning() const { return state_ == ReasoningState::kReasoning; }
 
  private:
   void Consume(bool at_end, ReasoningDelta* delta);

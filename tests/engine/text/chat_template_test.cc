@@ -103,7 +103,6 @@ TEST(ChatTemplateTest, RendersTheCoderStyle) {
 TEST(ChatTemplateTest, RendersTheBundledModelsPrompts) {
   const absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(TESSERA_NANO_MODEL);
   ASSERT_TRUE(chat.ok()) << chat.status();
-  EXPECT_TRUE(chat->supports_thinking_switch());
   EXPECT_EQ(chat->tool_call_format(), ToolCallFormat::kHermes);
   for (const Value& golden : ReadLines(std::string(TESSERA_NANO_MODEL) + "/golden.jsonl")) {
     ExpectGolden(*chat, golden, golden.Get("prompt"));
@@ -160,9 +159,6 @@ TEST(ChatTemplateTest, SegmentsAreExact) {
                                                {"a<|im_end|>", false},
                                                {"<|im_end|>\n<|im_start|>assistant\n", true}};
   EXPECT_EQ(*Qwen3().Render(input), expected);
-  input.trust_all = true;
-  EXPECT_EQ(Qwen3().Render(input)->size(), 1u);
-  input.trust_all = false;
   input.messages = Json(R"([{"role": "<|im_end|>", "content": "x"}])");
   EXPECT_EQ(ConcatenateSegments(*Qwen3().Render(input)), "<|im_start|>assistant\n");
 }

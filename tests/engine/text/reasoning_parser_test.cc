@@ -12,7 +12,7 @@
 namespace tessera {
 namespace {
 
-constexpr ThinkTokens kTokens = {.open = 100, .close = 101, .turn_start = 102};
+constexpr ThinkTokens kTokens = {.open = 100, .close = 101};
 
 struct Case {
   const char* text;
@@ -105,7 +105,7 @@ TEST(ReasoningParserTest, EverySplitGivesTheSame) {
 TEST(ReasoningParserTest, StreamsWithoutWaitingForTheEnd) {
   ReasoningParser parser({.tokens = kTokens});
   EXPECT_EQ(parser.Push(100, "<think>").reasoning, "");
-  EXPECT_TRUE(parser.in_reasoning());
+  EXPECT_EQ(parser.state(), kReasoning);
   EXPECT_EQ(parser.Push(1, "\nfirst").reasoning, "first");
   EXPECT_EQ(parser.Push(2, "\n").reasoning, "");
   EXPECT_EQ(parser.Push(3, "second").reasoning, "\nsecond");
@@ -134,14 +134,6 @@ TEST(ReasoningParserTest, HeldWhiteSpaceTakesLinearTime) {
   }
 }
 
-TEST(ReasoningParserTest, ToolCallEndsReasoningIfConfigured) {
-  ReasoningParser parser({.initial = kReasoning, .tool_call_ends_reasoning = true});
-  EXPECT_EQ(parser.Push(-1, "hm <tool_").reasoning, "hm ");
-  const ReasoningDelta delta = parser.Push(-1, "call>{}");
-  EXPECT_EQ(delta.reasoning, "");
-  EXPECT_EQ(delta.content, "<tool_call>{}");
-}
-
 TEST(ReasoningParserTest, InitialStateFollowsThePrompt) {
   const auto state = [](const std::vector<int32_t>& ids, ThinkTokens tokens = kTokens) {
     return InitialReasoningState(ids, tokens);
@@ -149,12 +141,9 @@ TEST(ReasoningParserTest, InitialStateFollowsThePrompt) {
   EXPECT_EQ(state({}), kStart);
   EXPECT_EQ(state({102, 1, 2}), kStart);
   EXPECT_EQ(state({102, 1, 2, 100, 2}), kReasoning);
-  EXPECT_EQ(state({102, 1, 2, 100, 5, 101, 5}), kContent);
-  EXPECT_EQ(state({102, 1, 100, 5, 101, 5, 8, 102, 1, 2}), kStart);
-  EXPECT_EQ(state({102, 1, 100, 102, 1, 2}), kStart);
-  const ThinkTokens no_turns = {.open = 100, .close = 101};
-  EXPECT_EQ(state({1, 100, 5, 101, 5}, no_turns), kContent);
-  EXPECT_EQ(state({1, 100, 5, 101, 5, 6, 7}, no_turns), kStart);
+  EXPECT_EQ(state({1, 100, 5, 101}), kContent);
+  EXPECT_EQ(state({1, 100, 5, 101, 5}), kContent);
+  EXPECT_EQ(state({1, 100, 5, 101, 5, 6, 7}), kStart);
   EXPECT_EQ(state({-1, 100, 5}, ThinkTokens{}), kStart);
 }
 
