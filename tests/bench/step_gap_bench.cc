@@ -2,7 +2,10 @@
 // steps under way. The device is the queued one: its steps take a fixed time whatever the host
 // does.
 //
-//   step_gap_bench MODEL [BATCH] [DELAY_MS]
+//   step_gap_bench MODEL [BATCH] [DELAY_MS] [TOKENIZER]
+//
+// The device computes, too: a model that is quick to compute shows the host best. TOKENIZER: a
+// folder with a tokenizer.json for models without one.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -24,6 +27,7 @@ constexpr int32_t kTokens = 200;  // per sequence
 
 struct Arguments {
   std::string model_dir;
+  std::string tokenizer_dir;
   int32_t batch = 32;
   absl::Duration delay = absl::Milliseconds(5);
   int32_t steps_under_way = 1;
@@ -74,7 +78,7 @@ absl::StatusOr<Gaps> Measure(const Arguments& arguments) {
     gaps.whole += step.duration;
   };
   ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
-                   Tokenizer::Load(arguments.model_dir));
+                   Tokenizer::Load(arguments.tokenizer_dir));
   ASSIGN_OR_RETURN(
       std::unique_ptr<Engine> engine,
       Engine::Create(options, config, std::move(tokenizer), std::move(executor), std::move(hooks)));
@@ -117,10 +121,10 @@ int Main(Arguments arguments) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: step_gap_bench MODEL [BATCH] [DELAY_MS]\n");
+    std::fprintf(stderr, "usage: step_gap_bench MODEL [BATCH] [DELAY_MS] [TOKENIZER]\n");
     return 2;
   }
-  tessera::Arguments arguments{.model_dir = argv[1]};
+  tessera::Arguments arguments{.model_dir = argv[1], .tokenizer_dir = argv[argc > 4 ? 4 : 1]};
   if (argc > 2) arguments.batch = std::atoi(argv[2]);
   if (argc > 3) arguments.delay = absl::Milliseconds(std::atof(argv[3]));
   return tessera::Main(arguments);
