@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/types.h"
 #include "kernels/core/bit_mask.h"
 #include "kernels/core/status_macros.h"
 
@@ -145,9 +146,8 @@ StepExtents LargestExtents(const StepLimits& limits) {
 
 // Of what only the sampling of some steps needs.
 int64_t MaxListWords(const StepLimits& limits) {
-  constexpr int64_t kMaxAdjustments = 4096;  // of one row
   return 2 * MaxListedTokens(limits.max_tokens, limits.max_positions) +
-         limits.max_sequences * (2 * kMaxAdjustments + MaskWords(limits.vocab_size));
+         limits.max_sequences * (2 * kMaxRowAdjustments + MaskWords(limits.vocab_size));
 }
 
 }  // namespace
@@ -186,7 +186,7 @@ int64_t StepInputs::Bytes(const StepLimits& limits) {
   const StepExtents most = LargestExtents(limits);
   constexpr int64_t kArrays = 32;  // more than there are; each begins at a multiple of kAlignment
   constexpr int64_t kTokenWords = 4;
-  constexpr int64_t kRowWords = 17;  // the seed has two
+  constexpr int64_t kRowWords = 18;  // the seed has two
   const int64_t words = 2 + kTokenWords * most.tokens + most.sequences * (2 + most.max_blocks) +
                         kRowWords * most.rows + 2 + MaxListWords(limits);
   return words * int64_t{sizeof(int32_t)} + kArrays * static_cast<int64_t>(kAlignment);

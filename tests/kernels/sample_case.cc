@@ -123,6 +123,13 @@ void TakeCounts(const PenaltyTable& after, std::vector<SampledRow>* sampled) {
   expect_noise(after.counts);
 }
 
+std::vector<int32_t> DownloadInts(Device& device, ConstTensorView view) {
+  std::vector<int32_t> values(view.num_elements());
+  device.Download(values.data(), view.data(), view.num_bytes());
+  TESSERA_CHECK(device.Synchronize().ok());
+  return values;
+}
+
 std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase>& rows,
                                  const std::function<void(const SampleArgs&)>& sample) {
   const auto n = static_cast<int64_t>(rows.size());
@@ -244,11 +251,19 @@ double SecondsToSample(
     const std::function<double(const std::function<void()>&)>& seconds_per_call) {
   double seconds = 0;
   SampleOn(ops.device(), {row}, [&](const SampleArgs& args) {
-    // The call may leave anything in the logits; they are brought back from a copy each time.
+    // The call may leave anything in the logits, and lists one more token with every draw; both are
+    // brought back from copies each time.
     const int64_t vocab = args.logits.dim(1);
     const TestTensor copy(ops.device(), DType::kF32, {1, vocab}, row.logits);
     const TestTensor zero = TestTensor::Ints(ops.device(), {1}, {0});
-    const auto restore = [&] { ops.GatherRows({.x = copy, .rows = zero, .out = args.logits}); };
+    const std::vector<int32_t> listed = DownloadInts(ops.device(), args.penalty_listed);
+    const TestTensor listed_copy = TestTensor::Ints(
+        ops.device(), {args.penalty_listed.dim(0), args.penalty_listed.dim(1)}, listed);
+    const TestTensor slots = TestTensor::Ints(ops.device(), {2}, {0, 1});
+    const auto restore = [&] {
+      ops.GatherRows({.x = copy, .rows = zero, .out = args.logits});
+      ops.GatherRows({.x = listed_copy, .rows = slots, .out = args.penalty_listed});
+    };
     const double both = seconds_per_call([&] {
       restore();
       ops.Sample(args);

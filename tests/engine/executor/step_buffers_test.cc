@@ -6,6 +6,7 @@
 #include <random>
 
 #include "kernels/ops.h"
+#include "tests/engine/executor/full_plan.h"
 
 namespace tessera {
 namespace {
@@ -152,6 +153,27 @@ TEST_F(StepInputsTest, AddressesDependOnTheBucketAlone) {
   with_lists.sampling.adj_values = {1.0F, 2.0F};
   with_lists.sampling.adj_offsets.back() = 2;
   EXPECT_EQ(addresses(with_lists), addresses(PlanOf(std::vector<int32_t>(10, 1))));
+}
+
+// What a hostile client can ask for on the real vocabulary.
+TEST_F(StepInputsTest, HasRoomForTheLargestPlan) {
+  const PlanLimits plans{.vocab_size = 151'936,
+                         .block_size = 4,
+                         .max_tokens = 40,
+                         .max_num_seqs = 20,
+                         .max_positions = 48};
+  const StepLimits limits{.max_tokens = plans.max_tokens,
+                          .max_sequences = plans.max_num_seqs,
+                          .max_blocks = static_cast<int32_t>(plans.max_blocks_per_sequence()),
+                          .max_positions = plans.max_positions,
+                          .vocab_size = plans.vocab_size};
+  const BatchPlan plan = FullGroup(plans);
+  StepInputs inputs = *StepInputs::Create(&ops_->device(), limits);
+  for (const StepExtents& extents : {ExactExtents(plan), BucketExtents(plan, limits)}) {
+    const auto views = inputs.Upload(plan, extents);
+    ASSERT_TRUE(views.ok()) << views.status();
+    EXPECT_THAT(Ints(views->sampling.adj_tokens), Each(4));
+  }
 }
 
 TEST_F(StepInputsTest, RefusesWhatHasNoRoom) {
