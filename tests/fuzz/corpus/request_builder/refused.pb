@@ -1,0 +1,3 @@
+*
+
+user	refuse meb
