@@ -1,12 +1,16 @@
 #include "engine/executor/node_worker.h"
 
+#include <deque>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/executor/abort_relay.h"
 #include "engine/executor/group_messages.h"
@@ -36,7 +40,13 @@ class NodeWorker {
   absl::StatusOr<std::string> Execute(const NodeCommand& command);
   absl::StatusOr<std::string> Load();
   absl::StatusOr<std::string> AllocateKv(int32_t num_blocks);
-  absl::StatusOr<std::string> Step(const std::string& bytes);
+  // The next command of the head; false when the group has ended in order.
+  absl::StatusOr<bool> RunNext();
+  // Enqueues a step; AnswerSteps replies when it has ended. The head may send the next one before.
+  absl::Status BeginStep(const ReceivedCommand& command);
+  // A thread of its own: waits for the steps in their order.
+  void AnswerSteps();
+  void StopAnswering();
 
   const NodeOptions& options_;
   AbortRelay relay_;
@@ -44,6 +54,11 @@ class NodeWorker {
   PlanLimits limits_;
   bool loaded_ = false;
   std::unique_ptr<RankGroup> ranks_;
+
+  absl::Mutex mutex_;
+  std::deque<uint64_t> steps_ ABSL_GUARDED_BY(mutex_);  // ids of the commands under way
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status failed_step_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<std::string> NodeWorker::RankHost() const {
@@ -101,14 +116,75 @@ absl::Status NodeWorker::Join() {
 }
 
 absl::Status NodeWorker::Run() {
-  while (true) {
-    ASSIGN_OR_RETURN(const std::optional<ReceivedCommand> next, link_->Next());
-    if (!next.has_value()) return absl::OkStatus();
-    const absl::StatusOr<std::string> payload = Execute(next->command);
-    link_->Reply(next->id, payload);
-    // What the control plane says went wrong is the better reason.
-    if (!payload.ok()) return relay_.reason().ok() ? payload.status() : relay_.reason();
+  std::thread answers([this] { AnswerSteps(); });
+  absl::StatusOr<bool> goes_on = true;
+  while (goes_on.ok() && *goes_on) goes_on = RunNext();
+  StopAnswering();
+  answers.join();
+  const absl::MutexLock lock(&mutex_);
+  const absl::Status failure = failed_step_.ok() ? goes_on.status() : failed_step_;
+  // What the control plane says went wrong is the better reason.
+  return failure.ok() || relay_.reason().ok() ? failure : relay_.reason();
+}
+
+absl::StatusOr<bool> NodeWorker::RunNext() {
+  ASSIGN_OR_RETURN(const std::optional<ReceivedCommand> next, link_->Next());
+  if (!next.has_value()) return false;
+  absl::StatusOr<std::string> payload = "";
+  if (loaded_ && next->command.kind == NodeCommand::Kind::kStep) {
+    const absl::Status begun = BeginStep(*next);
+    if (begun.ok()) return true;
+    payload = begun;
+  } else {
+    payload = Execute(next->command);
   }
+  link_->Reply(next->id, payload);
+  RETURN_IF_ERROR(payload.status());
+  return true;
+}
+
+absl::Status NodeWorker::BeginStep(const ReceivedCommand& command) {
+  ASSIGN_OR_RETURN(StepPlan plan, DecodeStepPlan(command.command.step_plan, limits_));
+  ranks_->Submit(std::make_shared<const StepPlan>(std::move(plan)));
+  const absl::MutexLock lock(&mutex_);
+  steps_.push_back(command.id);
+  return absl::OkStatus();
+}
+
+void NodeWorker::AnswerSteps() {
+  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || !steps_.empty();
+  };
+  while (true) {
+    uint64_t id = 0;
+    {
+      const absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&has_work));
+      if (ended_) return;
+      id = steps_.front();
+    }
+    const absl::StatusOr<NodeStepResult> result = ranks_->Wait();
+    const absl::StatusOr<std::string> payload =
+        result.ok() ? absl::StatusOr<std::string>(EncodeNodeStepResult(*result)) : result.status();
+    {
+      const absl::MutexLock lock(&mutex_);
+      steps_.pop_front();
+      failed_step_.Update(payload.status());
+    }
+    link_->Reply(id, payload);
+    if (!payload.ok()) return;  // the head ends the group
+  }
+}
+
+// Nobody waits any more for the steps under way.
+void NodeWorker::StopAnswering() {
+  bool steps_left = false;
+  {
+    const absl::MutexLock lock(&mutex_);
+    ended_ = true;
+    steps_left = !steps_.empty() && failed_step_.ok();
+  }
+  if (steps_left) ranks_->Abort(absl::CancelledError("the group has ended"));
 }
 
 absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
@@ -121,7 +197,7 @@ absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
     case NodeCommand::Kind::kAllocateKv:
       return AllocateKv(command.num_blocks);
     case NodeCommand::Kind::kStep:
-      return Step(command.step_plan);
+      break;  // only after loading, see RunNext
   }
   return absl::InvalidArgumentError("the head sent a command of an unknown kind");
 }
@@ -140,13 +216,6 @@ absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks) {
   RETURN_IF_ERROR(ranks_->AllocateKv(num_blocks));
   limits_.num_blocks = num_blocks;
   return "";
-}
-
-absl::StatusOr<std::string> NodeWorker::Step(const std::string& bytes) {
-  ASSIGN_OR_RETURN(StepPlan plan, DecodeStepPlan(bytes, limits_));
-  ranks_->Submit(std::make_shared<const StepPlan>(std::move(plan)));
-  ASSIGN_OR_RETURN(const NodeStepResult result, ranks_->Wait());
-  return EncodeNodeStepResult(result);
 }
 
 }  // namespace

@@ -74,7 +74,8 @@ struct RankGroupOptions {
   ConnectRemote connect_remote;  // with several nodes
 };
 
-// Used by one thread at a time, except Abort.
+// Used by one thread at a time, except Abort; with several nodes one thread may Submit while
+// another Waits.
 class RankGroup {
  public:
   RankGroup(RankGroupOptions options, ModelConfig config);

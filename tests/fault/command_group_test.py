@@ -12,9 +12,9 @@ LAYOUT = [*ONE, "--tensor-parallel-size", 2, "--data-parallel-size", 2, "--enabl
 IDS = ",".join(str(3 + i * 37 % 900) for i in range(70))
 
 
-def in_group(folder, *command, nodes=2):
+def in_group(folder, *command, nodes=2, layout=None):
     """The JSON that a command prints when it is the head of a group."""
-    with Cluster(folder, LAYOUT, nodes) as cluster:
+    with Cluster(folder, layout or LAYOUT, nodes) as cluster:
         workers = cluster.start_workers()
         printed = run_json(*command, *cluster.flags)
         cluster.expect_orderly_end(workers)
@@ -30,6 +30,17 @@ def test_generate(folder):
         assert answer == expected, f"{nodes} nodes:\n{answer}\ninstead of\n{expected}"
     assert len({json.dumps(choice["token_ids"]) for choice in expected["choices"]}) == 3, expected
     print("ok: generate on 2 and 4 nodes", flush=True)
+
+
+def test_two_steps_under_way(folder):
+    """The queued backend begins the next step before the results of this one are known."""
+    command = ["generate", NANO, "--chat", "Tell me a story.", "--max-tokens", 12, "--n", 2,
+               "--seed", 7, "--temperature", 0.8]
+    queued = ["--backend", "queued"]
+    expected = run_json(*command, *ONE, *queued)
+    answer = in_group(folder, *command, layout=[*LAYOUT, *queued])
+    assert answer == expected, f"{answer}\ninstead of\n{expected}"
+    print("ok: generate on 2 nodes with two steps under way", flush=True)
 
 
 def test_score(folder):
@@ -70,6 +81,7 @@ def test_bad_layouts(folder):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         test_generate(folder)
+        test_two_steps_under_way(folder)
         test_score(folder)
         test_bench(folder)
         test_bad_layouts(folder)
