@@ -22,6 +22,7 @@
 #include "engine/executor/node_worker.h"
 #include "engine/executor/sequence_runner.h"
 #include "engine/model/model_config.h"
+#include "engine/scheduler/scheduler.h"
 #include "tests/support/golden_files.h"
 
 namespace tessera {
@@ -104,6 +105,24 @@ TEST_P(RankThreadsTest, AnotherThreadMayAbort) {
   }
   watchdog.join();
   EXPECT_FALSE(runner.Append({.token_ids = {0}}).ok());
+}
+
+// What the devices still compute uses communicators, weights and buffers of ranks that go.
+TEST_P(RankThreadsTest, StepsMayBeLeftUnderWay) {
+  const auto executor = Make();
+  ASSERT_TRUE(executor->AllocateKv(16).ok());
+  auto request = std::make_shared<GenerateRequest>();
+  request->prompt_ids.assign(200, 5);
+  Scheduler scheduler({.block_size = kBlockSize,
+                       .num_blocks = 16,
+                       .max_model_len = 256,
+                       .vocab_size = LoadModelConfig(ReferenceModelDir(kModel))->vocab_size},
+                      BlockHash{});
+  scheduler.Add(std::make_unique<Sequence>(SequenceInit{.request = request}, 256));
+  for (int32_t i = 0; i < executor->max_steps_under_way(); ++i) {
+    executor->Submit({.step_id = static_cast<uint64_t>(i),
+                      .groups = {scheduler.Schedule(absl::UnixEpoch()).plan}});
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
