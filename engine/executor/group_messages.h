@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/executor/executor.h"
-#include "engine/executor/rank_group.h"
+#include "engine/executor/group_settings.h"
 #include "engine/model/model_config.h"
 
 namespace tessera {
