@@ -301,21 +301,6 @@ bool WorthMoving(const Placement& current, const Placement& proposed,
          *std::max_element(now.begin(), now.end()) * (1 - policy.min_gain);
 }
 
-std::vector<SlotChange> PlacementChanges(const Placement& from, const Placement& to) {
-  std::vector<SlotChange> changes;
-  for (int32_t slot = 0; slot < to.shape().num_slots(); ++slot) {
-    const int32_t expert = to.ExpertOf(slot);
-    if (expert == Placement::kSpare || from.ExpertOf(slot) == expert) continue;
-    // From the nearest rank, to spread the reads over the replicas.
-    int32_t best = from.Replicas(expert)[0];
-    for (int32_t source : from.Replicas(expert)) {
-      if (std::abs(source - slot) < std::abs(best - slot)) best = source;
-    }
-    changes.push_back({.slot = slot, .expert = expert, .from_slot = best});
-  }
-  return changes;
-}
-
 absl::StatusOr<PlacementTable> PlacementTable::Create(Device* device, Placement initial) {
   PlacementTable table(device, std::move(initial));
   const size_t words =

@@ -85,8 +85,6 @@ struct SlotChange {
   int32_t expert = 0;
   int32_t from_slot = 0;
 };
-// Slots that must receive weights before `to` can replace `from`, ascending.
-std::vector<SlotChange> PlacementChanges(const Placement& from, const Placement& to);
 
 // The placement of one layer in device memory. Staged and flipped by the thread that drives the
 // device, between steps; ranks that flip before the same step use the same version in it.

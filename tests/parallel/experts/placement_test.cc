@@ -111,20 +111,6 @@ TEST(ProposePlacementTest, RefusesBadLoads) {
   EXPECT_FALSE(ProposePlacement(*current, std::vector<double>{1, std::nan("")}).ok());
 }
 
-TEST(PlacementChangesTest, NameAHolderOfTheOldPlacement) {
-  const PlacementShape shape{.num_experts = 4, .num_ranks = 2, .slots_per_rank = 3};
-  const auto from = Placement::Create(shape, {0, 1, -1, 2, 3, -1});
-  const auto to = Placement::Create(shape, {0, 1, 2, 2, 3, 0});
-  const auto changes = PlacementChanges(*from, *to);
-  ASSERT_EQ(changes.size(), 2U);
-  EXPECT_EQ(changes[0].slot, 2);
-  EXPECT_EQ(changes[0].expert, 2);
-  EXPECT_EQ(changes[0].from_slot, 3);
-  EXPECT_EQ(changes[1].slot, 5);
-  EXPECT_EQ(changes[1].from_slot, 0);
-  EXPECT_TRUE(PlacementChanges(*from, *from).empty());
-}
-
 TEST(PlacementTableTest, StagesThenFlips) {
   TestDevice device;
   const PlacementShape shape{.num_experts = 2, .num_ranks = 2, .slots_per_rank = 1};
