@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include "kernels/sampling/isa/isa.h"
 
@@ -34,14 +35,15 @@ void LogitRow::FindLargest() {
   for (const float largest : block_largest_) largest_ = std::max(largest_, largest);
 }
 
-LogitRow LogitRow::AfterChanges(const std::vector<int32_t>& ids) const {
-  if (static_cast<int64_t>(ids.size()) >= blocks()) return {logits_, size_};
+LogitRow LogitRow::AfterChanges(const std::vector<uint8_t>& changed) const {
+  // Beyond that one pass over all is cheaper than block by block.
+  constexpr int64_t kFewOf = 8;
+  if (std::accumulate(changed.begin(), changed.end(), int64_t{0}) > blocks() / kFewOf) {
+    return {logits_, size_};
+  }
   LogitRow row = *this;
-  int64_t last = -1;
-  for (const int32_t id : ids) {
-    const int64_t block = id / kBlock;
-    if (block == last) continue;
-    last = block;
+  for (int64_t block = 0; block < blocks(); ++block) {
+    if (changed[block] == 0) continue;
     const int64_t begin = block * kBlock;
     const bool nan = FastestLoops().summarize(logits_ + begin, std::min(kBlock, size_ - begin),
                                               &row.block_largest_[block]);

@@ -29,8 +29,9 @@ class LogitRow {
   // Writes the logits that `mask` (kernels/core/bit_mask.h) allows to `out`, which may be `logits`,
   // and -inf in place of the others; a view of `out`.
   static LogitRow Masked(const float* logits, const int32_t* mask, int64_t size, float* out);
-  // The same logits after those of `ids` have changed. Not divided.
-  LogitRow AfterChanges(const std::vector<int32_t>& ids) const;
+  // The same logits after some have changed: those of the blocks b with changed[b] != 0,
+  // [blocks()]. Not divided.
+  LogitRow AfterChanges(const std::vector<uint8_t>& changed) const;
   // The same logits divided by `divisor`, which is finite and positive.
   LogitRow DividedBy(float divisor) const;
 

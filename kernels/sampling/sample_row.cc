@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/bit_mask.h"
@@ -16,6 +17,7 @@ namespace tessera {
 namespace {
 
 using sampling::Candidate;
+using sampling::kBlock;
 using sampling::LogitRow;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -67,26 +69,31 @@ struct RowArgs {
 
 bool HasDistribution(const LogitRow& row) { return !row.has_nan() && std::isfinite(row.largest()); }
 
-// Changes logits of a row and takes the changes back.
+// Changes logits of a row. Takes the changes back when somebody looks at the logits later.
 class Edits {
  public:
-  explicit Edits(float* logits) : logits_(logits) {}
+  Edits(float* logits, int64_t size, bool undoable)
+      : logits_(logits), undoable_(undoable), changed_((size + kBlock - 1) / kBlock) {}
 
-  bool empty() const { return ids_.empty(); }
-  const std::vector<int32_t>& ids() const { return ids_; }  // may name one twice
+  bool empty() const { return empty_; }
+  const std::vector<uint8_t>& changed_blocks() const { return changed_; }  // 1: holds an edit
   void Set(int32_t id, float logit) {
-    ids_.push_back(id);
-    old_.push_back(logits_[id]);
+    if (undoable_) old_.emplace_back(id, logits_[id]);
     logits_[id] = logit;
+    changed_[id / kBlock] = 1;
+    empty_ = false;
   }
   void Undo() {
-    for (size_t i = ids_.size(); i > 0; --i) logits_[ids_[i - 1]] = old_[i - 1];
+    for (auto edit = old_.rbegin(); edit != old_.rend(); ++edit)
+      logits_[edit->first] = edit->second;
   }
 
  private:
   float* logits_;
-  std::vector<int32_t> ids_;
-  std::vector<float> old_;  // parallel to ids_
+  const bool undoable_;
+  bool empty_ = true;
+  std::vector<uint8_t> changed_;
+  std::vector<std::pair<int32_t, float>> old_;
 };
 
 // The slot begins anew with the row's list.
@@ -106,21 +113,38 @@ void CountToken(const Slot& slot, int32_t token) {
   AddToMask(slot.listed, token);
 }
 
+// The tokens that a slot lists, ascending. Their counts are on the way into the cache.
+std::vector<int32_t> ListedTokens(const Slot& slot, int64_t vocab) {
+  const int64_t words = MaskWords(vocab);
+  // Without branches: which words are empty cannot be predicted.
+  std::vector<int32_t> used(words);
+  int64_t num_used = 0;
+  for (int64_t word = 0; word < words; ++word) {
+    used[num_used] = static_cast<int32_t>(word);
+    num_used += slot.listed[word] != 0 ? 1 : 0;
+  }
+  std::vector<int32_t> ids;
+  ids.reserve(2 * num_used);
+  for (int64_t i = 0; i < num_used; ++i) {
+    for (auto bits = static_cast<uint32_t>(slot.listed[used[i]]); bits != 0; bits &= bits - 1) {
+      ids.push_back(used[i] * 32 + std::countr_zero(bits));
+      __builtin_prefetch(slot.counts + ids.back());
+    }
+  }
+  return ids;
+}
+
 void Penalize(const RowArgs& row, const Slot& slot, Edits& edits) {
   const SampleArgs& args = row.args;
   const float repetition = args.repetition_penalty.as<float>()[row.n];
   const float presence = args.presence_penalty.as<float>()[row.n];
   const float frequency = args.frequency_penalty.as<float>()[row.n];
-  const int64_t words = MaskWords(row.size);
-  for (int64_t word = 0; word < words; ++word) {
-    for (auto bits = static_cast<uint32_t>(slot.listed[word]); bits != 0; bits &= bits - 1) {
-      const auto id = static_cast<int32_t>(word * 32 + std::countr_zero(bits));
-      const int32_t count = slot.counts[id];
-      float l = row.logits[id];
-      l = l > 0 ? l / repetition : l * repetition;
-      l -= frequency * static_cast<float>(count) + (count > 0 ? presence : 0.0F);
-      edits.Set(id, l);
-    }
+  for (const int32_t id : ListedTokens(slot, row.size)) {
+    const int32_t count = slot.counts[id];
+    float l = row.logits[id];
+    l = l > 0 ? l / repetition : l * repetition;
+    l -= frequency * static_cast<float>(count) + (count > 0 ? presence : 0.0F);
+    edits.Set(id, l);
   }
 }
 
@@ -164,13 +188,13 @@ int32_t DrawMasked(const RowArgs& args, const int32_t* mask) {
 }
 
 int32_t DrawAfterEdits(const RowArgs& args, const Slot& slot, const LogitRow& raw) {
-  Edits edits(args.logits);
+  Edits edits(args.logits, args.size, /*undoable=*/args.num_logprobs >= 0);
   if (slot.listed != nullptr) Penalize(args, slot, edits);
   Adjust(args, edits);
   const int32_t* mask = args.mask();
   if (edits.empty() && mask == nullptr) return Draw(args, raw);
-  const int32_t token =
-      mask != nullptr ? DrawMasked(args, mask) : Draw(args, raw.AfterChanges(edits.ids()));
+  const int32_t token = mask != nullptr ? DrawMasked(args, mask)
+                                        : Draw(args, raw.AfterChanges(edits.changed_blocks()));
   edits.Undo();
   return token;
 }
