@@ -35,20 +35,25 @@ int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_conc
 struct ThreadPlan {
   int carriers = 1;
   int threads_per_rank = 1;
-  bool spin = false;  // every thread has a core of its own
+  bool spin = false;       // every thread has a core of its own
+  bool on_caller = false;  // the thread that waits for a step carries the first ranks
 };
 
 // With threads to spare every rank gets an equal share of them; with too few the ranks take turns
 // on one thread per core. Ranks that wait for other processes or for a device's thread block their
-// own thread, so they need one each.
+// own thread, so they need one each. A rank alone sits on the thread that would only wait for it:
+// that spares a lone request two wake-ups of a sleeping thread.
 ThreadPlan PlanThreads(const RankGroupOptions& options, int ranks) {
   const int total = options.num_threads > 0 ? options.num_threads : NumCores();
   const bool may_share =
       options.settings.layout.nodes == 1 && ExecutesAtOnce(options.settings.backend);
   const int carriers = may_share ? std::min({ranks, total, NumCores()}) : ranks;
-  if (carriers < ranks) return {.carriers = carriers};
+  if (carriers < ranks) return {.carriers = carriers, .on_caller = true};
   const int per_rank = std::max(1, total / ranks);
-  return {.carriers = ranks, .threads_per_rank = per_rank, .spin = per_rank * ranks <= NumCores()};
+  return {.carriers = ranks,
+          .threads_per_rank = per_rank,
+          .spin = per_rank * ranks <= NumCores(),
+          .on_caller = may_share && ranks == 1};
 }
 
 // A device that executes at once has nothing to do while the host plans, however early it is told.
@@ -74,8 +79,8 @@ struct RankGroup::State {
         config(std::move(model_config)),
         ranks(world_size() / options.settings.layout.nodes),
         threads(PlanThreads(options, ranks)),
-        bell(threads.carriers < ranks ? std::make_shared<Bell>() : nullptr),
-        weights(bell != nullptr ? SharedBuffers::Create() : nullptr),
+        bell(threads.on_caller ? std::make_shared<Bell>() : nullptr),
+        weights(threads.carriers < ranks ? SharedBuffers::Create() : nullptr),
         depth(StepsUnderWay(options.settings)),
         splits_steps(depth > 1 && !ExecutesAtOnce(options.settings.backend)),
         connector({.moe_comm = options.settings.moe_comm,
@@ -110,8 +115,8 @@ struct RankGroup::State {
   const ModelConfig config;
   const int32_t ranks;  // of this process
   const ThreadPlan threads;
-  const std::shared_ptr<Bell> bell;              // when ranks share threads
-  const std::shared_ptr<SharedBuffers> weights;  // then too
+  const std::shared_ptr<Bell> bell;              // when the waiting thread carries ranks
+  const std::shared_ptr<SharedBuffers> weights;  // when ranks share threads
   const int32_t depth;                           // steps that may be under way
   const bool splits_steps;  // a step's end is awaited by Wait's caller instead of the rank's thread
   const std::shared_ptr<QuietWork> preparation = std::make_shared<QuietWork>();

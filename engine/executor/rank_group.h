@@ -69,7 +69,7 @@ class RankGroup {
   // as long as the ranks: after an abort this returns while they may still run.
   absl::Status OnEveryRank(RankWork work);
   // Waits until `condition`, which is called under the mutex, holds; false at the deadline. Does
-  // the work of ranks meanwhile when they share threads.
+  // the work of the ranks that sit on the calling thread meanwhile.
   bool Await(absl::FunctionRef<bool()> condition, absl::Time deadline);
 
   // Shared with the carriers, which may outlive this object when they hang.
