@@ -45,7 +45,7 @@ void CheckAddress(Thread* t, const MemoryAccess& a) {
       address < reinterpret_cast<uintptr_t>(&_end)) {
     return;
   }
-  const Body& body = m.grid->body;
+  const Body& body = GridOf(t).body;
   if (!a.write && address - reinterpret_cast<uintptr_t>(body.parameters) < body.bytes) return;
   Fail("%s of %zu bytes of host memory (%p)", Verb(a.write), a.bytes, a.pointer);
 }

@@ -20,12 +20,9 @@ std::map<const void*, SnapshotPtr>& Published() {
   return published;
 }
 
-int DeviceOfThread(const Thread& t) { return t.block->cluster->grid->record->position.device; }
-
 // Clusters of operations that everybody knows to be over need not be remembered.
 void Prune(std::map<uint32_t, ClockVector>* clusters) {
-  const uint32_t first = M().grid->record->first_serial;
-  clusters->erase(clusters->begin(), clusters->lower_bound(std::min(first, FirstOpenSerial())));
+  clusters->erase(clusters->begin(), clusters->lower_bound(FirstOpenSerial()));
 }
 
 void JoinInto(std::map<uint32_t, ClockVector>* into, uint32_t serial, const ClockVector& clock) {
@@ -37,7 +34,7 @@ void JoinInto(std::map<uint32_t, ClockVector>* into, uint32_t serial, const Cloc
 std::shared_ptr<Snapshot> Publish(Thread* t, Scope scope) {
   Cluster& c = *t->block->cluster;
   auto s = std::make_shared<Snapshot>();
-  s->device = DeviceOfThread(*t);
+  s->device = GridOf(t).device;
   s->scope = scope;
   s->clusters = c.acquired;
   s->clusters[c.serial] = ClockVector(t->clock, t->clock + c.components);
@@ -48,7 +45,7 @@ std::shared_ptr<Snapshot> Publish(Thread* t, Scope scope) {
 
 void Acquire(Thread* t, const Snapshot& s, Scope scope) {
   Cluster& c = *t->block->cluster;
-  const bool other_device = s.device != DeviceOfThread(*t);
+  const bool other_device = s.device != GridOf(t).device;
   if (other_device && (scope != Scope::kSystem || s.scope != Scope::kSystem)) return;
   for (const auto& [serial, clock] : s.clusters) {
     if (serial == c.serial) {

@@ -115,8 +115,10 @@ void LeaveBarriers(Thread* t) {
   Block& block = *t->block;
   LeaveWarp(t);
   Cluster& cluster = *block.cluster;
-  if (cluster.blocks.size() > 1) {
+  if (cluster.blocks.size() > 1 || cluster.next_tma > 0) {
     Join(block.exit_clock.data(), t->clock, cluster.components);
+  }
+  if (cluster.blocks.size() > 1) {
     if (block.live == 0) CheckBlockMayEnd(block);
     MaybeCompleteCluster(cluster);
   }

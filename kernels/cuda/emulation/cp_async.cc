@@ -1,8 +1,19 @@
 #include <cstring>
 
+#include "kernels/cuda/emulation/async_copy.h"
 #include "kernels/cuda/emulation/global_memory.h"
 #include "kernels/cuda/emulation/report.h"
 #include "kernels/cuda/emulation/shared_memory.h"
+
+namespace tessera::simt::emulation {
+
+void CheckNoCopies(const Thread* t) {
+  if (!t->open_copies.empty() || !t->copy_groups.empty()) {
+    Fail("a thread ends with cp.async in flight");
+  }
+}
+
+}  // namespace tessera::simt::emulation
 
 namespace tessera::simt::ptx {
 

@@ -29,9 +29,12 @@ struct Options {
   int compute_capability = 90;  // 10 * major + minor: what the GPUs claim, and what they refuse
   int multiprocessors = 4;
   size_t memory_bytes = size_t{4} << 30;  // of each GPU
+  // How long to wait for another thread to enqueue what all streams wait for, before that is an
+  // error.
+  int patience_milliseconds = 20'000;
 };
 // From the environment: TESSERA_EMULATION_SEED, _PREEMPT, _RACES (0: no), _RESIDENT, _GPUS, _ARCH,
-// _MEMORY (bytes).
+// _MEMORY (bytes), _PATIENCE (ms).
 Options OptionsFromEnvironment();
 // Not while anything executes. Those of the environment hold until the first call.
 void SetOptions(const Options& options);
@@ -61,8 +64,11 @@ struct Body {
   const void* parameters;
   size_t bytes;
 };
+// What was found first; empty when nothing was. A kernel that waits in a loop for something that no
+// thread of its own does (another GPU's flag) asks `more` for other operations: it may execute
+// some, which then run interleaved with this one, and answers whether it did.
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
-                    const Body& body);
+                    const Body& body, const std::function<bool()>& more);
 
 // Device memory: filled with 0xff (NaN), bounds and initialisation known to the byte. Addresses are
 // never used again. Null when the GPU has no room.

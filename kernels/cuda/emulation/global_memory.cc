@@ -57,9 +57,11 @@ Past PastOf(uint32_t serial, const OperationRecord& now) {
   return past;
 }
 
-const char* NameOf(uint32_t serial) {
-  const OperationRecord* record = OperationOf(serial);
-  return record == nullptr ? "an earlier operation" : record->name.c_str();
+// Who accessed a cell: operations that everybody knows to be over are forgotten.
+ShortText WhoOf(Cell cell) {
+  const OperationRecord* record = OperationOf(SerialOf(cell));
+  if (record == nullptr) return {"an earlier operation"};
+  return WhoOf(*record, SerialOf(cell), static_cast<Epoch>(cell));
 }
 
 struct Access {
@@ -80,21 +82,20 @@ void CheckOrder(const Access& a, Cell cell, const char* what) {
          Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, Who(cluster, e).c_str(),
          DescribeAccess(a.what).c_str());
   }
-  const OperationRecord& now = *cluster.grid->record;
+  const OperationRecord& now = *OperationOf(cluster.serial);
   const Past past = PastOf(serial, now);
   if (past == Past::kDone) return;
   if (past == Past::kOrdered) {
     // A dependent launch sees what earlier operations did only behind griddepcontrol.wait.
-    const OperationRecord* then = OperationOf(serial);
-    if (a.thread->waited_for_grid || !then->is_kernel) return;
-    Fail("%s before griddepcontrol.wait of memory that '%s' used for a %s (%s)", Verb(a.what.write),
-         then->name.c_str(), what, DescribeAccess(a.what).c_str());
+    if (a.thread->waited_for_grid || !OperationOf(serial)->is_kernel) return;
+    Fail("%s before griddepcontrol.wait of memory that %s used for a %s (%s)", Verb(a.what.write),
+         WhoOf(cell).c_str(), what, DescribeAccess(a.what).c_str());
   }
   if (a.what.atomic && IsAtomic(e)) return;
   const auto found = cluster.acquired.find(serial);
   if (found != cluster.acquired.end() && Ordered(e, found->second.data())) return;
-  Fail("race on global memory: %s by %s, not ordered after the %s by '%s' (%s)", Verb(a.what.write),
-       Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, NameOf(serial),
+  Fail("race on global memory: %s by %s, not ordered after the %s by %s (%s)", Verb(a.what.write),
+       Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, WhoOf(cell).c_str(),
        DescribeAccess(a.what).c_str());
 }
 
@@ -135,7 +136,7 @@ void CheckExists(Thread* t, const GlobalAccess& a) {
     }
   }
   const int owner = DeviceOf(a.pointer);
-  const int device = t->block->cluster->grid->record->position.device;
+  const int device = GridOf(t).device;
   if (owner != device && !PeerAccessEnabled(device, owner)) {
     Fail("GPU %d: %s of GPU %d, to which it has no peer access", device, DescribeAccess(a).c_str(),
          owner);
@@ -156,7 +157,7 @@ OperationRecord* RecordOperation(const char* name, const StreamPosition& at, uin
   while (!m.operations.empty() && Reaches(at.host, m.operations.front().position)) {
     m.operations.pop_front();
   }
-  m.operations.push_back({m.next_serial, clusters, at, name, is_kernel, false});
+  m.operations.push_back({m.next_serial, clusters, at, name, is_kernel, {}});
   m.next_serial += clusters;
   return &m.operations.back();
 }
@@ -202,8 +203,8 @@ std::string CheckRange(const OperationRecord& now, const GlobalAccess& a) {
     for (const Cell cell : {*written, a.write ? *read : 0}) {
       if (cell == 0 || !found.empty()) continue;
       if (PastOf(SerialOf(cell), now) == Past::kUnordered && SerialOf(cell) != now.first_serial) {
-        found = now.name + ": not ordered after '" + NameOf(SerialOf(cell)) +
-                "': " + DescribeAccess(a).c_str();
+        found = now.name + ": " + DescribeAccess(a).c_str() + ", not ordered after an access by " +
+                WhoOf(cell).c_str();
       }
     }
     *(a.write ? written : read) = own;

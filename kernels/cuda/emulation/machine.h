@@ -161,14 +161,16 @@ struct OperationRecord {
   StreamPosition position;
   std::string name;
   bool is_kernel;
-  bool dependent;
+  Shape shape;  // of a kernel
 };
 
 struct Grid {
   const char* name = "";
   Shape shape;
   Body body{};
-  OperationRecord* record = nullptr;
+  int device = 0;
+  uint32_t first_serial = 0;
+  std::string failure;          // what was found first; its threads do not go on then
   std::vector<uint32_t> order;  // of its clusters
   size_t next = 0;
   std::vector<std::unique_ptr<Cluster>> resident;
@@ -179,11 +181,10 @@ struct Machine {
   Random random;
   Statistics statistics;
   void* scheduler = nullptr;
-  Grid* grid = nullptr;
-  std::vector<Thread*> runnable;
-  std::vector<TmaTransfer> transfers;
-  char finding[640] = "";  // what the failing thread says
-  std::string failure;     // the whole report
+  std::vector<Grid*> grids;            // that execute, interleaved
+  std::vector<Thread*> runnable;       // of all grids that execute
+  std::vector<TmaTransfer> transfers;  // under way
+  char finding[640] = "";              // what the failing thread says
   int preempt_in = 0;
   uint64_t idle = 0;  // turns in which nothing was stored nor any wait ended
   const void* pc = nullptr;
@@ -198,6 +199,7 @@ Machine& M();
 Thread* Current();
 void SetCurrent(Thread* thread);
 
+inline Grid& GridOf(const Thread* t) { return *t->block->cluster->grid; }
 inline Epoch Now(const Thread* t) { return EpochOf(t->component, t->clock[t->component]); }
 
 }  // namespace tessera::simt::emulation

@@ -85,6 +85,7 @@ void MBarrierInit(uint64_t* barrier, uint32_t count) {
   Thread* t = Current();
   M().pc = __builtin_return_address(0);
   M().address = barrier;
+  NeedCapability(90, "an mbarrier");
   const uint32_t offset = SharedOffset(barrier);
   if (offset % sizeof(uint64_t) != 0) Fail("an mbarrier that is not aligned to 8 bytes");
   if (count == 0 || count >= 1U << 20) Fail("an mbarrier for %u arrivals", count);

@@ -23,6 +23,7 @@ Options OptionsFromEnvironment() {
   Override("TESSERA_EMULATION_GPUS", &o.devices);
   Override("TESSERA_EMULATION_ARCH", &o.compute_capability);
   Override("TESSERA_EMULATION_MEMORY", &o.memory_bytes);
+  Override("TESSERA_EMULATION_PATIENCE", &o.patience_milliseconds);
   o.devices = std::clamp(o.devices, 0, kMaxDevices);
   return o;
 }

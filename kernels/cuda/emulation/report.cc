@@ -41,6 +41,25 @@ ShortText Who(const Cluster& cluster, Epoch e) {
   return out;
 }
 
+ShortText WhoOf(const OperationRecord& record, uint32_t serial, Epoch e) {
+  ShortText out;
+  if (!record.is_kernel) {
+    std::snprintf(out.text, sizeof(out.text), "'%s'", record.name.c_str());
+    return out;
+  }
+  const Shape& s = record.shape;
+  const uint32_t per_block = s.block.x * s.block.y * s.block.z;
+  const uint32_t index = serial - record.first_serial, thread = ComponentOf(e) % per_block;
+  const uint32_t rank = ComponentOf(e) / per_block;
+  const dim3 clusters(s.grid.x / s.cluster.x, s.grid.y / s.cluster.y, s.grid.z / s.cluster.z);
+  std::snprintf(out.text, sizeof(out.text), "block (%u,%u,%u) thread %u of '%s'",
+                index % clusters.x * s.cluster.x + rank % s.cluster.x,
+                index / clusters.x % clusters.y * s.cluster.y + rank / s.cluster.x % s.cluster.y,
+                index / clusters.x / clusters.y * s.cluster.z + rank / s.cluster.x / s.cluster.y,
+                thread, record.name.c_str());
+  return out;
+}
+
 std::string SourceLine(const void* return_address) {
   Dl_info info;
   void* extra = nullptr;
@@ -81,16 +100,21 @@ void Fail(const char* format, ...) {
   LeaveForGood();
 }
 
+void NeedCapability(int capability, const char* what) {
+  const int has = M().options.compute_capability;
+  if (has < capability) Fail("%s needs sm_%d; this GPU is an sm_%d", what, capability, has);
+}
+
 std::string Report(const Thread* t) {
   Machine& m = M();
-  std::string text = std::string(m.grid->name) + ": " + m.finding;
-  if (t != nullptr) text += std::string(" [") + Where(t).c_str();
+  std::string text = std::string(GridOf(t).name) + ": " + m.finding;
+  text += std::string(" [") + Where(t).c_str();
   if (m.address != nullptr) {
     char address[32];
     std::snprintf(address, sizeof(address), ", address %p", m.address);
     text += address;
   }
-  if (t != nullptr) text += "]";
+  text += "]";
   const std::string line = SourceLine(m.pc);
   if (!line.empty()) text += " at " + line;
   return text + HowToRepeat();

@@ -10,10 +10,12 @@
 namespace tessera::simt::emulation {
 
 struct ShortText {
-  char text[160] = "";
+  char text[224] = "";
   const char* c_str() const { return text; }
 };
 
+// Refuses instructions that the emulated GPUs do not have: capability 90 is sm_90.
+void NeedCapability(int capability, const char* what);
 // Ends the launch with a report: kernel, finding, thread, line of the source.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void Fail(const char* format, ...);
 
@@ -21,6 +23,8 @@ struct ShortText {
 ShortText Where(const Thread* t);
 // "thread 5 of block 1 of the cluster", "cp.async of thread 5", ...
 ShortText Who(const Cluster& cluster, Epoch e);
+// The same of any operation: "block (1,0,0) thread 5 of 'SomeKernel'", or its name.
+ShortText WhoOf(const OperationRecord& record, uint32_t serial, Epoch e);
 // "kernel.cu:17" of the instruction before a return address; empty when unknown.
 std::string SourceLine(const void* return_address);
 // The end of every report: how to see it again.

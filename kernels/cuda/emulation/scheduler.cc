@@ -14,7 +14,8 @@
 namespace tessera::simt::emulation {
 namespace {
 
-constexpr uint64_t kIdleTurns = uint64_t{1} << 20;  // in a row: nothing will change any more
+constexpr uint64_t kIdleTurns = uint64_t{1} << 18;  // in a row: nothing will change any more
+constexpr size_t kWindowsPerGrid = 32;              // several grids may execute together
 
 void ToScheduler() {
   Thread* t = Current();
@@ -22,15 +23,11 @@ void ToScheduler() {
 }
 
 void RunThread() {
-  const Body& body = M().grid->body;
+  const Body& body = GridOf(Current()).body;
   body.call(body.parameters);
   Thread* t = Current();
-  if (!t->open_copies.empty() || !t->copy_groups.empty()) {
-    for (const CpAsync& copy : t->open_copies) {
-      if (!copy.landed) Fail("a thread ends with cp.async in flight");
-    }
-    if (!t->copy_groups.empty()) Fail("a thread ends with cp.async in flight");
-  }
+  CheckNoCopies(t);
+  CheckNoWgmma(t);
   t->exited = true;
   --t->block->live;
   --t->block->cluster->live;
@@ -53,7 +50,7 @@ void StartFiber(Thread& t) {
 
 void StartThreads(Block& b, const uint3& block_idx) {
   Cluster& cluster = *b.cluster;
-  const Shape& s = M().grid->shape;
+  const Shape& s = cluster.grid->shape;
   const uint32_t per_block = s.block.x * s.block.y * s.block.z;
   b.threads.resize(per_block);
   for (uint32_t i = 0; i < per_block; ++i) {
@@ -79,7 +76,7 @@ void StartThreads(Block& b, const uint3& block_idx) {
 }
 
 void StartBlock(Cluster& cluster, int rank, const uint3& block_idx) {
-  const Shape& s = M().grid->shape;
+  const Shape& s = cluster.grid->shape;
   const int per_block = cluster.threads / static_cast<int>(cluster.blocks.size());
   Block& b = cluster.blocks[static_cast<size_t>(rank)];
   b.cluster = &cluster;
@@ -89,12 +86,41 @@ void StartBlock(Cluster& cluster, int rank, const uint3& block_idx) {
   b.warps.resize(static_cast<size_t>(CeilDiv(per_block, kWarpSize)));
   if (per_block % kWarpSize != 0) b.warps.back().exited = ~0U << per_block % kWarpSize;
   b.groups.resize(static_cast<size_t>(per_block / kThreadsPerWarpgroup));
-  if (cluster.blocks.size() > 1) {
-    b.remote.assign(cluster.components, 0);
-    b.exit_clock.assign(cluster.components, 0);
-  }
+  b.exit_clock.assign(cluster.components, 0);
+  if (cluster.blocks.size() > 1) b.remote.assign(cluster.components, 0);
   StartThreads(b, block_idx);
   ++M().statistics.blocks;
+}
+
+std::unique_ptr<Cluster> StartCluster(Grid* grid, uint32_t index) {
+  auto cluster = std::make_unique<Cluster>();
+  const Shape& s = grid->shape;
+  const uint32_t blocks = s.cluster.x * s.cluster.y * s.cluster.z;
+  const uint32_t per_block = s.block.x * s.block.y * s.block.z;
+  cluster->grid = grid;
+  cluster->serial = grid->first_serial + index;
+  cluster->threads = cluster->live = static_cast<int>(blocks * per_block);
+  cluster->first_copy = blocks * per_block;
+  cluster->first_wgmma = 2 * blocks * per_block;
+  cluster->first_tma = cluster->first_wgmma + blocks * (per_block / kThreadsPerWarpgroup);
+  cluster->components = (cluster->first_tma + kTmaAgents + 15) / 16 * 16;
+  cluster->tma_clock.assign(kTmaAgents, 0);
+  cluster->clocks.assign(size_t{2} * cluster->components * blocks * per_block, 0);
+  cluster->blocks.resize(blocks);
+  const dim3 clusters(s.grid.x / s.cluster.x, s.grid.y / s.cluster.y, s.grid.z / s.cluster.z);
+  const uint32_t x = index % clusters.x, y = index / clusters.x % clusters.y;
+  const uint32_t z = index / clusters.x / clusters.y;
+  for (uint32_t rank = 0; rank < blocks; ++rank) {
+    const uint32_t rx = rank % s.cluster.x, ry = rank / s.cluster.x % s.cluster.y;
+    const uint32_t rz = rank / s.cluster.x / s.cluster.y;
+    StartBlock(*cluster, static_cast<int>(rank),
+               {x * s.cluster.x + rx, y * s.cluster.y + ry, z * s.cluster.z + rz});
+  }
+  return cluster;
+}
+
+void EndCluster(Cluster& cluster) {
+  for (Block& block : cluster.blocks) GiveWindow(&block);
 }
 
 std::string Deadlock(const Grid& grid) {
@@ -118,13 +144,15 @@ std::string Deadlock(const Grid& grid) {
   return text + " first: " + Where(first).c_str() + OpenBarriers(*first->block) + HowToRepeat();
 }
 
-void EndClusterOf(Grid* grid, const Thread& t) {
+void EndClusterOf(const Thread& t) {
   Cluster* cluster = t.block->cluster;
+  Grid* grid = cluster->grid;
   for (size_t c = 0; c < grid->resident.size(); ++c) {
     if (grid->resident[c].get() != cluster) continue;
     if (TransfersInFlight(*cluster)) {
-      M().failure = std::string(grid->name) + ": a block ends with TMA transfers in flight [" +
-                    Where(&t).c_str() + "]" + HowToRepeat();
+      grid->failure = std::string(grid->name) + ": a block ends with TMA transfers in flight [" +
+                      Where(&t).c_str() + "]" + HowToRepeat();
+      return;
     }
     EndCluster(*cluster);
     grid->resident.erase(grid->resident.begin() + static_cast<ptrdiff_t>(c));
@@ -132,8 +160,8 @@ void EndClusterOf(Grid* grid, const Thread& t) {
   }
 }
 
-// One turn of a random thread that can go on.
-void RunOne(Grid* grid) {
+// One turn of a random thread that can go on, of any grid.
+void RunOne() {
   Machine& m = M();
   const size_t i = m.random.Below(static_cast<uint32_t>(m.runnable.size()));
   Thread* t = m.runnable[i];
@@ -145,33 +173,55 @@ void RunOne(Grid* grid) {
   SwitchContext(&m.scheduler, t->context);
   SetCurrent(nullptr);
   if (m.finding[0] != 0) {
-    m.failure = Report(t);
+    GridOf(t).failure = Report(t);
   } else if (t->exited && t->block->cluster->live == 0) {
-    EndClusterOf(grid, *t);
+    EndClusterOf(*t);
   }
 }
 
-// The grid's clusters in random order, a few at a time.
-void RunGrid(Grid* grid) {
+// After this nothing of the grid runs any more.
+void EndGrid(Grid* grid) {
   Machine& m = M();
+  std::erase_if(m.runnable, [&](const Thread* t) { return &GridOf(t) == grid; });
+  std::erase_if(m.transfers,
+                [&](const TmaTransfer& op) { return op.block->cluster->grid == grid; });
+  for (const auto& cluster : grid->resident) EndCluster(*cluster);
+  grid->resident.clear();
+}
+
+// Keeps a few of the grid's clusters resident.
+void FillUp(Grid* grid) {
   const Shape& s = grid->shape;
   const size_t blocks = size_t{s.cluster.x} * s.cluster.y * s.cluster.z;
-  const size_t limit = std::clamp<size_t>(static_cast<size_t>(m.options.resident_clusters), 1,
-                                          std::max<size_t>(1, kSharedWindows / blocks));
-  while (m.failure.empty()) {
-    while (grid->resident.size() < limit && grid->next < grid->order.size()) {
-      grid->resident.push_back(StartCluster(grid->order[grid->next++]));
+  const auto wanted = static_cast<size_t>(M().options.resident_clusters);
+  const size_t limit = std::clamp<size_t>(wanted, 1, kWindowsPerGrid / blocks);
+  while (grid->resident.size() < limit && grid->next < grid->order.size()) {
+    grid->resident.push_back(StartCluster(grid, grid->order[grid->next++]));
+  }
+}
+
+// Runs the grids that execute until this one has ended.
+void RunGrid(Grid* grid, const std::function<bool()>& more) {
+  Machine& m = M();
+  m.grids.push_back(grid);
+  while (grid->failure.empty()) {
+    for (Grid* each : m.grids) {
+      if (each->failure.empty()) FillUp(each);
     }
     if (grid->resident.empty()) break;
     if (!m.transfers.empty() && (m.runnable.empty() || m.random.Below(64) == 0)) {
       LandTransfer();
-    } else if (m.runnable.empty() || m.idle > kIdleTurns) {
-      m.failure = Deadlock(*grid);
+    } else if (m.runnable.empty()) {
+      grid->failure = Deadlock(*grid);
+    } else if (m.idle > kIdleTurns) {
+      if (!more()) grid->failure = Deadlock(*grid);
+      m.idle = 0;
     } else {
-      RunOne(grid);
+      RunOne();
     }
   }
-  for (const auto& cluster : grid->resident) EndCluster(*cluster);
+  EndGrid(grid);
+  std::erase(m.grids, grid);
 }
 
 uint64_t SeedOf(const StreamPosition& at) {
@@ -222,64 +272,28 @@ bool OnOwnStack(const Thread* t, uintptr_t address) {
   return address - (reinterpret_cast<uintptr_t>(top) - kFiberStackBytes) < kFiberStackBytes;
 }
 
-std::unique_ptr<Cluster> StartCluster(uint32_t index) {
-  auto cluster = std::make_unique<Cluster>();
-  Grid* grid = M().grid;
-  const Shape& s = grid->shape;
-  const uint32_t blocks = s.cluster.x * s.cluster.y * s.cluster.z;
-  const uint32_t per_block = s.block.x * s.block.y * s.block.z;
-  cluster->grid = grid;
-  cluster->serial = grid->record->first_serial + index;
-  cluster->threads = cluster->live = static_cast<int>(blocks * per_block);
-  cluster->first_copy = blocks * per_block;
-  cluster->first_wgmma = 2 * blocks * per_block;
-  cluster->first_tma = cluster->first_wgmma + blocks * (per_block / kThreadsPerWarpgroup);
-  cluster->components = (cluster->first_tma + kTmaAgents + 15) / 16 * 16;
-  cluster->tma_clock.assign(kTmaAgents, 0);
-  cluster->clocks.assign(size_t{2} * cluster->components * blocks * per_block, 0);
-  cluster->blocks.resize(blocks);
-  const dim3 clusters(s.grid.x / s.cluster.x, s.grid.y / s.cluster.y, s.grid.z / s.cluster.z);
-  const uint32_t x = index % clusters.x, y = index / clusters.x % clusters.y;
-  const uint32_t z = index / clusters.x / clusters.y;
-  for (uint32_t rank = 0; rank < blocks; ++rank) {
-    const uint32_t rx = rank % s.cluster.x, ry = rank / s.cluster.x % s.cluster.y;
-    const uint32_t rz = rank / s.cluster.x / s.cluster.y;
-    StartBlock(*cluster, static_cast<int>(rank),
-               {x * s.cluster.x + rx, y * s.cluster.y + ry, z * s.cluster.z + rz});
-  }
-  return cluster;
-}
-
-void EndCluster(Cluster& cluster) {
-  for (Block& block : cluster.blocks) GiveWindow(&block);
-}
-
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
-                    const Body& body) {
+                    const Body& body, const std::function<bool()>& more) {
   Machine& m = M();
   ++m.statistics.launches;
   const uint32_t total = shape.grid.x / shape.cluster.x * (shape.grid.y / shape.cluster.y) *
                          (shape.grid.z / shape.cluster.z);
+  OperationRecord* record = RecordOperation(name, at, total, true);
+  record->shape = shape;
   Grid grid;
   grid.name = name;
   grid.shape = shape;
   grid.body = body;
-  grid.record = RecordOperation(name, at, total, true);
-  grid.record->dependent = shape.dependent;
+  grid.device = at.device;
+  grid.first_serial = record->first_serial;
   m.random.Seed(SeedOf(at));
   m.preempt_in = 1;
   m.idle = 0;
-  m.pc = m.address = nullptr;
-  m.failure.clear();
-  m.runnable.clear();
-  m.transfers.clear();
-  m.grid = &grid;
   grid.order.resize(total);
   for (uint32_t i = 0; i < total; ++i) grid.order[i] = i;
   for (uint32_t i = total; i > 1; --i) std::swap(grid.order[i - 1], grid.order[m.random.Below(i)]);
-  RunGrid(&grid);
-  m.grid = nullptr;
-  return m.failure;
+  RunGrid(&grid, more);
+  return grid.failure;
 }
 
 }  // namespace tessera::simt::emulation

@@ -20,10 +20,6 @@ void Tick(Thread* t);
 // True if `address` is in the stack of the running fiber.
 bool OnOwnStack(const Thread* t, uintptr_t address);
 
-// Creates a cluster of the present grid, its threads runnable; and gives its memory back.
-std::unique_ptr<Cluster> StartCluster(uint32_t index);
-void EndCluster(Cluster& cluster);
-
 }  // namespace tessera::simt::emulation
 
 #endif  // TESSERA_KERNELS_CUDA_EMULATION_SCHEDULER_H_

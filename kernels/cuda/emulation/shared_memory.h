@@ -9,7 +9,7 @@ namespace tessera::simt::emulation {
 
 inline constexpr size_t kSharedWindow = size_t{256} << 10;
 inline constexpr size_t kSharedOrigin = 1024;  // where dynamic shared memory begins in its window
-inline constexpr size_t kSharedWindows = 64;
+inline constexpr size_t kSharedWindows = 640;  // for grids of 16 GPUs, and some streams more
 
 // One access by an agent.
 struct SharedAccess {

@@ -91,6 +91,7 @@ void Issue(void* shared, const TensorMap* map, uint64_t* barrier, const int* at,
   Thread* t = Current();
   Machine& m = M();
   m.address = shared;
+  NeedCapability(90, "TMA");
   ++m.statistics.tma;
   Block& block = *t->block;
   Cluster& cluster = *block.cluster;
@@ -130,6 +131,13 @@ void LandTransfer() {
 bool TransfersInFlight(const Cluster& cluster) {
   for (const TmaTransfer& op : M().transfers) {
     if (op.block->cluster == &cluster) return true;
+  }
+  for (int agent = 0; agent < kTmaAgents; ++agent) {
+    uint32_t known = 0;
+    for (const Block& block : cluster.blocks) {
+      known = std::max(known, block.exit_clock[cluster.first_tma + static_cast<uint32_t>(agent)]);
+    }
+    if (cluster.tma_clock[static_cast<size_t>(agent)] > known) return true;
   }
   return false;
 }

@@ -181,6 +181,7 @@ void Gather(const char* kind, Run run, int64_t extra = 0) {
   Thread* t = Current();
   Block& block = *t->block;
   M().address = nullptr;
+  NeedCapability(90, kind);
   const int index = t->id / kThreadsPerWarpgroup;
   if (index >= static_cast<int>(block.groups.size())) Fail("%s needs a whole warpgroup", kind);
   Warpgroup& g = block.groups[static_cast<size_t>(index)];
@@ -244,6 +245,14 @@ void WaitGroups(Block& block, Warpgroup& g, int group, int pending) {
 }
 
 }  // namespace
+
+void CheckNoWgmma(const Thread* t) {
+  const auto group = static_cast<size_t>(t->id / kThreadsPerWarpgroup);
+  if (group >= t->block->groups.size()) return;
+  const Warpgroup& g = t->block->groups[group];
+  if (!g.open.empty() || !g.groups.empty()) Fail("a thread ends with wgmma in flight");
+}
+
 }  // namespace tessera::simt::emulation
 
 namespace tessera::simt::ptx {

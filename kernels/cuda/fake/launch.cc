@@ -32,11 +32,12 @@ cudaError_t EnqueueKernel(const char* name, const LaunchShape& shape,
                         std::string(name) + ": a stream of GPU " + std::to_string(stream->device) +
                             ", but the thread has GPU " + std::to_string(fake::CurrentDevice()));
   }
-  return fake::EnqueueLocked(stream, {.make = [name, s, call, bytes, copy]() -> fake::Run {
-                               return [=](const fake::StreamPosition& at) {
-                                 return emulation::Execute(name, s, at, {call, copy.get(), bytes});
-                               };
-                             }});
+  return fake::EnqueueLocked(
+      stream, {.make = [name, s, call, bytes, copy]() -> fake::Run {
+        return [=](const fake::StreamPosition& at) {
+          return emulation::Execute(name, s, at, {call, copy.get(), bytes}, fake::RunAnother);
+        };
+      }});
 }
 
 }  // namespace tessera::simt

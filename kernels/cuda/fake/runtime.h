@@ -105,6 +105,9 @@ cudaError_t EnqueueLocked(CUstream_st* stream, Request request)
 void DriveTo(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
 // Runs one operation that is needed for it, if one can run.
 void DriveOne(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
+// For an operation under way that waits for another stream's: runs one of those, when there is one
+// or somebody enqueues one in time.
+bool RunAnother();
 // Keeps all operations from running until EndDriving.
 void BeginDriving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
 void EndDriving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
@@ -115,6 +118,7 @@ struct CUstream_st {
   int device = 0;
   int number = 0;  // over all GPUs
   uint64_t enqueued = 0, done = 0;
+  bool busy = false;           // an operation of it is under way
   std::vector<uint64_t> seen;  // what its next operation may rely on
   std::deque<tessera::simt::fake::Operation> queue;
   std::shared_ptr<tessera::simt::fake::Capture> capture;

@@ -12,7 +12,9 @@ namespace tessera::simt::fake {
 namespace {
 
 // How long a driver that can run nothing waits for another thread to enqueue what is missing.
-constexpr absl::Duration kPatience = absl::Seconds(20);
+absl::Duration Patience() {
+  return absl::Milliseconds(emulation::GetOptions().patience_milliseconds);
+}
 
 void Note(std::vector<uint64_t>* into, const CUstream_st& stream, uint64_t sequence) {
   const auto at = static_cast<size_t>(stream.number);
@@ -26,7 +28,8 @@ bool Reached(const Mark& mark) {
 
 // The stream whose first operation can run and is needed to get to the mark; null: none can.
 CUstream_st* NextNeeded(const Mark& mark, std::set<const CUstream_st*>* asked) {
-  if (Reached(mark) || mark.stream->queue.empty() || !asked->insert(mark.stream).second) {
+  if (Reached(mark) || mark.stream->queue.empty() || mark.stream->busy ||
+      !asked->insert(mark.stream).second) {
     return nullptr;
   }
   const Operation& first = mark.stream->queue.front();
@@ -38,7 +41,7 @@ CUstream_st* NextNeeded(const Mark& mark, std::set<const CUstream_st*>* asked) {
 // Operations that several streams meet in need the others' operations too, whichever they are.
 CUstream_st* NextOfAny() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   for (const auto& stream : R().streams) {
-    if (stream->queue.empty()) continue;
+    if (stream->queue.empty() || stream->busy) continue;
     const Operation& first = stream->queue.front();
     if (Reached(first.after) && (first.ready == nullptr || first.ready())) return stream.get();
   }
@@ -57,9 +60,11 @@ void RunFirst(CUstream_st* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   stream->queue.pop_front();
   Gpu& gpu = R().gpus[stream->device];
   if (gpu.report.empty() && op.run != nullptr) {
+    stream->busy = true;
     R().mutex.Unlock();
     std::string error = op.run(op.position);
     R().mutex.Lock();
+    stream->busy = false;
     if (!error.empty() && gpu.report.empty()) {
       gpu.report = "GPU " + std::to_string(stream->device) + ": " + std::move(error);
     }
@@ -153,6 +158,19 @@ void DriveOne(const Mark& mark) {
   EndDriving();
 }
 
+bool RunAnother() {
+  MutexLock lock(&R().mutex);
+  while (true) {
+    CUstream_st* next = NextOfAny();
+    if (next != nullptr) {
+      RunFirst(next);
+      R().changed.SignalAll();
+      return true;
+    }
+    if (R().changed.WaitWithTimeout(&R().mutex, Patience())) return false;
+  }
+}
+
 void DriveTo(const Mark& mark) {
   while (!Reached(mark)) {
     BeginDriving();
@@ -160,7 +178,7 @@ void DriveTo(const Mark& mark) {
     if (next != nullptr) RunFirst(next);
     EndDriving();
     if (next != nullptr || Reached(mark)) continue;
-    if (R().changed.WaitWithTimeout(&R().mutex, kPatience) && !Reached(mark) && !R().driven) {
+    if (R().changed.WaitWithTimeout(&R().mutex, Patience()) && !Reached(mark) && !R().driven) {
       R().gpus[mark.stream->device].report =
           "streams wait for each other, or for an operation that nobody enqueues";
       mark.stream->queue.clear();
