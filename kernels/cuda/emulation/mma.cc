@@ -98,7 +98,7 @@ void LoadRow(Block& block, Thread* warp, const void* pointer, int row, bool tran
 
 void RunLdMatrix(Block& block, int warp, uint32_t arrived, void** operands, int64_t trans) {
   NeedWholeWarp(arrived, "ldmatrix");
-  Thread* threads = &block.threads[static_cast<size_t>(warp * kWarpSize)];
+  Thread* threads = &block.threads[warp * kWarpSize];
   Statistics& statistics = M().statistics;
   for (int matrix = 0; matrix < 4; ++matrix) {
     uint16_t e[8][8];

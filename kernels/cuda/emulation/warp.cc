@@ -19,9 +19,7 @@ void Finish(Block& block, int warp, size_t index) {
   w.open.erase(w.open.begin() + static_cast<ptrdiff_t>(index));
   ++M().statistics.collectives;
   c.run(block, warp, c.arrived, c.operands, c.extra);
-  ForLanes(c.arrived, [&](int lane) {
-    MakeRunnable(&block.threads[static_cast<size_t>(warp * kWarpSize + lane)]);
-  });
+  ForLanes(c.arrived, [&](int lane) { MakeRunnable(&block.threads[warp * kWarpSize + lane]); });
 }
 
 void RunSyncWarp(Block& block, int warp, uint32_t arrived, void**, int64_t) {
@@ -29,7 +27,7 @@ void RunSyncWarp(Block& block, int warp, uint32_t arrived, void**, int64_t) {
   thread_local ClockVector clock, proxied;
   clock.assign(n, 0);
   proxied.assign(n, 0);
-  Thread* threads = &block.threads[static_cast<size_t>(warp * kWarpSize)];
+  Thread* threads = &block.threads[warp * kWarpSize];
   ForLanes(arrived, [&](int lane) {
     Join(clock.data(), threads[lane].clock, n);
     Join(proxied.data(), threads[lane].proxied, n);

@@ -57,13 +57,13 @@ void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
     for (int row = 0; row < kRows; ++row) {
       LoadChunk(block, op.a, row, chunk, e);
       for (int i = 0; i < 8; ++i) {
-        a[static_cast<size_t>(row * kDepth + chunk * 8 + i)] = FromBf16Bits(e[i]);
+        a[row * kDepth + chunk * 8 + i] = FromBf16Bits(e[i]);
       }
     }
     for (int row = 0; row < op.n; ++row) {
       LoadChunk(block, op.b, row, chunk, e);
       for (int i = 0; i < 8; ++i) {
-        b[static_cast<size_t>(chunk * 8 + i) * n + static_cast<size_t>(row)] = FromBf16Bits(e[i]);
+        b[chunk * 8 + i * n + static_cast<size_t>(row)] = FromBf16Bits(e[i]);
       }
     }
   }
@@ -127,7 +127,7 @@ void CheckUntouched(const Accumulator& acc) {
 // Takes the accumulators out of the registers, and leaves NaN there.
 void TakeRegisters(Accumulator& acc, const Warpgroup& g) {
   const int count = g.n / 2;
-  const bool known = acc.last.size() == static_cast<size_t>(kThreadsPerWarpgroup * count);
+  const bool known = acc.last.size() == kThreadsPerWarpgroup * count;
   acc.n = g.n;
   acc.registers.assign(g.registers, g.registers + kThreadsPerWarpgroup);
   acc.values.resize(static_cast<size_t>(kRows) * static_cast<size_t>(g.n));
@@ -135,8 +135,7 @@ void TakeRegisters(Accumulator& acc, const Warpgroup& g) {
     for (int i = 0; i < count; ++i) {
       const float v = g.registers[t][i];
       acc.values[RegisterIndex(t, i, g.n)] = v;
-      if (known && g.accumulate &&
-          BitsOf(v) != BitsOf(acc.last[static_cast<size_t>(t * count + i)])) {
+      if (known && g.accumulate && BitsOf(v) != BitsOf(acc.last[t * count + i])) {
         Fail("accumulators changed behind wgmma.fence");
       }
     }
@@ -165,12 +164,12 @@ void WriteBack(Warpgroup& g, const WgmmaOperation& op) {
   if (--acc.in_flight > 0) return;
   CheckUntouched(acc);
   const int count = acc.n / 2;
-  acc.last.resize(static_cast<size_t>(kThreadsPerWarpgroup * count));
+  acc.last.resize(kThreadsPerWarpgroup * count);
   for (int t = 0; t < kThreadsPerWarpgroup; ++t) {
     for (int i = 0; i < count; ++i) {
       float& r = acc.registers[static_cast<size_t>(t)][i];
       r = acc.values[RegisterIndex(t, i, acc.n)];
-      acc.last[static_cast<size_t>(t * count + i)] = r;
+      acc.last[t * count + i] = r;
     }
   }
 }
@@ -209,7 +208,7 @@ void NoteRegisters(Warpgroup& g) {
     const int count = acc.n / 2;
     for (int t = 0; t < kThreadsPerWarpgroup; ++t) {
       for (int i = 0; i < count; ++i) {
-        acc.last[static_cast<size_t>(t * count + i)] = acc.registers[static_cast<size_t>(t)][i];
+        acc.last[t * count + i] = acc.registers[static_cast<size_t>(t)][i];
       }
     }
   }

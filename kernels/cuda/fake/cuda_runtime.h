@@ -11,6 +11,8 @@
 
 #include <cstddef>
 
+#define TESSERA_FAKE_CUDA_RUNTIME
+
 #define __device__
 #define __host__
 #define __forceinline__ inline

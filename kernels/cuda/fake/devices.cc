@@ -29,6 +29,7 @@ size_t SharedBytes() { return tessera::simt::emulation::SharedBytesPerBlock(); }
 
 }  // namespace
 
+TESSERA_CUDA_API_BEGIN
 cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = kVersion;
   return cudaSuccess;
@@ -115,3 +116,5 @@ cudaError_t cudaDeviceSynchronize() {
   }
   return Sticky(gpu);
 }
+
+TESSERA_CUDA_API_END

@@ -81,6 +81,7 @@ std::string AnyReport() {
 
 using namespace tessera::simt::fake;  // NOLINT: these functions are in no namespace by contract
 
+TESSERA_CUDA_API_BEGIN
 const char* cudaGetErrorName(cudaError_t error) { return NameOf(error).name; }
 
 const char* cudaGetErrorString(cudaError_t error) {
@@ -99,3 +100,5 @@ cudaError_t cudaGetLastError() {
   t_last = cudaSuccess;
   return error;
 }
+
+TESSERA_CUDA_API_END

@@ -30,6 +30,7 @@ cudaError_t WaitInCapture(CUstream_st* s, const Moment& moment) {
 
 }  // namespace
 
+TESSERA_CUDA_API_BEGIN
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new CUevent_st;
   (*event)->device = CurrentDevice();
@@ -106,3 +107,5 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   *milliseconds = static_cast<float>(end->moment->milliseconds - begin->moment->milliseconds);
   return cudaSuccess;
 }
+
+TESSERA_CUDA_API_END

@@ -40,6 +40,7 @@ cudaError_t WaitFor(CUstream_st* at, const Done& other) ABSL_EXCLUSIVE_LOCKS_REQ
 
 }  // namespace
 
+TESSERA_CUDA_API_BEGIN
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   tessera::MutexLock lock(&R().mutex);
   if (stream == nullptr || stream->capture != nullptr) {
@@ -129,3 +130,5 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   delete exec;
   return cudaSuccess;
 }
+
+TESSERA_CUDA_API_END

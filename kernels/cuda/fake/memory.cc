@@ -49,6 +49,7 @@ Run CopyWithin(void* to, const void* from, size_t bytes) {
 using namespace tessera::simt::fake;  // NOLINT: these functions are in no namespace by contract
 namespace emulation = tessera::simt::emulation;
 
+TESSERA_CUDA_API_BEGIN
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   {
     tessera::MutexLock lock(&R().mutex);
@@ -133,3 +134,5 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) {
   const cudaError_t error = cudaMemsetAsync(to, value, bytes, nullptr);
   return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
 }
+
+TESSERA_CUDA_API_END

@@ -20,6 +20,15 @@
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/emulation/global_memory.h"
 
+// Around the functions of the runtime's API. Compiled against NVIDIA's headers they have C names,
+// of which there cannot be two with different parameters: what differs does not compile.
+#ifdef TESSERA_FAKE_CUDA_RUNTIME
+#define TESSERA_CUDA_API_BEGIN extern "C++" {
+#else
+#define TESSERA_CUDA_API_BEGIN extern "C" {
+#endif
+#define TESSERA_CUDA_API_END }
+
 namespace tessera::simt::fake {
 
 using emulation::StreamPosition;

@@ -206,6 +206,7 @@ void Reset() {
 
 using namespace tessera::simt::fake;  // NOLINT: these functions are in no namespace by contract
 
+TESSERA_CUDA_API_BEGIN
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   tessera::MutexLock lock(&R().mutex);
   Resolve(nullptr);  // the default stream is the first of its GPU
@@ -245,3 +246,5 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   Merge(&R().host_seen, seen);
   return Sticky(R().gpus[s->device]);
 }
+
+TESSERA_CUDA_API_END
