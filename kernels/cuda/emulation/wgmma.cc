@@ -49,7 +49,7 @@ void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
   if (op.computed) return;
   op.computed = true;
   thread_local std::vector<float> a, b;
-  const auto n = static_cast<size_t>(op.n);
+  const int n = op.n;
   a.resize(kRows * kDepth);
   b.resize(kDepth * n);
   uint16_t e[8];
@@ -63,7 +63,7 @@ void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
     for (int row = 0; row < op.n; ++row) {
       LoadChunk(block, op.b, row, chunk, e);
       for (int i = 0; i < 8; ++i) {
-        b[chunk * 8 + i * n + static_cast<size_t>(row)] = FromBf16Bits(e[i]);
+        b[(chunk * 8 + i) * n + row] = FromBf16Bits(e[i]);
       }
     }
   }
@@ -72,10 +72,10 @@ void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
   MultiplyTile(acc.values.data(), a.data(), b.data(), op.n);
 }
 
-size_t RegisterIndex(int thread, int i, int n) {  // into [64, n]
+int RegisterIndex(int thread, int i, int n) {  // into [64, n]
   const int lane = thread % kWarpSize;
   const int row = thread / kWarpSize * 16 + lane / 4 + i % 4 / 2 * 8;
-  return static_cast<size_t>(row * n + i / 4 * 8 + lane % 4 * 2 + i % 2);
+  return row * n + i / 4 * 8 + lane % 4 * 2 + i % 2;
 }
 
 uint32_t WgmmaComponent(const Block& block, int group) {
@@ -127,7 +127,7 @@ void CheckUntouched(const Accumulator& acc) {
 // Takes the accumulators out of the registers, and leaves NaN there.
 void TakeRegisters(Accumulator& acc, const Warpgroup& g) {
   const int count = g.n / 2;
-  const bool known = acc.last.size() == kThreadsPerWarpgroup * count;
+  const bool known = static_cast<int>(acc.last.size()) == kThreadsPerWarpgroup * count;
   acc.n = g.n;
   acc.registers.assign(g.registers, g.registers + kThreadsPerWarpgroup);
   acc.values.resize(static_cast<size_t>(kRows) * static_cast<size_t>(g.n));
