@@ -95,12 +95,12 @@ void CheckAtomic(Thread* t, const AtomicCall& a) {
     Block* block = SharedBlockAt(address, &offset);
     CheckNoBarrier(*block, offset, a.bytes, stores);
     const Epoch own = Now(t) | kAtomicEpoch;
-    if (loads) CheckShared(*block, {offset, a.bytes, false, own, t->clock});
+    if (loads) CheckShared(*block, {offset, a.bytes, false, own, t->clock, nullptr, stores});
     if (stores) CheckShared(*block, {offset, a.bytes, true, own, t->clock});
     return;
   }
   if (!IsGlobal(address)) Fail("an atomic on host memory (%p)", a.address);
-  if (loads) CheckGlobal(t, {a.address, a.bytes, false, true});
+  if (loads) CheckGlobal(t, {a.address, a.bytes, false, true, stores});
   if (stores) CheckGlobal(t, {a.address, a.bytes, true, true});
 }
 

@@ -27,6 +27,13 @@ inline bool IsAtomic(Epoch e) { return (e & kAtomicEpoch) != 0; }
 inline bool Ordered(Epoch e, const uint32_t* clock) {
   return (e & kClockMask) <= clock[ComponentOf(e)];
 }
+// Whether what must be ordered after `later` too need not be compared with `earlier`: an access of
+// the same agent in front of it, in conflict with nothing that `later` is not in conflict with
+// (atomics are not with each other).
+inline bool Covers(Epoch later, Epoch earlier) {
+  return ComponentOf(later) == ComponentOf(earlier) &&
+         (earlier & kClockMask) <= (later & kClockMask) && (IsAtomic(earlier) || !IsAtomic(later));
+}
 inline void Join(uint32_t* __restrict into, const uint32_t* __restrict from, size_t n) {
   for (size_t i = 0; i < n; ++i) into[i] = std::max(into[i], from[i]);
 }

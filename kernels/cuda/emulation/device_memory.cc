@@ -39,6 +39,10 @@ Allocations& A() {
   return allocations;
 }
 
+struct SplitWord {
+  Cell written[4];
+  Cell others[kOthers][4];
+};
 struct SplitWords {
   std::deque<SplitWord> words;
   std::vector<uint32_t> unused;
@@ -46,6 +50,15 @@ struct SplitWords {
 SplitWords& Splits() {
   static SplitWords splits;
   return splits;
+}
+
+// One cell per word: stores, or the k-th others.
+Cell* Cells(int plane) {
+  static Cell* const begin = [] {
+    constexpr size_t kPlanes = 1 + kOthers;
+    return reinterpret_cast<Cell*>(Reserve(kPlanes * (kAllBytes / 4) * sizeof(Cell)));
+  }();
+  return begin + static_cast<size_t>(plane) * (kAllBytes / 4);
 }
 
 // Gives whole pages back to the system, which makes them zero; zeroes the rest.
@@ -73,18 +86,21 @@ unsigned char* ByteStates() {
   static unsigned char* const begin = Reserve(kAllBytes);
   return begin;
 }
-Cell* WrittenCells() {
-  static Cell* const begin = reinterpret_cast<Cell*>(Reserve(kAllBytes / 4 * sizeof(Cell)));
-  return begin;
-}
-Cell* ReadCells() {
-  static Cell* const begin = reinterpret_cast<Cell*>(Reserve(kAllBytes / 4 * sizeof(Cell)));
-  return begin;
+
+History HistoryOf(size_t word) {
+  History history{Cells(0) + word, {}};
+  for (int i = 0; i < kOthers; ++i) history.others[i] = Cells(1 + i) + word;
+  return history;
 }
 
-SplitWord& SplitOf(Cell written) { return Splits().words[static_cast<uint32_t>(written)]; }
+History ByteOf(const History& word, size_t byte) {
+  SplitWord& split = Splits().words[static_cast<uint32_t>(*word.written)];
+  History history{&split.written[byte], {}};
+  for (int i = 0; i < kOthers; ++i) history.others[i] = &split.others[i][byte];
+  return history;
+}
 
-void Split(Cell* written, Cell* read) {
+void Split(const History& word) {
   SplitWords& splits = Splits();
   uint32_t index;
   if (splits.unused.empty()) {
@@ -94,20 +110,21 @@ void Split(Cell* written, Cell* read) {
     index = splits.unused.back();
     splits.unused.pop_back();
   }
-  SplitWord& word = splits.words[index];
-  for (int i = 0; i < 4; ++i) {
-    word.written[i] = *written;
-    word.read[i] = *read;
+  SplitWord& split = splits.words[index];
+  for (int byte = 0; byte < 4; ++byte) {
+    split.written[byte] = *word.written;
+    for (int i = 0; i < kOthers; ++i) split.others[i][byte] = *word.others[i];
   }
-  *written = CellOf(0xffffffffU, index);
-  *read = 0;
+  *word.written = CellOf(0xffffffffU, index);
 }
 
-void Merge(Cell* written, Cell* read) {
-  const auto index = static_cast<uint32_t>(*written);
-  const SplitWord& word = Splits().words[index];
-  *written = word.written[0];
-  *read = word.read[0];
+void Merge(const History& word) {
+  const auto index = static_cast<uint32_t>(*word.written);
+  const SplitWord& split = Splits().words[index];
+  *word.written = split.written[0];
+  for (int i = 0; i < kOthers; ++i) {
+    if (*word.others[i] != split.others[i][0]) *word.others[i] = split.others[i][0];
+  }
   Splits().unused.push_back(index);
 }
 
@@ -138,13 +155,14 @@ bool Free(void* pointer) {
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (!Splits().words.empty()) {
     for (size_t word = at / 4; word < (at + rounded) / 4; ++word) {
-      if (IsSplit(WrittenCells()[word])) Merge(WrittenCells() + word, ReadCells() + word);
+      if (IsSplit(HistoryOf(word))) Merge(HistoryOf(word));
     }
   }
   Forget(GlobalWindows() + at, rounded);
   Forget(ByteStates() + at, rounded);
-  Forget(reinterpret_cast<unsigned char*>(WrittenCells() + at / 4), rounded / 4 * sizeof(Cell));
-  Forget(reinterpret_cast<unsigned char*>(ReadCells() + at / 4), rounded / 4 * sizeof(Cell));
+  for (int plane = 0; plane <= kOthers; ++plane) {
+    Forget(reinterpret_cast<unsigned char*>(Cells(plane) + at / 4), rounded / 4 * sizeof(Cell));
+  }
   a.bytes[at / kDeviceWindow] -= rounded;
   a.by_offset.erase(found);
   return true;

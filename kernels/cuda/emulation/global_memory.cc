@@ -70,61 +70,101 @@ struct Access {
   Cell own;
 };
 
-// Fails if the access is not ordered after the one of `cell`.
-void CheckOrder(const Access& a, Cell cell, const char* what) {
-  if (cell == 0 || cell == a.own) return;
+// How an earlier access stands to this one. kUnseen: ordered, but the launch has not waited for it.
+enum class Order { kBefore, kUnseen, kUnordered };
+Order OrderOf(const Access& a, Cell cell) {
   const auto e = static_cast<Epoch>(cell);
   const uint32_t serial = SerialOf(cell);
   Cluster& cluster = *a.thread->block->cluster;
   if (serial == cluster.serial) {
-    if ((a.what.atomic && IsAtomic(e)) || Ordered(e, a.thread->clock)) return;
-    Fail("race on global memory: %s by %s, not ordered after the %s by %s (%s)", Verb(a.what.write),
-         Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, Who(cluster, e).c_str(),
-         DescribeAccess(a.what).c_str());
+    return Ordered(e, a.thread->clock) ? Order::kBefore : Order::kUnordered;
   }
-  const OperationRecord& now = *OperationOf(cluster.serial);
-  const Past past = PastOf(serial, now);
-  if (past == Past::kDone) return;
+  const Past past = PastOf(serial, *OperationOf(cluster.serial));
+  if (past == Past::kDone) return Order::kBefore;
   if (past == Past::kOrdered) {
-    // A dependent launch sees what earlier operations did only behind griddepcontrol.wait.
-    if (a.thread->waited_for_grid || !OperationOf(serial)->is_kernel) return;
+    // A dependent launch sees what earlier kernels did only behind griddepcontrol.wait.
+    const bool seen = a.thread->waited_for_grid || !OperationOf(serial)->is_kernel;
+    return seen ? Order::kBefore : Order::kUnseen;
+  }
+  const auto found = cluster.acquired.find(serial);
+  const bool known = found != cluster.acquired.end() && Ordered(e, found->second.data());
+  return known ? Order::kBefore : Order::kUnordered;
+}
+
+// Fails if the access is not ordered after the one of `cell`.
+void CheckOrder(const Access& a, Cell cell, const char* what) {
+  if (cell == 0 || cell == a.own) return;
+  const Order order = OrderOf(a, cell);
+  if (order == Order::kBefore) return;
+  if (order == Order::kUnseen) {
     Fail("%s before griddepcontrol.wait of memory that %s used for a %s (%s)", Verb(a.what.write),
          WhoOf(cell).c_str(), what, DescribeAccess(a.what).c_str());
   }
-  if (a.what.atomic && IsAtomic(e)) return;
-  const auto found = cluster.acquired.find(serial);
-  if (found != cluster.acquired.end() && Ordered(e, found->second.data())) return;
+  if (a.what.atomic && IsAtomic(static_cast<Epoch>(cell))) return;
+  const Cluster& cluster = *a.thread->block->cluster;
+  const ShortText other =
+      SerialOf(cell) == cluster.serial ? Who(cluster, static_cast<Epoch>(cell)) : WhoOf(cell);
   Fail("race on global memory: %s by %s, not ordered after the %s by %s (%s)", Verb(a.what.write),
-       Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, WhoOf(cell).c_str(),
+       Who(cluster, static_cast<Epoch>(a.own)).c_str(), what, other.c_str(),
        DescribeAccess(a.what).c_str());
 }
 
-// One cell pair: of a whole word, or of a byte of a split one.
-void CheckCell(const Access& a, Cell* written, Cell* read) {
-  CheckOrder(a, *written, "store");
-  if (a.what.write) {
-    CheckOrder(a, *read, "load");
-    *written = a.own;
-    *read = 0;
-  } else if (*read != a.own) {
-    const bool known = SerialOf(*read) != a.thread->block->cluster->serial ||
-                       Ordered(static_cast<Epoch>(*read), a.thread->clock);
-    if (known || M().random.Below(2) == 0) *read = a.own;
+// Puts an access among the others: in the place of one that it makes superfluous, or at the end,
+// or, when there is no room, anywhere.
+template <typename Superfluous>
+void Remember(const History& history, Cell cell, Superfluous superfluous) {
+  for (Cell* other : history.others) {
+    if (*other == 0 || *other == cell || superfluous(*other)) {
+      *other = cell;
+      return;
+    }
   }
+  *history.others[M().random.Below(kOthers)] = cell;
 }
 
-void CheckWord(const Access& a, size_t word, size_t begin, size_t end) {
-  Cell* written = WrittenCells() + word;
-  Cell* read = ReadCells() + word;
-  const bool whole = begin == 0 && end == 4;
-  if (!IsSplit(*written)) {
-    const bool nothing_new = *written == a.own && (*read == a.own || (a.what.write && *read == 0));
-    if (whole || nothing_new) return CheckCell(a, written, read);
-    Split(written, read);
+// The access itself: what is ordered before it, and conflicts with nothing more, matters no more.
+void RememberAccess(const Access& a, const History& history) {
+  Remember(history, a.own, [&](Cell other) {
+    if (a.what.atomic && !IsAtomic(static_cast<Epoch>(other))) return false;
+    return OrderOf(a, other) == Order::kBefore;
+  });
+}
+
+// The store that an atomic overtakes.
+void RememberOvertaken(const History& history) {
+  const Cell cell = *history.written;
+  const auto covers = [](Cell later, Cell earlier) {
+    return SerialOf(later) == SerialOf(earlier) &&
+           Covers(static_cast<Epoch>(later), static_cast<Epoch>(earlier));
+  };
+  for (const Cell* other : history.others) {
+    if (*other != 0 && covers(*other, cell)) return;
   }
-  SplitWord& split = SplitOf(*written);
-  for (size_t i = begin; i < end; ++i) CheckCell(a, &split.written[i], &split.read[i]);
-  if (whole && a.what.write) Merge(written, read);
+  Remember(history, cell, [&](Cell other) { return covers(cell, other); });
+}
+
+void CheckHistory(const Access& a, const History& history) {
+  CheckOrder(a, *history.written, "store");
+  const bool stores = a.what.write, plain = !a.what.atomic;
+  for (Cell* other : history.others) {
+    if (*other == 0) break;
+    const bool overtaken = IsAtomic(static_cast<Epoch>(*other));
+    if (stores || (plain && overtaken)) CheckOrder(a, *other, overtaken ? "store" : "load");
+  }
+  if (!stores) {
+    // The store of the same atomic follows; an atomic load alone is remembered.
+    if (*history.others[0] != a.own && !a.what.modifies) RememberAccess(a, history);
+    return;
+  }
+  if (plain) {
+    for (Cell* other : history.others) {
+      if (*other == 0) break;
+      *other = 0;
+    }
+  } else if (*history.written != 0 && *history.written != a.own) {
+    RememberOvertaken(history);
+  }
+  *history.written = a.own;
 }
 
 void CheckExists(Thread* t, const GlobalAccess& a) {
@@ -175,11 +215,12 @@ void CheckGlobal(Thread* t, const GlobalAccess& a) {
   if (!m.options.check_races) return;
   const Epoch e = Now(t) | (a.atomic ? kAtomicEpoch : 0);
   const Access access{t, a, CellOf(t->block->cluster->serial, e)};
-  for (size_t word = offset / 4; word <= (offset + a.bytes - 1) / 4; ++word) {
-    const size_t begin = std::max(offset, word * 4) - word * 4;
-    const size_t end = std::min(offset + a.bytes, word * 4 + 4) - word * 4;
-    CheckWord(access, word, begin, end);
-  }
+  const auto nothing_new = [&](const History& history) {
+    if (*history.written != access.own) return false;
+    return a.write ? *history.others[0] == 0 : *history.others[0] == access.own;
+  };
+  ForHistories(offset, a.bytes, a.write && !a.atomic, nothing_new,
+               [&](const History& history) { CheckHistory(access, history); });
 }
 
 namespace {
@@ -199,34 +240,31 @@ std::string CheckRange(const OperationRecord& now, const GlobalAccess& a) {
   if (a.write) std::memset(ByteStates() + offset, kWritten, a.bytes);
   const Cell own = CellOf(now.first_serial, 0);
   std::string found;
-  const auto check = [&](Cell* written, Cell* read) {
-    for (const Cell cell : {*written, a.write ? *read : 0}) {
-      if (cell == 0 || !found.empty()) continue;
-      if (PastOf(SerialOf(cell), now) == Past::kUnordered && SerialOf(cell) != now.first_serial) {
-        found = now.name + ": " + DescribeAccess(a).c_str() + ", not ordered after an access by " +
-                WhoOf(cell).c_str();
-      }
-    }
-    *(a.write ? written : read) = own;
-    if (a.write) *read = 0;
+  const auto unordered = [&](Cell cell) {
+    return cell != 0 && SerialOf(cell) != now.first_serial &&
+           PastOf(SerialOf(cell), now) == Past::kUnordered;
   };
-  for (size_t word = offset / 4; word <= (offset + a.bytes - 1) / 4; ++word) {
-    Cell* written = WrittenCells() + word;
-    Cell* read = ReadCells() + word;
-    const size_t begin = std::max(offset, word * 4) - word * 4;
-    const size_t end = std::min(offset + a.bytes, word * 4 + 4) - word * 4;
-    const bool whole = end - begin == 4;
-    if (!IsSplit(*written)) {
-      if (whole) {
-        check(written, read);
-        continue;
-      }
-      Split(written, read);
+  const auto check = [&](const History& history) {
+    Cell first = unordered(*history.written) ? *history.written : 0;
+    for (Cell* other : history.others) {
+      const bool matters = a.write || IsAtomic(static_cast<Epoch>(*other));
+      if (first == 0 && matters && unordered(*other)) first = *other;
     }
-    SplitWord& split = SplitOf(*written);
-    for (size_t i = begin; i < end; ++i) check(&split.written[i], &split.read[i]);
-    if (whole && a.write) Merge(written, read);
-  }
+    if (first != 0 && found.empty()) {
+      found = now.name + ": " + DescribeAccess(a).c_str() + ", not ordered after an access by " +
+              WhoOf(first).c_str();
+    }
+    if (!a.write) {
+      Remember(history, own, [&](Cell other) { return !unordered(other); });
+      return;
+    }
+    *history.written = own;
+    for (Cell* other : history.others) {
+      if (*other != 0) *other = 0;
+    }
+  };
+  ForHistories(
+      GlobalOffset(a.pointer), a.bytes, a.write, [](const History&) { return false; }, check);
   return found;
 }
 

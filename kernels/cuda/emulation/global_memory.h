@@ -24,6 +24,7 @@ struct GlobalAccess {
   size_t bytes;
   bool write;
   bool atomic = false;
+  bool modifies = false;  // the load of an atomic that then stores
 };
 void CheckGlobal(Thread* t, const GlobalAccess& access);
 

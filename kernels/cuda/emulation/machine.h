@@ -19,6 +19,7 @@ inline constexpr int kMaxThreadsPerBlock = 1024;
 inline constexpr int kMaxBlocksPerCluster = 8;
 inline constexpr int kNamedBarriers = 16;
 inline constexpr int kTmaAgents = 32;
+inline constexpr int kSharedOthers = 4;
 inline constexpr int kThreadsPerWarpgroup = 128;
 
 struct Block;
@@ -119,10 +120,10 @@ struct Warpgroup {
 struct Block {
   Cluster* cluster = nullptr;
   int rank = 0, slot = -1, live = 0;
-  unsigned char* shared = nullptr;  // begin of its window
-  size_t shared_end = 0;            // offsets [kSharedOrigin, shared_end) of the window exist
-  Epoch* written = nullptr;         // per byte: the last store
-  Epoch* read[3] = {};              // per byte: loads, and atomics before the last one
+  unsigned char* shared = nullptr;    // begin of its window
+  size_t shared_end = 0;              // offsets [kSharedOrigin, shared_end) of the window exist
+  Epoch* written = nullptr;           // per byte: the last store
+  Epoch* others[kSharedOthers] = {};  // per byte: loads, and what atomics have overtaken
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   std::vector<Warpgroup> groups;

@@ -11,6 +11,8 @@
 namespace tessera::simt::emulation {
 namespace {
 
+constexpr size_t kPlanes = 1 + kSharedOthers;
+
 struct Window {
   bool used = false;
   std::unique_ptr<Epoch[]> shadow;
@@ -76,50 +78,69 @@ void CheckWritten(const Block& block, const SharedAccess& a) {
   }
 }
 
-// Remembers an access in one of three places per byte: an ordered one's, or else any.
-void Remember(const Block& block, const SharedAccess& a, size_t at, Epoch e) {
-  for (Epoch* slot : block.read) {
-    Epoch& old = slot[at];
-    if (old == 0 || old == e || Ordered(old, a.clock)) {
-      old = e;
+// Puts an access among the others of a byte: in the place of one that it makes superfluous, or
+// where there is room, or, when there is none, anywhere.
+template <typename Superfluous>
+void Remember(const Block& block, size_t at, Epoch e, Superfluous superfluous) {
+  for (Epoch* slot : block.others) {
+    if (slot[at] == 0 || slot[at] == e || superfluous(slot[at])) {
+      slot[at] = e;
       return;
     }
   }
-  block.read[M().random.Below(3)][at] = e;
+  block.others[M().random.Below(kSharedOthers)][at] = e;
+}
+
+// The access itself: what is ordered before it, and conflicts with nothing more, matters no more.
+void RememberAccess(const Block& block, const SharedAccess& a, size_t at) {
+  Remember(block, at, a.own, [&](Epoch other) {
+    return Ordered(other, a.clock) && (IsAtomic(other) || !IsAtomic(a.own));
+  });
+}
+
+// The store that an atomic overtakes.
+void RememberOvertaken(const Block& block, size_t at, Epoch e) {
+  for (const Epoch* slot : block.others) {
+    if (slot[at] != 0 && Covers(slot[at], e)) return;
+  }
+  Remember(block, at, e, [&](Epoch other) { return Covers(e, other); });
 }
 
 void CheckLoad(const Block& block, const SharedAccess& a) {
   CheckWritten(block, a);
   CheckAllOrdered(block, a, block.written + a.offset, "store");
-  Epoch* first = block.read[0] + a.offset;
+  if (a.modifies) return;  // its store is checked next, and remembered
+  Epoch* first = block.others[0] + a.offset;
   if (Same(first, a.bytes, a.own)) return;
-  // Atomics that others have overtaken: a plain load must be ordered after them all.
-  for (Epoch* slot : block.read) {
-    for (size_t i = 0; i < a.bytes; ++i) {
-      if (IsAtomic(slot[a.offset + i])) {
-        CheckOrder(block, a, slot[a.offset + i], "store", a.offset + i);
+  if (!IsAtomic(a.own)) {
+    // Atomics that others have overtaken: a plain load must be ordered after them all.
+    for (Epoch* slot : block.others) {
+      for (size_t i = 0; i < a.bytes; ++i) {
+        if (IsAtomic(slot[a.offset + i])) {
+          CheckOrder(block, a, slot[a.offset + i], "store", a.offset + i);
+        }
       }
     }
+    if (Same(first, a.bytes, first[0]) && Ordered(first[0], a.clock)) {
+      return Set(first, a.bytes, a.own);
+    }
   }
-  if (Same(first, a.bytes, first[0]) && Ordered(first[0], a.clock)) {
-    return Set(first, a.bytes, a.own);
-  }
-  for (size_t i = 0; i < a.bytes; ++i) Remember(block, a, a.offset + i, a.own);
+  for (size_t i = 0; i < a.bytes; ++i) RememberAccess(block, a, a.offset + i);
 }
 
 void CheckStore(const Block& block, const SharedAccess& a) {
   Epoch* written = block.written + a.offset;
   CheckAllOrdered(block, a, written, "store");
-  for (Epoch* slot : block.read) {
-    Epoch* loaded = slot + a.offset;
-    if (Same(loaded, a.bytes, 0)) continue;
-    CheckAllOrdered(block, a, loaded, IsAtomic(loaded[0]) ? "store" : "load");
-    if (!IsAtomic(a.own)) Set(loaded, a.bytes, 0);
+  for (Epoch* slot : block.others) {
+    Epoch* other = slot + a.offset;
+    if (Same(other, a.bytes, 0)) continue;
+    CheckAllOrdered(block, a, other, IsAtomic(other[0]) ? "store" : "load");
+    if (!IsAtomic(a.own)) Set(other, a.bytes, 0);
   }
   if (IsAtomic(a.own)) {
     for (size_t i = 0; i < a.bytes; ++i) {
-      if (IsAtomic(written[i]) && written[i] != a.own) {
-        Remember(block, a, a.offset + i, written[i]);
+      if (written[i] != 0 && written[i] != a.own) {
+        RememberOvertaken(block, a.offset + i, written[i]);
       }
     }
   }
@@ -188,12 +209,14 @@ void TakeWindow(Block* block, size_t bytes) {
   while (windows[block->slot].used) ++block->slot;
   Window& window = windows[block->slot];
   window.used = true;
-  if (window.shadow == nullptr) window.shadow = std::make_unique<Epoch[]>(4 * kSharedWindow);
+  if (window.shadow == nullptr) window.shadow = std::make_unique<Epoch[]>(kPlanes * kSharedWindow);
   block->shared = SharedWindows() + block->slot * kSharedWindow;
   block->shared_end = kSharedOrigin + bytes;
   block->written = window.shadow.get();
-  for (int i = 0; i < 3; ++i) block->read[i] = window.shadow.get() + (i + 1) * kSharedWindow;
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 1; i < kPlanes; ++i) {
+    block->others[i - 1] = window.shadow.get() + i * kSharedWindow;
+  }
+  for (size_t i = 0; i < kPlanes; ++i) {
     std::memset(window.shadow.get() + i * kSharedWindow, 0, block->shared_end * sizeof(Epoch));
   }
   std::memset(block->shared, 0xff, block->shared_end);

@@ -20,6 +20,7 @@ struct SharedAccess {
   const uint32_t* clock;  // what the agent knows
   // For the async proxy: which of the generic stores are visible to it; null: generic access.
   const uint32_t* proxied = nullptr;
+  bool modifies = false;  // the load of an atomic that then stores
 };
 void CheckShared(Block& block, const SharedAccess& access);
 
