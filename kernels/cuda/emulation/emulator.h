@@ -46,7 +46,8 @@ struct Shape {
   bool dependent = false;  // may start before the launch before it has ended
 };
 // Why no GPU of these options would take it; empty when it would.
-std::string Refusal(const Shape& shape);
+// code: the kernel, if the bound of SIMT_KERNEL is to be checked too.
+std::string Refusal(const Shape& shape, const void* code = nullptr);
 size_t SharedBytesPerBlock();
 
 // Position of an operation in the order of streams. Streams are numbered over all GPUs.

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "kernels/cuda/emulation/global_memory.h"
 
@@ -10,6 +12,19 @@ void Override(const char* name, T* value) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing here changes the environment
   const char* text = std::getenv(name);
   if (text != nullptr && *text != 0) *value = static_cast<T>(std::strtoull(text, nullptr, 10));
+}
+
+// The most threads that a kernel may be launched with: its entry has a no-operation per warp (see
+// SIMT_KERNEL), behind the mark of indirect branches. Without any nothing is known.
+size_t ThreadBound(const void* code) {
+  constexpr unsigned char kNop = 0x90;
+  constexpr unsigned char kEndBranch[] = {0xf3, 0x0f, 0x1e, 0xfa};
+  const auto* at = static_cast<const unsigned char*>(code);
+  if (at == nullptr) return kMaxThreadsPerBlock;
+  if (std::equal(std::begin(kEndBranch), std::end(kEndBranch), at)) at += sizeof(kEndBranch);
+  size_t warps = 0;
+  while (warps < kMaxThreadsPerBlock / kWarpSize && at[warps] == kNop) ++warps;
+  return warps == 0 ? kMaxThreadsPerBlock : warps * kWarpSize;
 }
 
 }  // namespace
@@ -42,13 +57,17 @@ size_t SharedBytesPerBlock() {
   return (capability >= 90 ? size_t{227} : size_t{163}) << 10;
 }
 
-std::string Refusal(const Shape& s) {
+std::string Refusal(const Shape& s, const void* code) {
   const Options& o = M().options;
   const size_t threads = size_t{s.block.x} * s.block.y * s.block.z;
   const size_t blocks = size_t{s.cluster.x} * s.cluster.y * s.cluster.z;
   const auto text = [](auto... parts) { return (std::string() + ... + parts); };
   if (threads == 0 || threads > kMaxThreadsPerBlock || s.block.z > 64) {
     return text("a block of ", std::to_string(threads), " threads; there may be 1 to 1024");
+  }
+  if (threads > ThreadBound(code)) {
+    return text("a block of ", std::to_string(threads), " threads; the kernel is made for ",
+                std::to_string(ThreadBound(code)));
   }
   if (s.grid.x == 0 || s.grid.y == 0 || s.grid.z == 0 || s.grid.x > 0x7fffffffU ||
       s.grid.y > 65535 || s.grid.z > 65535) {

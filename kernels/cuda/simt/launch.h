@@ -28,11 +28,17 @@ inline constexpr size_t kMaxParameterBytes = 4096;
 
 #if defined(SIMT_EMULATED)
 
-// Enqueues a launch; every thread executes call(parameters). The bytes are copied, as those of a
-// launch are. cudaErrorInvalidConfiguration when no GPU would take the shape.
-cudaError_t EnqueueKernel(const char* name, const LaunchShape& shape,
-                          void (*call)(const void* parameters), const void* parameters,
-                          size_t bytes);
+// A launch: every thread executes call(parameters), which calls the kernel at `code`.
+struct KernelCall {
+  const char* name;
+  const void* code;
+  void (*call)(const void* parameters);
+  const void* parameters;
+  size_t bytes;
+};
+// Copies the parameters and enqueues it. cudaErrorInvalidConfiguration when no GPU would take the
+// shape.
+cudaError_t EnqueueKernel(const LaunchShape& shape, const KernelCall& call);
 
 template <typename... Parameters, typename... Args>
 cudaError_t LaunchNamed(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
@@ -44,13 +50,12 @@ cudaError_t LaunchNamed(const char* name, void (*kernel)(Parameters...), const L
   static_assert((std::is_trivially_copyable_v<std::decay_t<Parameters>> && ...));
   static_assert(sizeof(Call) <= kMaxParameterBytes);
   const Call call{kernel, {static_cast<Parameters>(args)...}};
-  return EnqueueKernel(
-      name, shape,
-      [](const void* parameters) {
-        const auto* c = static_cast<const Call*>(parameters);
-        std::apply(c->kernel, c->values);
-      },
-      &call, sizeof(call));
+  return EnqueueKernel(shape, {name, reinterpret_cast<const void*>(kernel),
+                               [](const void* parameters) {
+                                 const auto* c = static_cast<const Call*>(parameters);
+                                 std::apply(c->kernel, c->values);
+                               },
+                               &call, sizeof(call)});
 }
 
 #elif defined(__CUDACC__)

@@ -25,7 +25,13 @@
 
 #define SIMT_DEVICE inline
 #define SIMT_HOST_DEVICE inline
+#if defined(SIMT_EMULATED) && defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+// The emulator reads the bound from the kernel's entry: a no-operation for every warp.
+#define SIMT_KERNEL(threads, blocks) \
+  __attribute__((patchable_function_entry(((threads) + 31) / 32, 0))) void
+#else
 #define SIMT_KERNEL(threads, blocks) void
+#endif
 #define SIMT_GRID_CONSTANT
 
 #endif

@@ -13,6 +13,12 @@
 #include "tests/kernels/cuda/gpu_array.h"
 
 namespace tessera {
+
+// A copy of instructions.cu without a barrier (kernel_control.cmake).
+namespace cuda::ldmatrix_too_early {
+cudaError_t LdMatrixTile(cudaStream_t stream, bool trans, const uint16_t* matrices, uint32_t* out);
+}  // namespace cuda::ldmatrix_too_early
+
 namespace {
 
 using cuda::MmaType;
@@ -97,6 +103,22 @@ TEST(Instructions, LdMatrix) {
       }
     }
   }
+}
+
+TEST(Instructions, ABugInACopyOfAKernelIsReported) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    emulation::Options options;
+    options.seed = seed;
+    emulation::SetOptions(options);
+    GpuArray<uint16_t> in(std::vector<uint16_t>(256));
+    GpuArray<uint32_t> out(128);
+    ASSERT_EQ(cuda::ldmatrix_too_early::LdMatrixTile(nullptr, false, in.get(), out.get()),
+              cudaSuccess);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
+    EXPECT_NE(simt::fake::AnyReport().find("LdMatrixKernel: "), std::string::npos);
+    simt::fake::Reset();
+  }
+  emulation::SetOptions(emulation::OptionsFromEnvironment());
 }
 
 simt::TensorMap MapOf(Bf16* x, uint32_t rows) {

@@ -203,8 +203,7 @@ TEST_P(Runtime, AllocationsHaveAnEnd) {
 
 TEST_P(Runtime, ImpossibleLaunchesAreRefusedAtOnce) {
   const auto refused = [&](const simt::LaunchShape& shape) {
-    return simt::EnqueueKernel(
-        "Some", shape, [](const void*) {}, "", 1);
+    return simt::EnqueueKernel(shape, {"Some", nullptr, [](const void*) {}, "", 1});
   };
   const auto reason = [] { return std::string(cudaGetErrorString(cudaErrorInvalidConfiguration)); };
   EXPECT_EQ(refused({.grid = dim3(1), .block = dim3(1025)}), cudaErrorInvalidConfiguration);
@@ -219,6 +218,11 @@ TEST_P(Runtime, ImpossibleLaunchesAreRefusedAtOnce) {
             cudaErrorInvalidConfiguration);
   EXPECT_EQ(refused({.grid = dim3(18), .block = dim3(32), .cluster = dim3(9)}),
             cudaErrorInvalidConfiguration);
+#ifndef __clang__  // whose kernels do not say it
+  const float* none = nullptr;
+  EXPECT_EQ(cuda::AddOneByTooLargeBlocks(a_, none, nullptr), cudaErrorInvalidConfiguration);
+  EXPECT_THAT(reason(), HasSubstr("a block of 256 threads; the kernel is made for 128"));
+#endif
   emulation::Options options;
   options.compute_capability = 80;
   emulation::SetOptions(options);

@@ -42,6 +42,8 @@ ControlGroup WgmmaControls();
 
 // For the tests of streams and events: out[i] = in[i] + 1 for 256 floats, by two blocks.
 cudaError_t AddOne(cudaStream_t stream, const float* in, float* out, bool waits_for_grid);
+// Launches it with more threads than its SIMT_KERNEL names.
+cudaError_t AddOneByTooLargeBlocks(cudaStream_t stream, const float* in, float* out);
 // Spins until *flag is 1 (or sets it), then reads (writes) *value; across GPUs.
 cudaError_t SetFlag(cudaStream_t stream, uint32_t* flag, float* value, bool system);
 cudaError_t AwaitFlag(cudaStream_t stream, const uint32_t* flag, const float* value, float* out,

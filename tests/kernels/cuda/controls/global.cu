@@ -216,6 +216,10 @@ cudaError_t AddOne(cudaStream_t stream, const float* in, float* out, bool waits_
       .grid = dim3(2), .block = dim3(128), .stream = stream, .dependent = true};
   return SIMT_LAUNCH(shape, AddOneKernel, in, out, waits_for_grid);
 }
+cudaError_t AddOneByTooLargeBlocks(cudaStream_t stream, const float* in, float* out) {
+  const simt::LaunchShape shape{.grid = dim3(1), .block = dim3(256), .stream = stream};
+  return SIMT_LAUNCH(shape, AddOneKernel, in, out, true);
+}
 cudaError_t SetFlag(cudaStream_t stream, uint32_t* flag, float* value, bool system) {
   const simt::LaunchShape shape{.grid = dim3(1), .block = dim3(1), .stream = stream};
   return SIMT_LAUNCH(shape, SetFlagKernel, flag, value, system);
