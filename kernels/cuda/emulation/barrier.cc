@@ -94,6 +94,9 @@ void NamedBarrier(int id, int threads, bool wait) {
   }
   const size_t n = block.cluster->components;
   Barrier& b = block.barriers[id];
+  if (b.arrived > 0 && b.expected == kAllThreads) {
+    Fail("barrier 0 is used by __syncthreads and with %d threads", threads);
+  }
   if (b.arrived > 0 && b.expected != threads) {
     Fail("barrier %d is used with %d and with %d threads", id, b.expected, threads);
   }

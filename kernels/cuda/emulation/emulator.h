@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,9 @@ struct Statistics {
   uint64_t global_bytes_read = 0, global_bytes_written = 0;
 };
 Statistics& Counters();
+
+// The formats of all reports about threads so far: tests hold them against the sources.
+const std::set<std::string>& ReportedFormats();
 
 // What cuTensorMapEncodeTiled does; empty, or the reason why it would refuse.
 struct TensorMapFields {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -185,7 +186,9 @@ struct Machine {
   std::vector<Grid*> grids;            // that execute, interleaved
   std::vector<Thread*> runnable;       // of all grids that execute
   std::vector<TmaTransfer> transfers;  // under way
-  char finding[640] = "";              // what the failing thread says
+  const char* format = nullptr;        // of the finding
+  std::set<std::string> formats;
+  char finding[640] = "";  // what the failing thread says
   int preempt_in = 0;
   uint64_t idle = 0;  // turns in which nothing was stored nor any wait ended
   const void* pc = nullptr;

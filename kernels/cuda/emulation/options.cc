@@ -50,6 +50,7 @@ Machine& M() {
 void SetOptions(const Options& options) { M().options = options; }
 const Options& GetOptions() { return M().options; }
 Statistics& Counters() { return M().statistics; }
+const std::set<std::string>& ReportedFormats() { return M().formats; }
 
 size_t SharedBytesPerBlock() {
   const int capability = M().options.compute_capability;

@@ -93,6 +93,7 @@ std::string HowToRepeat() {
 
 void Fail(const char* format, ...) {
   Machine& m = M();
+  m.format = format;
   va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(m.finding, sizeof(m.finding), format, arguments);
@@ -107,6 +108,7 @@ void NeedCapability(int capability, const char* what) {
 
 std::string Report(const Thread* t) {
   Machine& m = M();
+  m.formats.insert(m.format);
   std::string text = std::string(GridOf(t).name) + ": " + m.finding;
   text += std::string(" [") + Where(t).c_str();
   if (m.address != nullptr) {

@@ -5,7 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/emulation/emulator.h"
@@ -26,7 +32,7 @@ std::vector<KernelControl> AllControls() {
   std::vector<KernelControl> all;
   for (const cuda::ControlGroup& group :
        {cuda::SharedControls(), cuda::WarpControls(), cuda::GlobalControls(), cuda::CopyControls(),
-        cuda::TmaControls(), cuda::WgmmaControls()}) {
+        cuda::TmaControls(), cuda::WgmmaControls(), cuda::MisuseControls()}) {
     all.insert(all.end(), group.controls, group.controls + group.count);
   }
   return all;
@@ -49,7 +55,8 @@ simt::TensorMap MapOf(simt::Bf16* x) {
 }
 
 // What is reported about one launch; the fixture's GPUs are as new then.
-std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed) {
+std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed,
+                     const simt::TensorMap* map = nullptr) {
   emulation::Options options;
   options.seed = seed;
   options.resident_clusters = 4;
@@ -67,7 +74,8 @@ std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed) {
     GpuArray<simt::Bf16> rows(x);
     const ControlBuffers buffers{in.get(),    out.get(),  fresh.get(),
                                  words.get(), rows.get(), numbers.data()};
-    EXPECT_EQ(control.launch(nullptr, bug, buffers, MapOf(rows.get())), cudaSuccess)
+    EXPECT_EQ(control.launch(nullptr, bug, buffers, map != nullptr ? *map : MapOf(rows.get())),
+              cudaSuccess)
         << cudaGetErrorString(cudaGetLastError());
     if (cudaDeviceSynchronize() != cudaSuccess) report = simt::fake::AnyReport();
     simt::fake::Reset();
@@ -95,6 +103,63 @@ TEST_P(Controls, AreReported) {
 
 INSTANTIATE_TEST_SUITE_P(Emulator, Controls, testing::ValuesIn(AllControls()),
                          [](const auto& control) { return std::string(control.param.kernel); });
+
+TEST(ControlsOf, TensorMaps) {
+  const simt::TensorMap none{};
+  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, &none), HasSubstr("is not a tensor map"));
+  std::vector<simt::Bf16> x(ControlBuffers::kRows * ControlBuffers::kColumns + 8);
+  const size_t skip = (16 - reinterpret_cast<uintptr_t>(x.data()) % 16) % 16 / 2;
+  const simt::TensorMap of_host = MapOf(x.data() + skip);
+  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, &of_host),
+              HasSubstr("a TMA load of host memory"));
+}
+
+// Every format that the emulator's sources report with, from Fail("...").
+std::set<std::string> FormatsInSources() {
+  std::set<std::string> formats;
+  const std::regex call(R"re(\bFail\(\s*((?:"(?:\\.|[^"\\])*"\s*)+))re");
+  const std::regex literal(R"re("((?:\\.|[^"\\])*)")re");
+  for (const auto& file : std::filesystem::directory_iterator(TESSERA_EMULATION_SOURCES)) {
+    if (file.path().extension() != ".cc") continue;
+    std::ifstream in(file.path());
+    const std::string text(std::istreambuf_iterator<char>(in), {});
+    for (std::sregex_iterator it(text.begin(), text.end(), call), end; it != end; ++it) {
+      const std::string literals = (*it)[1];
+      std::string format;
+      for (std::sregex_iterator part(literals.begin(), literals.end(), literal); part != end;
+           ++part) {
+        format += (*part)[1];
+      }
+      formats.insert(format);
+    }
+  }
+  return formats;
+}
+
+// The list of controls is complete: whatever the emulator can report, one of them brings about.
+TEST(ControlsOf, EveryFinding) {
+  const std::set<std::string> elsewhere = {
+      "%s before griddepcontrol.wait of memory that %s used for a %s (%s)",  // runtime_test.cc
+      "GPU %d: %s of GPU %d, to which it has no peer access",                // graphs_test.cc
+      "%s needs sm_%d; this GPU is an sm_%d",                                // instructions_test.cc
+      "the emulator's clock overflows",  // a limit of the emulator, not a bug of a kernel
+  };
+  const simt::TensorMap none{};
+  ReportOf(cuda::OneBoxControl(), false, 1, &none);
+  std::vector<simt::Bf16> x(ControlBuffers::kRows * ControlBuffers::kColumns + 8);
+  const simt::TensorMap of_host =
+      MapOf(x.data() + (16 - reinterpret_cast<uintptr_t>(x.data()) % 16) % 16 / 2);
+  ReportOf(cuda::OneBoxControl(), false, 1, &of_host);
+  for (const KernelControl& control : AllControls()) {
+    for (uint64_t seed = 1; seed <= kSeeds; ++seed) ReportOf(control, true, seed);
+  }
+  const std::set<std::string> formats = FormatsInSources();
+  EXPECT_GT(formats.size(), 50U);
+  for (const std::string& format : formats) {
+    EXPECT_TRUE(elsewhere.count(format) != 0 || emulation::ReportedFormats().count(format) != 0)
+        << "no control for: " << format;
+  }
+}
 
 }  // namespace
 }  // namespace tessera

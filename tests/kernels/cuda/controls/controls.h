@@ -39,6 +39,9 @@ ControlGroup GlobalControls();
 ControlGroup CopyControls();
 ControlGroup TmaControls();
 ControlGroup WgmmaControls();
+ControlGroup MisuseControls();
+// The right version of one of them, for a test that brings a wrong map.
+const KernelControl& OneBoxControl();
 
 // For the tests of streams and events: out[i] = in[i] + 1 for 256 floats, by two blocks.
 cudaError_t AddOne(cudaStream_t stream, const float* in, float* out, bool waits_for_grid);

@@ -189,6 +189,22 @@ EndsWhilePeerReads(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) {
 }
 template <bool kBug>
 SIMT_KERNEL(kThreads, 1)
+EndsBeforePeerReads(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) {
+  Value& shared = SharedMemory<Value>();
+  if (Thread() == 0) shared.value = b.in[blockIdx.x];
+  ptx::ClusterArrive();
+  ptx::ClusterWait();
+  if (ptx::ClusterRank() == 1) {
+    for (int i = 0; i < 300; ++i) ptx::NanoSleep(20);
+    b.out[blockIdx.x * kThreads + threadIdx.x] = ptx::PeerShared(&shared, 0)->value;
+  }
+  if (!kBug) {
+    ptx::ClusterArrive();
+    ptx::ClusterWait();
+  }
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
 NoSuchPeer(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) {
   Exchange<kBug ? 3 : 0>(b);
 }
@@ -212,6 +228,8 @@ constexpr KernelControl kControls[] = {
     TESSERA_CONTROL_SHAPED(PeerReadTooEarly, 4, kThreads, 2, sizeof(Value), "shared offset", false),
     TESSERA_CONTROL_SHAPED(EndsWhilePeerReads, 4, kThreads, 2, sizeof(Value), "shared memory",
                            false),
+    TESSERA_CONTROL_SHAPED(EndsBeforePeerReads, 4, kThreads, 2, sizeof(Value),
+                           "a block that has ended", false),
     TESSERA_CONTROL_SHAPED(NoSuchPeer, 4, kThreads, 2, sizeof(Value),
                            "rank 2 of a cluster of 2 blocks", false),
 };
@@ -219,5 +237,6 @@ constexpr KernelControl kControls[] = {
 }  // namespace
 
 ControlGroup TmaControls() { return {kControls, sizeof(kControls) / sizeof(kControls[0])}; }
+const KernelControl& OneBoxControl() { return kControls[0]; }
 
 }  // namespace tessera::cuda
