@@ -73,7 +73,7 @@ SIMT_DEVICE void DoOne(Misuse what, const ControlBuffers& b, const TensorMap& ma
       b.words[0] = ptx::SharedAddress(b.in);
       return;
     case Misuse::kAnotherCluster:
-      shared.a[4 * 65536] = Bf16{0};
+      *(shared.a + 2048 * blockDim.x) = Bf16{0};
       return;
     case Misuse::kOfAPeer:
       ptx::CpAsync16(ptx::PeerShared(shared.a, ptx::ClusterRank() ^ 1U), b.in);

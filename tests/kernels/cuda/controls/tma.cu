@@ -45,8 +45,8 @@ SIMT_DEVICE void LoadBox(const ControlBuffers& b, const TensorMap& map, const Lo
   __syncthreads();
   if (Thread() == 0) {
     ptx::MBarrierArriveExpectTx(&shared.full, o.bytes);
-    ptx::TmaLoad2D(shared.box.values + (o.misaligned ? 64 : 0), &map, &shared.full, 0, 8);
     for (uint32_t i = 0; i < o.arrivals; ++i) ptx::MBarrierArrive(&shared.full);
+    ptx::TmaLoad2D(shared.box.values + (o.misaligned ? 64 : 0), &map, &shared.full, 0, 8);
     if (o.plain_store) shared.full = 0;
   }
   if (o.wait) ptx::MBarrierWait(&shared.full, o.parity);
