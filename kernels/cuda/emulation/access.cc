@@ -12,9 +12,10 @@ extern "C" const char __executable_start;
 extern "C" const char _end;
 
 namespace tessera::simt::emulation {
-namespace {
 
-constinit thread_local Thread* t_current = nullptr;
+constinit thread_local Thread* current_thread = nullptr;
+
+namespace {
 
 struct MemoryAccess {
   const void* pointer;
@@ -51,7 +52,7 @@ void CheckAddress(Thread* t, const MemoryAccess& a) {
 }
 
 void Check(const MemoryAccess& a, const void* pc) {
-  Thread* t = t_current;
+  Thread* t = current_thread;
   if (t == nullptr) return;
   Machine& m = M();
   ++m.statistics.accesses;
@@ -70,9 +71,7 @@ void Check(const MemoryAccess& a, const void* pc) {
 
 }  // namespace
 
-Thread* Current() { return t_current; }
-void SetCurrent(Thread* thread) { t_current = thread; }
-const ThreadView& Self() { return *t_current->view; }
+const ThreadView& Self() { return *current_thread->view; }
 
 void LoadVector(const void* from, void* to, size_t bytes) {
   Check({from, bytes, false, true}, __builtin_return_address(0));

@@ -140,9 +140,11 @@ uint64_t Atomic(const AtomicCall& a, uint64_t operand) {
   std::memcpy(&old, a.address, a.bytes);
   const uint64_t value = Apply(a.operation, old, operand);
   std::memcpy(a.address, &value, a.bytes);
-  SnapshotPtr& published = Published()[a.address];
-  AcquireFrom(t, a, published);
-  ReleaseTo(t, a, &published);
+  if (M().options.check_races) {
+    SnapshotPtr& published = Published()[a.address];
+    AcquireFrom(t, a, published);
+    ReleaseTo(t, a, &published);
+  }
   if (a.operation == Rmw::kLoad) {
     YieldIdle("a loop around an atomic load");
   } else {
@@ -172,6 +174,7 @@ uint32_t Load(const uint32_t* address, Order order, Scope scope) {
 
 void Fence(Scope scope) {
   Thread* t = Current();
+  if (!M().options.check_races) return;
   for (const auto& s : t->unfenced_reads) Acquire(t, *s, scope);
   t->unfenced_reads.clear();
   t->fence = Publish(t, scope);

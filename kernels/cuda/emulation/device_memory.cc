@@ -11,6 +11,7 @@
 
 #include "kernels/core/mutex.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/cuda/emulation/shared_memory.h"
 
 namespace tessera::simt::emulation {
 namespace {
@@ -52,15 +53,6 @@ SplitWords& Splits() {
   return splits;
 }
 
-// One cell per word: stores, or the k-th others.
-Cell* Cells(int plane) {
-  static Cell* const begin = [] {
-    constexpr size_t kPlanes = 1 + kOthers;
-    return reinterpret_cast<Cell*>(Reserve(kPlanes * (kAllBytes / 4) * sizeof(Cell)));
-  }();
-  return begin + static_cast<size_t>(plane) * (kAllBytes / 4);
-}
-
 // Gives whole pages back to the system, which makes them zero; zeroes the rest.
 void Forget(unsigned char* begin, size_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -78,19 +70,19 @@ void Forget(unsigned char* begin, size_t bytes) {
 
 }  // namespace
 
-unsigned char* GlobalWindows() {
-  static unsigned char* const begin = Reserve(kAllBytes);
-  return begin;
-}
-unsigned char* ByteStates() {
-  static unsigned char* const begin = Reserve(kAllBytes);
-  return begin;
-}
+unsigned char* global_windows = nullptr;
+unsigned char* byte_states = nullptr;
+Cell* cell_planes = nullptr;
 
-History HistoryOf(size_t word) {
-  History history{Cells(0) + word, {}};
-  for (int i = 0; i < kOthers; ++i) history.others[i] = Cells(1 + i) + word;
-  return history;
+void ReserveMemory() {
+  static const bool reserved = [] {
+    byte_states = Reserve(kAllBytes);
+    cell_planes = reinterpret_cast<Cell*>(Reserve((1 + kOthers) * kCellsPerPlane * sizeof(Cell)));
+    ReserveSharedWindows();
+    global_windows = Reserve(kAllBytes);
+    return true;
+  }();
+  (void)reserved;
 }
 
 History ByteOf(const History& word, size_t byte) {
@@ -129,6 +121,7 @@ void Merge(const History& word) {
 }
 
 void* Allocate(int device, size_t bytes) {
+  ReserveMemory();
   Allocations& a = A();
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   MutexLock lock(&a.mutex);
@@ -161,7 +154,8 @@ bool Free(void* pointer) {
   Forget(GlobalWindows() + at, rounded);
   Forget(ByteStates() + at, rounded);
   for (int plane = 0; plane <= kOthers; ++plane) {
-    Forget(reinterpret_cast<unsigned char*>(Cells(plane) + at / 4), rounded / 4 * sizeof(Cell));
+    Cell* cells = cell_planes + static_cast<size_t>(plane) * kCellsPerPlane + at / 4;
+    Forget(reinterpret_cast<unsigned char*>(cells), rounded / 4 * sizeof(Cell));
   }
   a.bytes[at / kDeviceWindow] -= rounded;
   a.by_offset.erase(found);
@@ -175,6 +169,7 @@ size_t AllocatedBytes(int device) {
 }
 
 int DeviceOf(const void* pointer) {
+  if (global_windows == nullptr) return -1;
   const size_t offset = GlobalOffset(pointer);
   return offset < kAllBytes ? static_cast<int>(offset / kDeviceWindow) : -1;
 }

@@ -14,7 +14,8 @@ using Cell = uint64_t;
 inline Cell CellOf(uint32_t serial, Epoch e) { return uint64_t{serial} << 32 | e; }
 inline uint32_t SerialOf(Cell cell) { return static_cast<uint32_t>(cell >> 32); }
 
-unsigned char* ByteStates();  // one per byte
+extern unsigned char* byte_states;  // one per byte
+inline unsigned char* ByteStates() { return byte_states; }
 inline size_t GlobalOffset(const void* pointer) {
   return static_cast<size_t>(static_cast<const unsigned char*>(pointer) - GlobalWindows());
 }
@@ -27,7 +28,16 @@ struct History {
   Cell* written;
   Cell* others[kOthers];
 };
-History HistoryOf(size_t word);
+// One cell per word: stores (plane 0), or the k-th others.
+extern Cell* cell_planes;
+inline constexpr size_t kCellsPerPlane = kMaxDevices * kDeviceWindow / 4;
+inline History HistoryOf(size_t word) {
+  History history{cell_planes + word, {}};
+  for (int i = 0; i < kOthers; ++i) {
+    history.others[i] = cell_planes + static_cast<size_t>(1 + i) * kCellsPerPlane + word;
+  }
+  return history;
+}
 
 // A word whose bytes were not all accessed together is split: a history per byte.
 inline bool IsSplit(const History& history) { return SerialOf(*history.written) == 0xffffffffU; }

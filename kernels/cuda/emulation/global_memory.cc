@@ -79,7 +79,7 @@ Order OrderOf(const Access& a, Cell cell) {
   if (serial == cluster.serial) {
     return Ordered(e, a.thread->clock) ? Order::kBefore : Order::kUnordered;
   }
-  const Past past = PastOf(serial, *OperationOf(cluster.serial));
+  const Past past = PastOf(serial, *cluster.grid->record);
   if (past == Past::kDone) return Order::kBefore;
   if (past == Past::kOrdered) {
     // A dependent launch sees what earlier kernels did only behind griddepcontrol.wait.

@@ -13,7 +13,10 @@ namespace tessera::simt::emulation {
 inline constexpr int kMaxDevices = 16;
 inline constexpr size_t kDeviceWindow = size_t{32} << 30;  // addresses, which are never used again
 
-unsigned char* GlobalWindows();
+// Null until ReserveMemory. Address space only: pages appear when they are touched.
+extern unsigned char* global_windows;
+inline unsigned char* GlobalWindows() { return global_windows; }
+void ReserveMemory();  // of all kinds; once
 inline bool IsGlobal(uintptr_t address) {
   return address - reinterpret_cast<uintptr_t>(GlobalWindows()) < kMaxDevices * kDeviceWindow;
 }

@@ -171,7 +171,7 @@ struct Grid {
   Shape shape;
   Body body{};
   int device = 0;
-  uint32_t first_serial = 0;
+  const OperationRecord* record = nullptr;
   std::string failure;          // what was found first; its threads do not go on then
   std::vector<uint32_t> order;  // of its clusters
   size_t next = 0;
@@ -196,12 +196,14 @@ struct Machine {
   std::deque<OperationRecord> operations;
   uint32_t next_serial = 1;
 };
-Machine& M();
+// Made before main, because a guard at every use would be felt; so without what takes memory.
+extern Machine* const machine;
+inline Machine& M() { return *machine; }
 
 // The fiber that runs, of this operating-system thread: launchers are compiled with the kernels,
 // instrumented too, and run on other threads at the same time.
-Thread* Current();
-void SetCurrent(Thread* thread);
+extern constinit thread_local Thread* current_thread;
+inline Thread* Current() { return current_thread; }
 
 inline Grid& GridOf(const Thread* t) { return *t->block->cluster->grid; }
 inline Epoch Now(const Thread* t) { return EpochOf(t->component, t->clock[t->component]); }

@@ -43,10 +43,8 @@ Options OptionsFromEnvironment() {
   return o;
 }
 
-Machine& M() {
-  static Machine machine;
-  return machine;
-}
+Machine* const machine = new Machine;
+
 void SetOptions(const Options& options) { M().options = options; }
 const Options& GetOptions() { return M().options; }
 Statistics& Counters() { return M().statistics; }

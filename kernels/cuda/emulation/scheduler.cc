@@ -98,7 +98,7 @@ std::unique_ptr<Cluster> StartCluster(Grid* grid, uint32_t index) {
   const uint32_t blocks = s.cluster.x * s.cluster.y * s.cluster.z;
   const uint32_t per_block = s.block.x * s.block.y * s.block.z;
   cluster->grid = grid;
-  cluster->serial = grid->first_serial + index;
+  cluster->serial = grid->record->first_serial + index;
   cluster->threads = cluster->live = static_cast<int>(blocks * per_block);
   cluster->first_copy = blocks * per_block;
   cluster->first_wgmma = 2 * blocks * per_block;
@@ -169,9 +169,9 @@ void RunOne() {
   m.runnable.pop_back();
   ++m.statistics.switches;
   m.finding[0] = 0;
-  SetCurrent(t);
+  current_thread = t;
   SwitchContext(&m.scheduler, t->context);
-  SetCurrent(nullptr);
+  current_thread = nullptr;
   if (m.finding[0] != 0) {
     GridOf(t).failure = Report(t);
   } else if (t->exited && t->block->cluster->live == 0) {
@@ -275,6 +275,7 @@ bool OnOwnStack(const Thread* t, uintptr_t address) {
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
                     const Body& body, const std::function<bool()>& more) {
   Machine& m = M();
+  ReserveMemory();
   ++m.statistics.launches;
   const uint32_t total = shape.grid.x / shape.cluster.x * (shape.grid.y / shape.cluster.y) *
                          (shape.grid.z / shape.cluster.z);
@@ -285,7 +286,7 @@ std::string Execute(const char* name, const Shape& shape, const StreamPosition& 
   grid.shape = shape;
   grid.body = body;
   grid.device = at.device;
-  grid.first_serial = record->first_serial;
+  grid.record = record;
   m.random.Seed(SeedOf(at));
   m.preempt_in = 1;
   m.idle = 0;

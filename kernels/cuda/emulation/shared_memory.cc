@@ -149,15 +149,14 @@ void CheckStore(const Block& block, const SharedAccess& a) {
 
 }  // namespace
 
-unsigned char* SharedWindows() {
-  static unsigned char* const begin = [] {
-    void* mapped = mmap(nullptr, (kSharedWindows + 1) * kSharedWindow, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    TESSERA_CHECK(mapped != MAP_FAILED);
-    auto* p = static_cast<unsigned char*>(mapped);
-    return p + kSharedWindow - reinterpret_cast<uintptr_t>(p) % kSharedWindow;
-  }();
-  return begin;
+unsigned char* shared_windows = nullptr;
+
+void ReserveSharedWindows() {
+  void* mapped = mmap(nullptr, (kSharedWindows + 1) * kSharedWindow, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  TESSERA_CHECK(mapped != MAP_FAILED);
+  auto* p = static_cast<unsigned char*>(mapped);
+  shared_windows = p + kSharedWindow - reinterpret_cast<uintptr_t>(p) % kSharedWindow;
 }
 
 void CheckShared(Block& block, const SharedAccess& a) {

@@ -24,7 +24,9 @@ struct SharedAccess {
 };
 void CheckShared(Block& block, const SharedAccess& access);
 
-unsigned char* SharedWindows();
+extern unsigned char* shared_windows;
+inline unsigned char* SharedWindows() { return shared_windows; }
+void ReserveSharedWindows();
 inline bool IsShared(uintptr_t address) {
   return address - reinterpret_cast<uintptr_t>(SharedWindows()) < kSharedWindows * kSharedWindow;
 }

@@ -132,6 +132,7 @@ bool TransfersInFlight(const Cluster& cluster) {
   for (const TmaTransfer& op : M().transfers) {
     if (op.block->cluster == &cluster) return true;
   }
+  if (!M().options.check_races) return false;
   for (int agent = 0; agent < kTmaAgents; ++agent) {
     uint32_t known = 0;
     for (const Block& block : cluster.blocks) {

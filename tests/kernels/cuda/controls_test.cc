@@ -55,12 +55,19 @@ simt::TensorMap MapOf(simt::Bf16* x) {
 }
 
 // What is reported about one launch; the fixture's GPUs are as new then.
+struct Settings {
+  const simt::TensorMap* map = nullptr;
+  bool check_races = true;
+  int preempt_every = 200;
+};
 std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed,
-                     const simt::TensorMap* map = nullptr) {
+                     const Settings& settings = {}) {
   emulation::Options options;
   options.seed = seed;
   options.resident_clusters = 4;
   options.patience_milliseconds = 1;
+  options.check_races = settings.check_races;
+  options.preempt_every = settings.preempt_every;
   emulation::SetOptions(options);
   std::vector<float> numbers(ControlBuffers::kFloats);
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i);
@@ -74,7 +81,8 @@ std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed,
     GpuArray<simt::Bf16> rows(x);
     const ControlBuffers buffers{in.get(),    out.get(),  fresh.get(),
                                  words.get(), rows.get(), numbers.data()};
-    EXPECT_EQ(control.launch(nullptr, bug, buffers, map != nullptr ? *map : MapOf(rows.get())),
+    EXPECT_EQ(control.launch(nullptr, bug, buffers,
+                             settings.map != nullptr ? *settings.map : MapOf(rows.get())),
               cudaSuccess)
         << cudaGetErrorString(cudaGetLastError());
     if (cudaDeviceSynchronize() != cudaSuccess) report = simt::fake::AnyReport();
@@ -104,13 +112,26 @@ TEST_P(Controls, AreReported) {
 INSTANTIATE_TEST_SUITE_P(Emulator, Controls, testing::ValuesIn(AllControls()),
                          [](const auto& control) { return std::string(control.param.kernel); });
 
+// Without race checks the right kernels run as well, and bounds are still checked.
+TEST(ControlsOf, RunsWithoutRaceChecks) {
+  for (const KernelControl& control : AllControls()) {
+    EXPECT_EQ(ReportOf(control, false, 1, {.check_races = false, .preempt_every = 0}), "")
+        << control.kernel;
+    const std::string report = ReportOf(control, true, 1, {.check_races = false});
+    if (std::string(control.expects).find("outside") != std::string::npos) {
+      EXPECT_THAT(report, HasSubstr("outside")) << control.kernel;
+    }
+  }
+}
+
 TEST(ControlsOf, TensorMaps) {
   const simt::TensorMap none{};
-  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, &none), HasSubstr("is not a tensor map"));
+  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, {.map = &none}),
+              HasSubstr("is not a tensor map"));
   std::vector<simt::Bf16> x(ControlBuffers::kRows * ControlBuffers::kColumns + 8);
   const size_t skip = (16 - reinterpret_cast<uintptr_t>(x.data()) % 16) % 16 / 2;
   const simt::TensorMap of_host = MapOf(x.data() + skip);
-  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, &of_host),
+  EXPECT_THAT(ReportOf(cuda::OneBoxControl(), false, 1, {.map = &of_host}),
               HasSubstr("a TMA load of host memory"));
 }
 
@@ -145,11 +166,11 @@ TEST(ControlsOf, EveryFinding) {
       "the emulator's clock overflows",  // a limit of the emulator, not a bug of a kernel
   };
   const simt::TensorMap none{};
-  ReportOf(cuda::OneBoxControl(), false, 1, &none);
+  ReportOf(cuda::OneBoxControl(), false, 1, {.map = &none});
   std::vector<simt::Bf16> x(ControlBuffers::kRows * ControlBuffers::kColumns + 8);
   const simt::TensorMap of_host =
       MapOf(x.data() + (16 - reinterpret_cast<uintptr_t>(x.data()) % 16) % 16 / 2);
-  ReportOf(cuda::OneBoxControl(), false, 1, &of_host);
+  ReportOf(cuda::OneBoxControl(), false, 1, {.map = &of_host});
   for (const KernelControl& control : AllControls()) {
     for (uint64_t seed = 1; seed <= kSeeds; ++seed) ReportOf(control, true, seed);
   }
