@@ -72,6 +72,13 @@ struct Body {
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
                     const Body& body, const std::function<bool()>& more);
 
+// While `more` waits for another thread's launch, that thread may execute something itself first:
+// takes what executes here out of its way, and back again. Fibers never change the thread that runs
+// them.
+struct Parked;
+std::shared_ptr<Parked> Park();
+void Unpark(const std::shared_ptr<Parked>& parked);
+
 // Device memory: filled with 0xff (NaN), bounds and initialisation known to the byte. Addresses are
 // never used again. Null when the GPU has no room.
 void* Allocate(int device, size_t bytes);

@@ -272,6 +272,29 @@ bool OnOwnStack(const Thread* t, uintptr_t address) {
   return address - (reinterpret_cast<uintptr_t>(top) - kFiberStackBytes) < kFiberStackBytes;
 }
 
+struct Parked {
+  std::vector<Grid*> grids;
+  std::vector<Thread*> runnable;
+  std::vector<TmaTransfer> transfers;
+};
+
+std::shared_ptr<Parked> Park() {
+  Machine& m = M();
+  auto parked = std::make_shared<Parked>();
+  parked->grids.swap(m.grids);
+  parked->runnable.swap(m.runnable);
+  parked->transfers.swap(m.transfers);
+  return parked;
+}
+
+void Unpark(const std::shared_ptr<Parked>& parked) {
+  Machine& m = M();
+  m.grids.swap(parked->grids);
+  m.runnable.swap(parked->runnable);
+  m.transfers.swap(parked->transfers);
+  m.idle = 0;
+}
+
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
                     const Body& body, const std::function<bool()>& more) {
   Machine& m = M();

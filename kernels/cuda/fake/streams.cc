@@ -167,7 +167,13 @@ bool RunAnother() {
       R().changed.SignalAll();
       return true;
     }
-    if (R().changed.WaitWithTimeout(&R().mutex, Patience())) return false;
+    // Whoever is to launch it may have to wait for something of its own first.
+    const std::shared_ptr<emulation::Parked> parked = emulation::Park();
+    EndDriving();
+    const bool in_vain = R().changed.WaitWithTimeout(&R().mutex, Patience());
+    BeginDriving();
+    emulation::Unpark(parked);
+    if (in_vain && NextOfAny() == nullptr) return false;
   }
 }
 

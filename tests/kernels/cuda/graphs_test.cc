@@ -188,6 +188,34 @@ TEST_P(Graphs, KernelsOfTwoGpusMeet) {
   }
 }
 
+// The one who is to launch what a kernel waits for has to wait for something else first.
+TEST_P(Graphs, AKernelThatWaitsKeepsNobodyFromWorking) {
+  emulation::Options options;
+  options.seed = GetParam();
+  emulation::SetOptions(options);
+  GpuArray<uint32_t> flag(std::vector<uint32_t>(1));
+  GpuArray<float> value(std::vector<float>(1)), out(std::vector<float>(1));
+  GpuArray<float> x(std::vector<float>(kFloats, 1.0F)), y(kFloats);
+  const uint64_t launches = emulation::Counters().launches;
+  std::thread other([&] {
+    cudaSetDevice(1);
+    cudaDeviceEnablePeerAccess(0, 0);
+    cudaStream_t stream;
+    cudaStreamCreateWithFlags(&stream, 1);
+    cuda::AwaitFlag(stream, flag.get(), value.get(), out.get(), true);
+    cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+  });
+  while (emulation::Counters().launches == launches) std::this_thread::yield();
+  ASSERT_EQ(AddOne(a_, x.get(), y.get(), true), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(a_), cudaSuccess) << AnyReport();
+  EXPECT_EQ(cuda::SetFlag(a_, flag.get(), value.get(), true), cudaSuccess);
+  other.join();
+  cudaStreamSynchronize(a_);
+  EXPECT_EQ(AnyReport(), "");
+  EXPECT_EQ(out.Values()[0], 7);
+}
+
 TEST_P(Graphs, EightGpusAtOnce) {
   std::vector<std::thread> threads;
   std::vector<std::string> wrong(8);
