@@ -52,6 +52,12 @@ ROOMS = {
     "kernels/ref": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/expert_table.h"],
     "kernels/queued": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/expert_table.h",
                        "kernels/ref"],
+    "kernels/cuda/emulation/device_words.h": [],
+    "kernels/cuda/simt": ["kernels/cuda/emulation/device_words.h"],
+    "kernels/cuda/kernels": ["kernels/cuda/simt"],
+    "kernels/cuda/emulation": ["kernels/core", "kernels/cuda/emulation/device_words.h",
+                               "kernels/cuda/simt"],
+    "kernels/cuda/fake": ["kernels/core", "kernels/cuda/emulation", "kernels/cuda/simt"],
     # Chooses a backend.
     "kernels": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/cpu",
                 "kernels/queued", "kernels/ref"],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks of the sources themselves: formatting, include direction, comments of the API, names that are
-# defined twice, size of the tracked tree.
+# Checks of the sources themselves: formatting, include direction, the dialect of GPU kernels, comments
+# of the API, names that are defined twice, size of the tracked tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,8 @@ sources '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 echo "clang-format: clean"
 python3 tests/include_direction_test.py -q
 python3 tests/include_direction.py
+python3 tests/simt_dialect.py --self-test
+python3 tests/simt_dialect.py
 python3 tests/proto_comments.py
 python3 tests/one_definition.py --self-test
 python3 tests/one_definition.py

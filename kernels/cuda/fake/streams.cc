@@ -1,0 +1,250 @@
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "kernels/cuda/fake/emulated_gpus.h"
+#include "kernels/cuda/fake/runtime.h"
+
+namespace tessera::simt::fake {
+namespace {
+
+// How long a driver that can run nothing waits for another thread to enqueue what is missing.
+absl::Duration Patience() {
+  return absl::Milliseconds(emulation::GetOptions().patience_milliseconds);
+}
+
+void Note(std::vector<uint64_t>* into, const CUstream_st& stream, uint64_t sequence) {
+  const auto at = static_cast<size_t>(stream.number);
+  if (into->size() <= at) into->resize(at + 1, 0);
+  (*into)[at] = std::max((*into)[at], sequence);
+}
+
+bool Reached(const Mark& mark) {
+  return mark.stream == nullptr || mark.stream->done >= mark.sequence;
+}
+
+// The stream whose first operation can run and is needed to get to the mark; null: none can.
+CUstream_st* NextNeeded(const Mark& mark, std::set<const CUstream_st*>* asked) {
+  if (Reached(mark) || mark.stream->queue.empty() || mark.stream->busy ||
+      !asked->insert(mark.stream).second) {
+    return nullptr;
+  }
+  const Operation& first = mark.stream->queue.front();
+  if (!Reached(first.after)) return NextNeeded(first.after, asked);
+  if (first.ready != nullptr && !first.ready()) return nullptr;
+  return mark.stream;
+}
+
+// Operations that several streams meet in need the others' operations too, whichever they are.
+CUstream_st* NextOfAny() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  for (const auto& stream : R().streams) {
+    if (stream->queue.empty() || stream->busy) continue;
+    const Operation& first = stream->queue.front();
+    if (Reached(first.after) && (first.ready == nullptr || first.ready())) return stream.get();
+  }
+  return nullptr;
+}
+
+CUstream_st* Next(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  std::set<const CUstream_st*> asked;
+  CUstream_st* needed = NextNeeded(mark, &asked);
+  return needed != nullptr ? needed : NextOfAny();
+}
+
+// The caller drives.
+void RunFirst(CUstream_st* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  Operation op = std::move(stream->queue.front());
+  stream->queue.pop_front();
+  Gpu& gpu = R().gpus[stream->device];
+  if (gpu.report.empty() && op.run != nullptr) {
+    stream->busy = true;
+    R().mutex.Unlock();
+    std::string error = op.run(op.position);
+    R().mutex.Lock();
+    stream->busy = false;
+    if (!error.empty() && gpu.report.empty()) {
+      gpu.report = "GPU " + std::to_string(stream->device) + ": " + std::move(error);
+    }
+  }
+  stream->done = op.position.sequence;
+}
+
+void Append(CUstream_st* s, Request request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  Merge(&s->seen, R().host_seen);
+  StreamPosition position{s->device, s->number, ++s->enqueued, s->seen, R().host_seen};
+  Note(&s->seen, *s, s->enqueued);
+  Run run = request.make == nullptr ? nullptr : request.make();
+  s->queue.push_back(
+      {std::move(position), request.after, std::move(request.ready), std::move(run)});
+  R().changed.SignalAll();
+}
+
+}  // namespace
+
+Runtime& R() {
+  static Runtime runtime;
+  return runtime;
+}
+
+void Merge(std::vector<uint64_t>* into, const std::vector<uint64_t>& from) {
+  if (into->size() < from.size()) into->resize(from.size(), 0);
+  for (size_t i = 0; i < from.size(); ++i) (*into)[i] = std::max((*into)[i], from[i]);
+}
+
+// Streams are numbered so that the numbers of one GPU's do not depend on what others create: the
+// seed of an operation is made of them.
+CUstream_st* NewStream(int device) {
+  Gpu& gpu = R().gpus[device];
+  if (!gpu.unused.empty()) {
+    CUstream_st* s = gpu.unused.back();
+    gpu.unused.pop_back();
+    gpu.streams.push_back(s);
+    return s;
+  }
+  auto s = std::make_unique<CUstream_st>();
+  s->device = device;
+  int created = 0;
+  for (const auto& other : R().streams) created += other->device == device ? 1 : 0;
+  s->number = created * emulation::kMaxDevices + device;
+  gpu.streams.push_back(s.get());
+  R().streams.push_back(std::move(s));
+  return gpu.streams.back();
+}
+
+CUstream_st* Resolve(cudaStream_t stream) {
+  if (stream != nullptr) return stream;
+  Gpu& gpu = R().gpus[CurrentDevice()];
+  return gpu.streams.empty() ? NewStream(CurrentDevice()) : gpu.streams[0];
+}
+
+cudaError_t EnqueueLocked(CUstream_st* s, Request request) {
+  const cudaError_t sticky = Sticky(R().gpus[s->device]);
+  if (sticky != cudaSuccess) return sticky;
+  if (s->capture == nullptr) {
+    Append(s, std::move(request));
+    return cudaSuccess;
+  }
+  if (request.ready != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  std::vector<Node>& nodes = s->capture->nodes;
+  nodes.push_back({std::move(request.make), s->last_nodes, s->branch});
+  s->last_nodes = {nodes.size() - 1};
+  return cudaSuccess;
+}
+
+cudaError_t Enqueue(cudaStream_t stream, Request request) {
+  MutexLock lock(&R().mutex);
+  return EnqueueLocked(Resolve(stream), std::move(request));
+}
+
+void BeginDriving() {
+  while (R().driven) R().changed.Wait(&R().mutex);
+  R().driven = true;
+}
+
+void EndDriving() {
+  R().driven = false;
+  R().changed.SignalAll();
+}
+
+void DriveOne(const Mark& mark) {
+  if (R().driven) return;
+  BeginDriving();
+  std::set<const CUstream_st*> asked;
+  CUstream_st* next = NextNeeded(mark, &asked);
+  if (next != nullptr) RunFirst(next);
+  EndDriving();
+}
+
+bool RunAnother() {
+  MutexLock lock(&R().mutex);
+  while (true) {
+    CUstream_st* next = NextOfAny();
+    if (next != nullptr) {
+      RunFirst(next);
+      R().changed.SignalAll();
+      return true;
+    }
+    if (R().changed.WaitWithTimeout(&R().mutex, Patience())) return false;
+  }
+}
+
+void DriveTo(const Mark& mark) {
+  while (!Reached(mark)) {
+    BeginDriving();
+    CUstream_st* next = Next(mark);
+    if (next != nullptr) RunFirst(next);
+    EndDriving();
+    if (next != nullptr || Reached(mark)) continue;
+    if (R().changed.WaitWithTimeout(&R().mutex, Patience()) && !Reached(mark) && !R().driven) {
+      R().gpus[mark.stream->device].report =
+          "streams wait for each other, or for an operation that nobody enqueues";
+      mark.stream->queue.clear();
+      mark.stream->done = mark.stream->enqueued;
+      return;
+    }
+  }
+}
+
+void Reset() {
+  MutexLock lock(&R().mutex);
+  BeginDriving();
+  for (Gpu& gpu : R().gpus) gpu.report.clear();
+  for (const auto& s : R().streams) {
+    s->queue.clear();
+    s->done = s->enqueued;
+    s->capture.reset();
+    s->last_nodes.clear();
+    Note(&R().host_seen, *s, s->enqueued);
+  }
+  EndDriving();
+}
+
+}  // namespace tessera::simt::fake
+
+using namespace tessera::simt::fake;  // NOLINT: these functions are in no namespace by contract
+
+TESSERA_CUDA_API_BEGIN
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  tessera::MutexLock lock(&R().mutex);
+  Resolve(nullptr);  // the default stream is the first of its GPU
+  *stream = NewStream(CurrentDevice());
+  return Sticky(R().gpus[CurrentDevice()]);
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (stream == nullptr) return Failed(cudaErrorInvalidResourceHandle);
+  // CUDA lets its work go on; here nobody could wait for it any more.
+  const cudaError_t error = cudaStreamSynchronize(stream);
+  tessera::MutexLock lock(&R().mutex);
+  Gpu& gpu = R().gpus[stream->device];
+  std::erase(gpu.streams, stream);
+  gpu.unused.push_back(stream);
+  return error;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  tessera::MutexLock lock(&R().mutex);
+  CUstream_st* s = Resolve(stream);
+  if (s->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  const std::vector<uint64_t> seen = s->seen;
+  DriveTo({s, s->enqueued});
+  Merge(&R().host_seen, seen);
+  return Sticky(R().gpus[s->device]);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  tessera::MutexLock lock(&R().mutex);
+  CUstream_st* s = Resolve(stream);
+  if (s->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  const Mark mark{s, s->enqueued};
+  const std::vector<uint64_t> seen = s->seen;
+  DriveOne(mark);
+  if (s->done < mark.sequence) return cudaErrorNotReady;
+  Merge(&R().host_seen, seen);
+  return Sticky(R().gpus[s->device]);
+}
+
+TESSERA_CUDA_API_END
