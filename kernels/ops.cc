@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/queued/queued_ops.h"
 #include "kernels/ref/ref_ops.h"
 
@@ -22,7 +23,23 @@ constexpr Backend kBackends[] = {
     {"cpu", true, CreateCpuOps},
     {"ref", true, [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
     {"queued", false, [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
+#ifdef TESSERA_CUDA_EMULATED
+    {"cuda-emulated", false, CreateEmulatedCudaOps},
+#endif
+#ifdef TESSERA_CUDA
+    {"cuda", false, CreateCudaOps},
+#endif
 };
+
+// OK when the cuda backend can be used here, else why not.
+absl::Status CudaStatus() {
+#ifdef TESSERA_CUDA
+  return CheckCuda();
+#else
+  return absl::InvalidArgumentError(
+      "this program was built without GPU kernels (TESSERA_CUDA, which needs nvcc)");
+#endif
+}
 
 }  // namespace
 
@@ -34,15 +51,24 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
   for (const Backend& backend : kBackends) {
     if (backend.name == options.backend) return backend.create(options);
   }
+  if (options.backend == "cuda") return CudaStatus();
   std::string linked;
   for (std::string_view name : LinkedBackends()) absl::StrAppend(&linked, " ", std::string(name));
   return absl::InvalidArgumentError(absl::StrCat("no backend '", std::string(options.backend),
                                                  "' in this program; it has:", linked));
 }
 
+BackendChoice ChooseBackend() {
+  const absl::Status cuda = CudaStatus();
+  if (cuda.ok()) return {.backend = "cuda", .why = "this machine has a GPU"};
+  return {.backend = "cpu", .why = std::string(cuda.message())};
+}
+
 std::vector<std::string_view> LinkedBackends() {
   std::vector<std::string_view> names;
-  for (const Backend& backend : kBackends) names.push_back(backend.name);
+  for (const Backend& backend : kBackends) {
+    if (backend.name != "cuda" || CudaStatus().ok()) names.push_back(backend.name);
+  }
   return names;
 }
 

@@ -20,7 +20,9 @@
 #define TESSERA_KERNELS_OPS_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -313,6 +315,9 @@ class Ops : public ExpertOps {
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;
 
+  // Largest head_dim that QkNormRopeStoreKv and PagedAttention can compute with.
+  virtual int64_t max_head_dim() const { return std::numeric_limits<int64_t>::max(); }
+
   // Whether the shapes of a step shall be rounded up to buckets, so that the same ones come back (a
   // captured graph needs that). What pads is inert; see the operations.
   virtual bool PadsSteps() const { return false; }
@@ -325,8 +330,10 @@ class Ops : public ExpertOps {
 // The backends linked into this binary, chosen by name; the only place that knows them.
 struct OpsOptions {
   std::string_view backend = "cpu";
-  int num_threads = 1;  // host threads of this rank
-  bool spin = true;     // idle threads may poll briefly: all ranks together fit the cores
+  int num_threads = 1;    // host threads of this rank
+  bool spin = true;       // idle threads may poll briefly: all ranks together fit the cores
+  int device_index = 0;   // GPU of this rank, of those of its machine
+  int emulated_gpus = 0;  // GPUs that this process emulates; 0: as many as the emulator offers
   // Of the queued backend: what a step takes at least, see QueuedDevice.
   absl::Duration queued_step_delay;
   // Vector instructions of the cpu backend: "portable", "avx2", "avx512", "avx512bf16" or "amx";
@@ -337,8 +344,16 @@ struct OpsOptions {
   // address must not come to mean other bytes.
   std::shared_ptr<SharedBuffers> shared_weights;
 };
-// INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute.
+// INVALID_ARGUMENT for names that are unknown here or that this machine cannot execute, with a
+// sentence that says what is missing.
 absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options);
+// What "auto" stands for on this machine: GPUs when the program can use one, else the CPU.
+struct BackendChoice {
+  std::string_view backend;
+  std::string why;
+};
+BackendChoice ChooseBackend();
+// Those that this machine can execute.
 std::vector<std::string_view> LinkedBackends();
 // Whether the backend's devices execute on the thread that enqueues, so that several ranks may
 // share it; false for unknown names.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "engine/executor/local_executor.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/ops.h"
 #include "server/logging.h"
 #include "server/model_prompt_encoder.h"
 
@@ -79,6 +81,14 @@ void LogRebalancing(const GroupFacts& group) {
       static_cast<double>(group.spare_expert_bytes) / kMiB));
 }
 
+// Puts what "auto" stands for in its place, and says what and why.
+void SettleBackend(ModelOptions* options) {
+  if (options->backend != "auto") return;
+  const BackendChoice choice = ChooseBackend();
+  options->backend = std::string(choice.backend);
+  LogInfo(absl::StrCat("backend auto: ", options->backend, ", for ", choice.why));
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
@@ -111,7 +121,9 @@ absl::StatusOr<std::unique_ptr<Executor>> LoadExecutor(const RuntimeOptions& opt
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
   WarnOfLongContext(options.engine.model, config);
-  return MakeExecutor(options, config, progress);
+  RuntimeOptions settled = options;
+  SettleBackend(&settled.engine.model);
+  return MakeExecutor(settled, config, progress);
 }
 
 absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions options,
@@ -119,6 +131,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
                                                                  EngineHooks hooks) {
   const std::string& dir = options.engine.model.model_dir;
   RETURN_IF_ERROR(CheckModelFolder(dir));
+  SettleBackend(&options.engine.model);
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   WarnOfLongContext(options.engine.model, config);
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));

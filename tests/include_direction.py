@@ -52,15 +52,19 @@ ROOMS = {
     "kernels/ref": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/expert_table.h"],
     "kernels/queued": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/expert_table.h",
                        "kernels/ref"],
+    # The dialect of GPU kernels, what it means on a CPU, and kernels, which see nothing else.
     "kernels/cuda/emulation/device_words.h": [],
     "kernels/cuda/simt": ["kernels/cuda/emulation/device_words.h"],
-    "kernels/cuda/kernels": ["kernels/cuda/simt"],
+    "kernels/cuda/kernels": ["kernels/core", "kernels/cuda/simt"],
     "kernels/cuda/emulation": ["kernels/core", "kernels/cuda/emulation/device_words.h",
                                "kernels/cuda/simt"],
     "kernels/cuda/fake": ["kernels/core", "kernels/cuda/emulation", "kernels/cuda/simt"],
+    # The same source for both kinds of GPUs; its factories are all that others see.
+    "kernels/cuda": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h",
+                     "kernels/cuda/emulation", "kernels/cuda/kernels", "kernels/cuda/simt"],
     # Chooses a backend.
     "kernels": ["kernels/core", "kernels/ops.h", "kernels/op_checks.h", "kernels/cpu",
-                "kernels/queued", "kernels/ref"],
+                "kernels/cuda", "kernels/queued", "kernels/ref"],
 
     "parallel": [],
     "parallel/carrier": [],

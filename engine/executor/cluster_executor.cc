@@ -110,6 +110,7 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
           .model_dir = options.model_dir,
           .num_threads = options.num_threads,
           .cpu_isa = options.cpu_isa,
+          .emulated_gpus = options.emulated_gpus,
           .node = 0,
           .connect_remote = ConnectOverNetwork({.store = &group_->store(),
                                                 .host = address.host,

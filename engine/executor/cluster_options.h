@@ -42,6 +42,7 @@ struct NodeOptions {
   int32_t node_index = -1;  // the place this node wants; -1: any
   int32_t num_threads = 0;  // of all ranks of this process; 0: its CPUs
   std::string cpu_isa = "auto";
+  int32_t emulated_gpus = 0;
   ClusterAccess access;
 };
 

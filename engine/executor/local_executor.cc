@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions
                                                        .model_dir = options.model_dir,
                                                        .num_threads = options.num_threads,
                                                        .cpu_isa = options.cpu_isa,
+                                                       .emulated_gpus = options.emulated_gpus,
                                                        .node = 0,
                                                        .connect_remote = nullptr},
                                       config);

@@ -106,6 +106,7 @@ absl::Status NodeWorker::Join() {
           .model_dir = options_.model_dir,
           .num_threads = options_.num_threads,
           .cpu_isa = options_.cpu_isa,
+          .emulated_gpus = options_.emulated_gpus,
           .node = place.node_index,
           .connect_remote = ConnectOverNetwork({.store = &link_->store(),
                                                 .host = std::move(host),

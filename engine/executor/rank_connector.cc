@@ -13,6 +13,10 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
                                                                   const std::vector<int>& ranks,
                                                                   const Rank& member) {
   if (ranks.size() == 1) return nullptr;
+  if (member.device->host_queue() == nullptr) {
+    return absl::InvalidArgumentError(
+        "this backend has no transport between ranks; use one rank, or another backend");
+  }
   const Topology& rank = member.topology;
   const auto position =
       static_cast<int>(std::find(ranks.begin(), ranks.end(), rank.rank()) - ranks.begin());

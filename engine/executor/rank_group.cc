@@ -158,6 +158,8 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                         .num_threads = threads.threads_per_rank,
                                         .spin = threads.spin,
                                         .queued_step_delay = settings.queued_step_delay,
+                                        .device_index = local_rank,
+                                        .emulated_gpus = options.emulated_gpus,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
   ASSIGN_OR_RETURN(const Topology topology,

@@ -32,6 +32,7 @@ struct RankGroupOptions {
   std::string model_dir;
   int32_t num_threads = 0;  // of all ranks of this process; 0: its CPUs
   std::string cpu_isa = "auto";
+  int32_t emulated_gpus = 0;
   int32_t node = 0;
   ConnectRemote connect_remote;  // with several nodes
 };

@@ -24,6 +24,11 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(
     const ModelConfig& config, const ModelShard& shard, const RankWorkerOptions& options,
     std::shared_ptr<Checkpoint> checkpoint, const ConnectRank& connect, std::unique_ptr<Ops> ops,
     const LoadProgress& progress) {
+  if (config.head_dim > ops->max_head_dim()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim is ", config.head_dim, "; the ", std::string(ops->name()),
+                     " backend computes with at most ", ops->max_head_dim()));
+  }
   std::unique_ptr<RankWorker> worker(new RankWorker(config, shard, options, std::move(ops)));
   ASSIGN_OR_RETURN(worker->links_, connect(&worker->ops_->device()));
   ASSIGN_OR_RETURN(ModelWeights weights,

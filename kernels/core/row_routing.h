@@ -4,7 +4,6 @@
 #define TESSERA_KERNELS_CORE_ROW_ROUTING_H_
 
 #include <cstdint>
-#include <cstring>
 
 #if defined(__CUDACC__)
 #define TESSERA_HOST_DEVICE __host__ __device__
@@ -60,14 +59,12 @@ TESSERA_HOST_DEVICE inline int32_t HeaderWords(int32_t row_slots) {
   return RowHeader::kSlots + 2 * row_slots;
 }
 TESSERA_HOST_DEVICE inline float HeaderWeight(const int32_t* header, int32_t row_slots, int32_t i) {
-  float weight = 0;
-  std::memcpy(&weight, header + RowHeader::kSlots + row_slots + i, sizeof(weight));
-  return weight;
+  return __builtin_bit_cast(float, header[RowHeader::kSlots + row_slots + i]);
 }
 TESSERA_HOST_DEVICE inline void SetHeaderSlot(int32_t* header, int32_t row_slots, int32_t i,
                                               int32_t slot, float weight) {
   header[RowHeader::kSlots + i] = slot;
-  std::memcpy(header + RowHeader::kSlots + row_slots + i, &weight, sizeof(weight));
+  header[RowHeader::kSlots + row_slots + i] = __builtin_bit_cast(int32_t, weight);
 }
 
 }  // namespace tessera

@@ -65,6 +65,7 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node) {
   table->Integer("threads", &node->num_threads, {0, kMaxThreads},
                  "Threads of all ranks of this node; 0: the CPUs this process may use.");
   AddCpuIsaOption(table, &node->cpu_isa);
+  AddEmulatedGpusOption(table, &node->emulated_gpus);
   AddAccessOptions(table, &node->access);
 }
 

@@ -16,20 +16,29 @@ void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa) {
       "multiply bfloat16 with different ones round differently.");
 }
 
+void AddEmulatedGpusOption(OptionTable* table, int32_t* gpus) {
+  constexpr int64_t kMaxGpus = 64;
+  table->Integer("emulated-gpus", gpus, {0, kMaxGpus},
+                 "Of the cuda-emulated backend: how many GPUs this process has; 0: eight.");
+}
+
 void AddModelOptions(OptionTable* table, EngineOptions* options) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   constexpr int64_t kMaxRanks = 1024;
   ModelOptions& model = options->model;
   SchedulerOptions& scheduler = options->scheduler;
   table->Section("Model");
-  table->Choice("backend", &model.backend, {"cpu", "ref", "queued"},
-                "Kernels: cpu is fast, ref is the plain oracle, queued is ref behind a "
-                "device queue.");
+  table->Choice(
+      "backend", &model.backend, {"auto", "cpu", "cuda", "cuda-emulated", "ref", "queued"},
+      "Kernels: cuda for GPUs, cpu is fast without one, auto takes a GPU if there is one; "
+      "for tests: cuda-emulated runs the GPU's kernels on the CPU and checks every access, "
+      "slowly, ref is the plain oracle, queued is ref behind a device queue.");
   table->Type("dtype", &model.dtype,
-              "Type of weights, keys and values; on ref and queued also of activations.");
+              "Type of weights, keys and values; on all but cpu also of activations.");
   table->Integer("threads", &model.num_threads, {0, 4096},
                  "Threads of all ranks together; 0: the CPUs this process may use.");
   AddCpuIsaOption(table, &model.cpu_isa);
+  AddEmulatedGpusOption(table, &model.emulated_gpus);
   table->Integer("max-model-len", &model.max_model_len, {0, kMax},
                  "Tokens of prompt and output together; 0: the model's context.");
   table->Section("Layout");

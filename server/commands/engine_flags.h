@@ -14,6 +14,7 @@ namespace tessera {
 
 // What every process with ranks takes, workers too.
 void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa);
+void AddEmulatedGpusOption(OptionTable* table, int32_t* gpus);
 void AddModelOptions(OptionTable* table, EngineOptions* options);
 
 // Shows progress as log lines, every tenth.

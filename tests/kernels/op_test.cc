@@ -204,8 +204,9 @@ std::unique_ptr<ExpertTable> MakeExpertTable(Ops& ops,
 }
 
 std::string CaseName(const BackendCase& backend) {
-  const std::string name =
+  std::string name =
       backend.cpu_isa == "auto" ? backend.backend : backend.backend + "_" + backend.cpu_isa;
+  std::replace(name.begin(), name.end(), '-', '_');
   return name + (backend.model_dtype == DType::kF32 ? "_f32" : "_bf16") + "_" +
          std::to_string(backend.num_threads) + "threads";
 }

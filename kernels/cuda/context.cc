@@ -1,0 +1,19 @@
+#include "kernels/cuda/context.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tessera::cuda {
+
+void* Scratch::Get(size_t bytes) {
+  if (bytes <= memory_.bytes()) return memory_.data();
+  // Half as much again, so that shapes that grow slowly do not stop the stream every time.
+  const size_t size = std::max(bytes, memory_.bytes() + memory_.bytes() / 2);
+  absl::StatusOr<DeviceBuffer> larger =
+      device_.AllocateUncleared(size, "scratch memory of an operation");
+  if (!larger.ok()) return nullptr;
+  memory_ = *std::move(larger);
+  return memory_.data();
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,43 @@
+// What every operation of the CUDA backend is launched with.
+#ifndef TESSERA_KERNELS_CUDA_CONTEXT_H_
+#define TESSERA_KERNELS_CUDA_CONTEXT_H_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/cuda_device.h"
+
+namespace tessera::cuda {
+
+// Device memory for what an operation keeps between its own kernels. Each operation overwrites what
+// the one before left there: they share a stream.
+class Scratch {
+ public:
+  explicit Scratch(CudaDevice& device) : device_(device) {}
+
+  // At least `bytes` bytes, aligned to 256, not cleared; null when the GPU has no room, which an
+  // operation reports as cudaErrorMemoryAllocation. Grows by waiting for the stream, so the largest
+  // shapes come first.
+  void* Get(size_t bytes);
+
+ private:
+  CudaDevice& device_;
+  DeviceBuffer memory_;
+};
+
+struct Context {
+  static constexpr int kCounters = 1024;
+
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
+  int compute_capability = 0;    // 80, 90, ...
+  uint32_t* counters = nullptr;  // kCounters zeros in device memory; kernels leave them zero
+  Fault* fault = nullptr;
+  Scratch* scratch = nullptr;
+};
+
+}  // namespace tessera::cuda
+
+#endif  // TESSERA_KERNELS_CUDA_CONTEXT_H_
