@@ -133,9 +133,11 @@ struct RankGroup::State {
   absl::Status dead ABSL_GUARDED_BY(mutex);        // sticky
 };
 
-// Refuses what cannot fit before anything is read. Counts two bytes per parameter and nothing
-// twice, so it refuses nothing that does; the rest is refused where it is allocated.
+// Refuses what cannot fit into the host's memory before anything is read. Counts two bytes per
+// parameter and nothing twice, so it refuses nothing that does; the rest is refused where it is
+// allocated.
 absl::Status RankGroup::State::CheckMemory() const {
+  if (!UsesHostMemory(options.settings.backend)) return absl::OkStatus();
   int64_t parameters = 0;
   for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
     parameters +=
@@ -157,9 +159,9 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
   ASSIGN_OR_RETURN(auto ops, CreateOps({.backend = settings.backend,
                                         .num_threads = threads.threads_per_rank,
                                         .spin = threads.spin,
-                                        .queued_step_delay = settings.queued_step_delay,
                                         .device_index = local_rank,
                                         .emulated_gpus = options.emulated_gpus,
+                                        .queued_step_delay = settings.queued_step_delay,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
   ASSIGN_OR_RETURN(const Topology topology,
