@@ -16,20 +16,29 @@ using Result = absl::StatusOr<std::unique_ptr<Ops>>;
 struct Backend {
   std::string_view name;
   bool executes_at_once;
+  bool uses_host_memory;
   Result (*create)(const OpsOptions&);
 };
 
 constexpr Backend kBackends[] = {
-    {"cpu", true, CreateCpuOps},
-    {"ref", true, [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
-    {"queued", false, [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
+    {"cpu", true, true, CreateCpuOps},
+    {"ref", true, true, [](const OpsOptions& options) { return Result(CreateRefOps(options)); }},
+    {"queued", false, true,
+     [](const OpsOptions& options) { return Result(CreateQueuedOps(options)); }},
 #ifdef TESSERA_CUDA_EMULATED
-    {"cuda-emulated", false, CreateEmulatedCudaOps},
+    {"cuda-emulated", false, true, CreateEmulatedCudaOps},
 #endif
 #ifdef TESSERA_CUDA
-    {"cuda", false, CreateCudaOps},
+    {"cuda", false, false, CreateCudaOps},
 #endif
 };
+
+const Backend* Find(std::string_view name) {
+  for (const Backend& backend : kBackends) {
+    if (backend.name == name) return &backend;
+  }
+  return nullptr;
+}
 
 // OK when the cuda backend can be used here, else why not.
 absl::Status CudaStatus() {
@@ -48,9 +57,7 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("a backend needs at least one thread, not ", options.num_threads));
   }
-  for (const Backend& backend : kBackends) {
-    if (backend.name == options.backend) return backend.create(options);
-  }
+  if (const Backend* backend = Find(options.backend)) return backend->create(options);
   if (options.backend == "cuda") return CudaStatus();
   std::string linked;
   for (std::string_view name : LinkedBackends()) absl::StrAppend(&linked, " ", std::string(name));
@@ -73,10 +80,13 @@ std::vector<std::string_view> LinkedBackends() {
 }
 
 bool ExecutesAtOnce(std::string_view backend) {
-  for (const Backend& linked : kBackends) {
-    if (linked.name == backend) return linked.executes_at_once;
-  }
-  return false;
+  const Backend* found = Find(backend);
+  return found != nullptr && found->executes_at_once;
+}
+
+bool UsesHostMemory(std::string_view backend) {
+  const Backend* found = Find(backend);
+  return found != nullptr && found->uses_host_memory;
 }
 
 }  // namespace tessera

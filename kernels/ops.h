@@ -358,6 +358,8 @@ std::vector<std::string_view> LinkedBackends();
 // Whether the backend's devices execute on the thread that enqueues, so that several ranks may
 // share it; false for unknown names.
 bool ExecutesAtOnce(std::string_view backend);
+// Whether weights and caches lie in the host's memory; false for unknown names.
+bool UsesHostMemory(std::string_view backend);
 
 }  // namespace tessera
 

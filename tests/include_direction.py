@@ -27,6 +27,7 @@ RESTRICTED = {
     "kernels/core/host_queue.h": (
         "kernels/core/host_device.h",
         "kernels/core/host_queue.h",
+        "kernels/cuda/emulated_device.h",
         "kernels/queued/queued_device.h",
         "parallel/host_communicator.h",
     ),

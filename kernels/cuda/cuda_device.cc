@@ -208,6 +208,11 @@ uint64_t CudaDevice::Record() {
   return ++recorded_;
 }
 
+void CudaDevice::Fail(const absl::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  failure_.Update(status);
+}
+
 absl::Status CudaDevice::Wait(uint64_t mark, absl::Duration limit) {
   MakeCurrent();
   const Clock::time_point begin = Clock::now();

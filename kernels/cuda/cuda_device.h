@@ -57,6 +57,11 @@ class CudaDevice : public Device {
                         absl::FunctionRef<void(char*, size_t, size_t)> write);
 
  protected:
+  explicit CudaDevice(int index) : index_(index) {}
+  absl::Status Initialize();
+  // The device has failed, unless `status` is OK.
+  void Fail(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+
   absl::StatusOr<void*> AllocateBytes(size_t bytes) override;
   void FreeBytes(void* device, size_t bytes) override;
 
@@ -76,8 +81,6 @@ class CudaDevice : public Device {
     std::vector<PendingDownload> downloads;
   };
 
-  explicit CudaDevice(int index) : index_(index) {}
-  absl::Status Initialize();
   absl::StatusOr<void*> AllocateMemory(size_t bytes) const;
   // The thread's calls of the runtime go to this device from now on.
   void MakeCurrent() const;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/operations.h"
 #include "kernels/op_checks.h"
 #ifdef SIMT_EMULATED
+#include "kernels/cuda/emulated_device.h"
 #include "kernels/cuda/emulation/emulator.h"
 #endif
 
@@ -124,9 +125,15 @@ class CudaOps : public Ops {
   Context context_;
 };
 
+#ifdef SIMT_EMULATED
+using DeviceType = EmulatedDevice;
+#else
+using DeviceType = CudaDevice;
+#endif
+
 absl::StatusOr<std::unique_ptr<Ops>> Create(const OpsOptions& options) {
   std::unique_ptr<CudaDevice> device;
-  ASSIGN_OR_RETURN(device, CudaDevice::Create(options.device_index));
+  ASSIGN_OR_RETURN(device, DeviceType::Create(options.device_index));
   DeviceBuffer counters;
   ASSIGN_OR_RETURN(counters,
                    device->Allocate(Context::kCounters * sizeof(uint32_t), "kernels' counters"));
