@@ -321,6 +321,76 @@ TEST_P(BadHeaderTest, NegativeNumberOfRows) {
   EXPECT_EQ(Sort(After(kGoodHeader, kGoodHeader), {1, -1}), absl::StatusCode::kInternal);
 }
 
+// Impossible data end a device, but not at once: what is behind them in the queue finds nothing to
+// do, instead of indices that lead anywhere.
+TEST_P(ExpertOpsTest, WhatFollowsImpossibleDataDoesNoHarm) {
+  const DispatchShape shape{.num_ranks = 2, .slots_per_rank = 2, .top_k = 2, .capacity = 40};
+  Ints headers(shape.num_rows() * HeaderWords(shape.row_slots()), 1 << 30);
+  for (int64_t row = 0; row < 39; ++row) {
+    std::copy_n(Ints{1, 0, 1, 0, 0, 0}.begin(), 6, headers.begin() + row * 6);
+  }
+  for (const Ints& counts : {Ints{40, 0}, Ints{39, 1}, Ints{39, -5}, Ints{1 << 30, 0}}) {
+    const auto message = [&](bool go_on) {
+      SetUp();  // failures are sticky
+      const DeviceSort sort(device(), shape, headers, counts);
+      const TestTensor y(device(), DType::kF32, {shape.num_results(), 8});
+      const TestTensor packed(device(), DType::kF32, {shape.num_results(), 8});
+      const TestTensor summed(device(), DType::kF32, {shape.num_rows(), 8});
+      ops().SortRows(sort.Args(false));
+      if (go_on) {
+        ops().PackResults({.shape = shape,
+                           .headers = sort.headers,
+                           .recv_counts = sort.recv_counts,
+                           .sorted_rows = sort.sorted_rows,
+                           .result_rows = sort.result_rows,
+                           .y = y,
+                           .chunks = packed});
+        ops().SumResults({.shape = shape,
+                          .headers = sort.headers,
+                          .recv_counts = sort.recv_counts,
+                          .sorted_rows = sort.sorted_rows,
+                          .y = y,
+                          .chunks = summed});
+      }
+      EXPECT_EQ(Failure(), absl::StatusCode::kInternal);
+      return std::string(device().Synchronize().message());
+    };
+    EXPECT_EQ(message(true), message(false));
+  }
+}
+
+TEST_P(ExpertOpsTest, NothingIsSentForImpossibleChoices) {
+  for (const int32_t bad : {2, 1 << 30}) {
+    const auto message = [&](bool go_on) {
+      SetUp();  // failures are sticky
+      DispatchCase drawn{.shape = {.num_experts = 2, .num_ranks = 2, .slots_per_rank = 1},
+                         .top_k = 2,
+                         .capacity = 40,
+                         .slot_experts = {0, 1},
+                         .tokens = {40, 0},
+                         .ids = {Ints(80, 0), {}},
+                         .weights = {std::vector<float>(80, 1.0F), {}}};
+      drawn.ids[0][33] = bad;
+      const Placed placement = Upload(*Placement::Create(drawn.shape, drawn.slot_experts));
+      const DevicePlan plan(device(), drawn, 0);
+      const TestTensor x(device(), DType::kF32, {40, 8}, std::vector<float>(320));
+      const TestTensor chunks(device(), DType::kF32, {plan.shape.num_rows(), 8});
+      ops().PlanDispatch(plan.Args(placement.tensors, 0, true));
+      if (go_on) {
+        ops().PackRows({.shape = plan.shape,
+                        .x = x,
+                        .send_counts = plan.send_counts,
+                        .send_tokens = plan.send_tokens,
+                        .chunks = chunks});
+        ops().AddRanks({.chunks = chunks, .token_rows = plan.token_rows, .out = x});
+      }
+      EXPECT_EQ(Failure(), absl::StatusCode::kInternal);
+      return std::string(device().Synchronize().message());
+    };
+    EXPECT_EQ(message(true), message(false));
+  }
+}
+
 TEST_P(ExpertOpsTest, BringsResultsBackInBothWays) {
   ForSeeds(25, [&](Random& random) {
     const DType dtype = random.Chance(0.5) ? DType::kF32 : DType::kBF16;

@@ -7,7 +7,7 @@
 # name inside of tessera::cuda; a test declares the one that it calls:
 #   namespace tessera::cuda::gemm_missing_barrier { cudaError_t LaunchGemm(...); }
 function(tessera_kernel_control name)
-  cmake_parse_arguments(ARG "" "KERNEL;FIND;REPLACE" "" ${ARGN})
+  cmake_parse_arguments(PARSE_ARGV 1 ARG "" "KERNEL;FIND;REPLACE" "")
   set(source ${PROJECT_SOURCE_DIR}/${ARG_KERNEL})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
   file(READ ${source} text)
