@@ -18,6 +18,8 @@ ALLOWED = {
     "kernels/core/": ["kernels/core/"],
     "kernels/": ["kernels/"],
     "parallel/": ["parallel/", "kernels/core/"],
+    # Between GPUs: works on their streams.
+    "parallel/nccl/": ["parallel/", "kernels/core/", "kernels/cuda/"],
     "engine/": ["engine/", "parallel/", "kernels/"],
     "server/": ["server/", "engine/", "proto/", "parallel/", "kernels/core/", "kernels/ops.h"],
 }
@@ -71,6 +73,9 @@ ROOMS = {
     "parallel/carrier": [],
     "parallel/inproc": ["parallel", "parallel/carrier"],
     "parallel/gloo": ["parallel"],
+    "parallel/nccl": ["parallel", "parallel/nccl/fake", "parallel/nccl/nccl_library.h"],
+    "parallel/nccl/nccl_library.h": [],
+    "parallel/nccl/fake": ["parallel/nccl/nccl_library.h"],
     "parallel/cluster": ["parallel"],
     "parallel/experts": ["parallel"],
 

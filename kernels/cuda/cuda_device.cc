@@ -213,6 +213,25 @@ void CudaDevice::Fail(const absl::Status& status) {
   failure_.Update(status);
 }
 
+void CudaDevice::AddWatch(PeerWatch* watch) {
+  absl::MutexLock lock(&watches_mutex_);
+  watches_.push_back(watch);
+}
+
+void CudaDevice::RemoveWatch(PeerWatch* watch) {
+  absl::MutexLock lock(&watches_mutex_);
+  std::erase(watches_, watch);
+}
+
+absl::Status CudaDevice::AskWatches(bool done) {
+  absl::MutexLock lock(&watches_mutex_);
+  for (PeerWatch* watch : watches_) {
+    absl::Status status = watch->Check(done);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CudaDevice::Wait(uint64_t mark, absl::Duration limit) {
   MakeCurrent();
   const Clock::time_point begin = Clock::now();
@@ -227,6 +246,13 @@ absl::Status CudaDevice::Wait(uint64_t mark, absl::Duration limit) {
     // Not under the lock. Another thread may complete the mark now, and the event may become that
     // of a later one; then Complete finds nothing to do.
     const cudaError_t error = cudaEventQuery(end);
+    if (error == cudaSuccess || error == cudaErrorNotReady) {
+      const absl::Status peers = AskWatches(error == cudaSuccess);
+      if (!peers.ok()) {
+        Fail(peers);
+        continue;
+      }
+    }
     if (error == cudaErrorNotReady) {
       if (absl::FromChrono(Clock::now() - begin) >= limit) {
         return absl::DeadlineExceededError(

@@ -21,6 +21,15 @@
 
 namespace tessera::cuda {
 
+// What the work of a device may wait for besides itself: ranks on other GPUs.
+class PeerWatch {
+ public:
+  virtual ~PeerWatch() = default;
+  // Asked by every Wait, again and again until its work is done, and then once more. `done`: now
+  // it is. Not OK: the device has failed. Any thread, one at a time.
+  virtual absl::Status Check(bool done) = 0;
+};
+
 class CudaDevice : public Device {
  public:
   // INVALID_ARGUMENT when the program cannot use GPU `index`, see CheckGpu.
@@ -47,6 +56,12 @@ class CudaDevice : public Device {
   // literal, or the operations between which the error must have happened. Nothing is launched
   // after a failure.
   void Launch(const char* operation, absl::FunctionRef<cudaError_t()> launch);
+  // The device has failed, unless `status` is OK. Any thread.
+  void Fail(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Waits ask `watch` until it is removed, after which it is not in use any more. Any thread.
+  void AddWatch(PeerWatch* watch) ABSL_LOCKS_EXCLUDED(watches_mutex_);
+  void RemoveWatch(PeerWatch* watch) ABSL_LOCKS_EXCLUDED(watches_mutex_);
 
   // As Allocate, but not cleared. Any thread.
   absl::StatusOr<DeviceBuffer> AllocateUncleared(size_t bytes, std::string_view what);
@@ -59,8 +74,6 @@ class CudaDevice : public Device {
  protected:
   explicit CudaDevice(int index) : index_(index) {}
   absl::Status Initialize();
-  // The device has failed, unless `status` is OK.
-  void Fail(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::StatusOr<void*> AllocateBytes(size_t bytes) override;
   void FreeBytes(void* device, size_t bytes) override;
@@ -84,6 +97,7 @@ class CudaDevice : public Device {
   absl::StatusOr<void*> AllocateMemory(size_t bytes) const;
   // The thread's calls of the runtime go to this device from now on.
   void MakeCurrent() const;
+  absl::Status AskWatches(bool done) ABSL_LOCKS_EXCLUDED(watches_mutex_);
   void Fail(cudaError_t error, const char* operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Before work is put on the stream. False: the device has failed.
   bool BeginWork(const char* operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -104,6 +118,9 @@ class CudaDevice : public Device {
 
   absl::Mutex weights_mutex_;
   PinnedRing weights_ ABSL_GUARDED_BY(weights_mutex_);  // through the copy stream
+
+  absl::Mutex watches_mutex_;  // held while they are asked; never taken under mutex_
+  std::vector<PeerWatch*> watches_ ABSL_GUARDED_BY(watches_mutex_);
 
   mutable absl::Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);

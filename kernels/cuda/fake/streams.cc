@@ -38,6 +38,12 @@ CUstream_st* NextNeeded(const Mark& mark, std::set<const CUstream_st*>* asked) {
   return mark.stream;
 }
 
+// Whether an operation that streams meet in is what the mark's stream does next.
+bool MeetsOthers(const Mark& mark) {
+  return !Reached(mark) && !mark.stream->queue.empty() &&
+         mark.stream->queue.front().ready != nullptr;
+}
+
 // Operations that several streams meet in need the others' operations too, whichever they are.
 CUstream_st* NextOfAny() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   for (const auto& stream : R().streams) {
@@ -154,6 +160,8 @@ void DriveOne(const Mark& mark) {
   BeginDriving();
   std::set<const CUstream_st*> asked;
   CUstream_st* next = NextNeeded(mark, &asked);
+  // GPUs get there by themselves, whatever their host threads do.
+  if (next == nullptr && MeetsOthers(mark)) next = NextOfAny();
   if (next != nullptr) RunFirst(next);
   EndDriving();
 }

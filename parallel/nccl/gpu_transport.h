@@ -1,0 +1,42 @@
+// Groups of ranks on GPUs, for who does not see CUDA.
+#ifndef TESSERA_PARALLEL_NCCL_GPU_TRANSPORT_H_
+#define TESSERA_PARALLEL_NCCL_GPU_TRANSPORT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kernels/core/device.h"
+#include "parallel/communicator.h"
+#include "parallel/rendezvous_store.h"
+
+namespace tessera {
+
+struct GpuGroup {
+  std::string name;  // the same on all ranks; used once per transport and store
+  int rank = 0;
+  int size = 1;
+  absl::Duration connect_timeout = absl::Seconds(60);
+  absl::Duration timeout = absl::Seconds(60);  // of an operation that the GPU has come to
+  // Of all ranks, when they live in several processes; null: the transport's own.
+  RendezvousStore* store = nullptr;
+};
+
+// One per process. Any thread.
+class GpuTransport {
+ public:
+  virtual ~GpuTransport() = default;
+  // This rank's end. `device` is of the CUDA backend that the transport was made for and outlives
+  // the communicator, as does the transport. Blocks until all ranks of the group call it. Errors:
+  // those of NcclCommunicator::Join.
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> Join(const GpuGroup& group,
+                                                             Device* device) = 0;
+};
+
+// For backend `cuda-emulated`: NCCL's stand-in; all ranks live in this process.
+std::unique_ptr<GpuTransport> CreateEmulatedGpuTransport();
+
+}  // namespace tessera
+
+#endif  // TESSERA_PARALLEL_NCCL_GPU_TRANSPORT_H_
