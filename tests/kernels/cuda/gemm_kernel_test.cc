@@ -127,7 +127,7 @@ std::vector<float> MultiplyTyped(const Case& c, const Inputs& inputs) {
   const GuardedArray<float> bias(inputs.bias);
   const int out_stride = c.n + c.out_gap;
   const auto out = GuardedArray<Out>::Poisoned(static_cast<size_t>(rows) * out_stride);
-  const GuardedArray<uint32_t> counters(std::vector<uint32_t>(cuda::Workspace::kNumCounters));
+  const GuardedArray<uint32_t> counters{std::vector<uint32_t>(cuda::Workspace::kNumCounters)};
 
   GemmProblem problem{.bf16 = std::is_same_v<T, Bf16>,
                       .out_bf16 = std::is_same_v<Out, Bf16>,
