@@ -16,4 +16,9 @@ void* Scratch::Get(size_t bytes) {
   return memory_.data();
 }
 
+Workspace WorkspaceOf(const Context& context, size_t bytes) {
+  void* data = bytes == 0 ? nullptr : context.scratch->Get(bytes);
+  return {.data = data, .bytes = data == nullptr ? 0 : bytes, .counters = context.counters};
+}
+
 }  // namespace tessera::cuda

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/kernels/workspace.h"
 
 namespace tessera::cuda {
 
@@ -28,15 +29,17 @@ class Scratch {
 };
 
 struct Context {
-  static constexpr int kCounters = 1024;
-
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
   int compute_capability = 0;    // 80, 90, ...
-  uint32_t* counters = nullptr;  // kCounters zeros in device memory; kernels leave them zero
+  uint32_t* counters = nullptr;  // Workspace::kNumCounters, zeros between kernels
   Fault* fault = nullptr;
   Scratch* scratch = nullptr;
 };
+
+// For a launcher that can use `bytes` bytes. Where the GPU has no room for them, it gets none: it
+// takes longer then, with the same results.
+Workspace WorkspaceOf(const Context& context, size_t bytes);
 
 }  // namespace tessera::cuda
 

@@ -135,8 +135,8 @@ absl::StatusOr<std::unique_ptr<Ops>> Create(const OpsOptions& options) {
   std::unique_ptr<CudaDevice> device;
   ASSIGN_OR_RETURN(device, DeviceType::Create(options.device_index));
   DeviceBuffer counters;
-  ASSIGN_OR_RETURN(counters,
-                   device->Allocate(Context::kCounters * sizeof(uint32_t), "kernels' counters"));
+  ASSIGN_OR_RETURN(
+      counters, device->Allocate(Workspace::kNumCounters * sizeof(uint32_t), "kernels' counters"));
   return std::make_unique<CudaOps>(std::move(device), std::move(counters));
 }
 

@@ -68,6 +68,7 @@ class CudaExpertTable final : public ExpertTable {
     return static_cast<const void* const*>(addresses_.data());
   }
   int64_t row_stride() const { return CudaWeight::StrideOf(shape().cols); }  // elements
+  bool has_weights() const { return has_weights_; }
   // Of the weights, once there is one.
   DType dtype() const { return dtype_; }
 
