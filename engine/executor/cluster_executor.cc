@@ -114,6 +114,7 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
           .node = 0,
           .connect_remote = ConnectOverNetwork({.store = &group_->store(),
                                                 .host = address.host,
+                                                .backend = settings_.backend,
                                                 .timeout = settings_.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());

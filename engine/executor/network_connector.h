@@ -13,6 +13,7 @@ namespace tessera {
 struct NetworkOptions {
   RendezvousStore* store = nullptr;  // outlives the ranks
   std::string host;                  // numeric address of this node for the other ranks
+  std::string backend;               // of the devices
   absl::Duration timeout = absl::Seconds(60);
 };
 

@@ -110,6 +110,7 @@ absl::Status NodeWorker::Join() {
           .node = place.node_index,
           .connect_remote = ConnectOverNetwork({.store = &link_->store(),
                                                 .host = std::move(host),
+                                                .backend = settings.backend,
                                                 .timeout = settings.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());

@@ -8,15 +8,17 @@
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
+namespace {
+
+// GPUs connect while their ranks load, and not all at the same time.
+constexpr absl::Duration kConnectTimeout = absl::Minutes(2);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::string& name,
                                                                   const std::vector<int>& ranks,
                                                                   const Rank& member) {
   if (ranks.size() == 1) return nullptr;
-  if (member.device->host_queue() == nullptr) {
-    return absl::InvalidArgumentError(
-        "this backend has no transport between ranks; use one rank, or another backend");
-  }
   const Topology& rank = member.topology;
   const auto position =
       static_cast<int>(std::find(ranks.begin(), ranks.end(), rank.rank()) - ranks.begin());
@@ -25,6 +27,16 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
   const bool local = std::all_of(ranks.begin(), ranks.end(),
                                  [&](int other) { return other / rank.ranks_per_node() == node; });
   if (!local) return options_.remote({.name = name, .rank = position, .size = size}, member.device);
+  GpuTransport* gpus = nullptr;
+  ASSIGN_OR_RETURN(gpus, Gpus());
+  if (gpus != nullptr) {
+    return gpus->Join({.name = name,
+                       .rank = position,
+                       .size = size,
+                       .connect_timeout = std::max(options_.timeout, kConnectTimeout),
+                       .timeout = options_.timeout},
+                      member.device);
+  }
   std::shared_ptr<InprocGroup> group;
   {
     absl::MutexLock lock(&mutex_);
@@ -35,6 +47,14 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
     group = shared;
   }
   return JoinInprocGroup(std::move(group), position, member.device, member.shared_seat);
+}
+
+absl::StatusOr<GpuTransport*> RankConnector::Gpus() {
+  absl::MutexLock lock(&mutex_);
+  if (gpus_ == nullptr) {
+    ASSIGN_OR_RETURN(gpus_, CreateGpuTransport(options_.backend));
+  }
+  return gpus_.get();
 }
 
 absl::StatusOr<RankLinks> RankConnector::Connect(const Rank& member) {

@@ -16,6 +16,7 @@
 #include "parallel/carrier/carrier.h"
 #include "parallel/communicator.h"
 #include "parallel/inproc/inproc_communicator.h"
+#include "parallel/nccl/gpu_transport.h"
 #include "parallel/topology.h"
 
 namespace tessera {
@@ -37,6 +38,7 @@ class RankConnector {
     MoeComm moe_comm = MoeComm::kAuto;
     absl::Duration timeout = absl::Seconds(60);  // of one operation
     ConnectRemote remote;                        // needed when the layout has several nodes
+    std::string backend;                         // of the devices
     std::shared_ptr<Bell> bell;                  // of the carriers, when ranks share threads
   };
   explicit RankConnector(Options options) : options_(std::move(options)) {}
@@ -47,17 +49,21 @@ class RankConnector {
     Device* device;
     Seat* shared_seat;
   };
-  // The groups of a rank: shared memory where all ranks of a group live on this node.
+  // The groups of a rank. Where all ranks of a group live on this node, GPUs exchange directly and
+  // CPUs through shared memory.
   absl::StatusOr<RankLinks> Connect(const Rank& rank);
 
  private:
   absl::StatusOr<std::unique_ptr<Communicator>> Join(const std::string& name,
                                                      const std::vector<int>& ranks,
                                                      const Rank& rank);
+  // Null when the devices are no GPUs.
+  absl::StatusOr<GpuTransport*> Gpus();
 
   const Options options_;
   absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<InprocGroup>> groups_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<GpuTransport> gpus_ ABSL_GUARDED_BY(mutex_);  // made when it is first needed
 };
 
 }  // namespace tessera

@@ -86,6 +86,7 @@ struct RankGroup::State {
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
                    .remote = options.connect_remote,
+                   .backend = options.settings.backend,
                    .bell = bell}),
         workers(ranks) {}
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -34,8 +35,14 @@ class GpuTransport {
                                                              Device* device) = 0;
 };
 
+// For devices of this backend of kernels/ops.h; null when they are no GPUs. FAILED_PRECONDITION,
+// with a sentence that says what to install, when NCCL is missing or too old.
+absl::StatusOr<std::unique_ptr<GpuTransport>> CreateGpuTransport(std::string_view backend);
+
 // For backend `cuda-emulated`: NCCL's stand-in; all ranks live in this process.
 std::unique_ptr<GpuTransport> CreateEmulatedGpuTransport();
+// For backend `cuda`.
+absl::StatusOr<std::unique_ptr<GpuTransport>> CreateCudaGpuTransport();
 
 }  // namespace tessera
 

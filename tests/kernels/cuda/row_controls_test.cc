@@ -9,6 +9,7 @@
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
 #include "kernels/cuda/kernels/experts.h"
+#include "kernels/cuda/kernels/rank_sum.h"
 #include "kernels/cuda/kernels/rows.h"
 #include "tests/kernels/cuda/gpu_array.h"
 
@@ -21,6 +22,12 @@ cudaError_t LaunchRmsNorm(cudaStream_t stream, const RmsNormLaunch& launch);
 namespace silu_missing_wait {
 cudaError_t LaunchSiluAndMul(cudaStream_t stream, const SiluAndMulLaunch& launch);
 }  // namespace silu_missing_wait
+namespace rank_sum_missing_wait {
+cudaError_t LaunchRankSum(cudaStream_t stream, const RankSumLaunch& launch);
+}  // namespace rank_sum_missing_wait
+namespace rank_sum_takes_own_row {
+cudaError_t LaunchRankSum(cudaStream_t stream, const RankSumLaunch& launch);
+}  // namespace rank_sum_takes_own_row
 namespace finalize_reads_absent_rows {
 cudaError_t LaunchMoeFinalize(cudaStream_t stream, const MoeFinalizeLaunch& launch);
 }  // namespace finalize_reads_absent_rows
@@ -97,6 +104,43 @@ TEST_F(RowControls, ActivationThatDoesNotWait) {
                                       .cols = kCols};
         EXPECT_EQ(launch(nullptr, first), cudaSuccess);
         EXPECT_EQ(launch(nullptr, second), cudaSuccess);
+        cudaDeviceSynchronize();
+      });
+}
+
+// The next piece overwrites what this one still adds.
+TEST_F(RowControls, SumOfRanksThatDoesNotWait) {
+  Expect<decltype(LaunchRankSum)>(
+      "RankSumKernel", LaunchRankSum, rank_sum_missing_wait::LaunchRankSum, [](auto* launch) {
+        const GpuArray<float> parts(std::vector<float>(3 * 20, 1.0F));
+        const GpuArray<float> out(20);
+        for (int piece = 0; piece < 2; ++piece) {
+          EXPECT_EQ(launch(nullptr, {.parts = {.data = parts.get(), .stride = 20},
+                                     .ranks = 3,
+                                     .out = out.get(),
+                                     .count = 20}),
+                    cudaSuccess);
+        }
+        cudaDeviceSynchronize();
+      });
+}
+
+// A rank's own part never travels, so its place among the others' holds nothing.
+TEST_F(RowControls, SumOfRanksThatReadsWhereItsOwnPartIsNot) {
+  Expect<decltype(LaunchRankSum)>(
+      "RankSumKernel", LaunchRankSum, rank_sum_takes_own_row::LaunchRankSum, [](auto* launch) {
+        const GpuArray<float> parts(3 * 8);
+        const GpuArray<float> own(std::vector<float>(8, 1.0F));
+        for (int row : {0, 2}) {
+          cudaMemset(parts.get() + ptrdiff_t{8} * row, 0, 8 * sizeof(float));
+        }
+        EXPECT_EQ(launch(nullptr, {.parts = {.data = parts.get(), .stride = 8},
+                                   .own = own.get(),
+                                   .own_rank = 1,
+                                   .ranks = 3,
+                                   .out = own.get(),
+                                   .count = 8}),
+                  cudaSuccess);
         cudaDeviceSynchronize();
       });
 }

@@ -1,13 +1,167 @@
+#include "parallel/nccl/nccl_communicator.h"
+
+#include "parallel/nccl/fake/fake_nccl.h"
+#include "parallel/nccl/nccl_transport.h"
 #include "tests/parallel/communicator_conformance.h"
 #include "tests/parallel/nccl/emulated_ranks.h"
 
 namespace tessera {
 namespace {
 
+using testing::HasSubstr;
+
 INSTANTIATE_TEST_SUITE_P(Nccl, CommunicatorConformance, testing::Values(EmulatedGpus()),
                          TransportName);
 INSTANTIATE_TEST_SUITE_P(Nccl, CommunicatorTimeouts, testing::Values(EmulatedGpus()),
                          TransportName);
+
+void RunRanks(int size, const RankBody& body) { EmulatedGpus().run(size, absl::Seconds(60), body); }
+
+TEST(NcclCommunicatorTest, DifferentOperationsFailOnBothSides) {
+  RunRanks(2, [](Communicator& comm, Device& device) {
+    TestTensor<float> data(&device, DType::kF32, {8});
+    if (comm.rank() == 0) {
+      comm.AllReduce(data.view());
+    } else {
+      comm.Broadcast(data.view(), 0);
+    }
+    const absl::Status status = device.Synchronize();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 0 called AllReduce of 32 bytes"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1 called Broadcast of 32 bytes"));
+  });
+}
+
+TEST(NcclCommunicatorTest, TimesGrowWithTheOperations) {
+  RunRanks(2, [](Communicator& comm, Device& device) {
+    TestTensor<float> data(&device, DType::kF32, {5000});
+    for (int i = 0; i < 100; ++i) comm.AllReduce(data.view());  // more than are kept open
+    comm.Barrier();
+    ASSERT_TRUE(device.Synchronize().ok()) << device.Synchronize();
+    const CollectiveTimes times = comm.times();
+    EXPECT_GT(times[static_cast<size_t>(CollectiveOp::kAllReduce)], 0);
+    EXPECT_GT(times[static_cast<size_t>(CollectiveOp::kBarrier)], 0);
+    EXPECT_EQ(times[static_cast<size_t>(CollectiveOp::kBroadcast)], 0);
+  });
+}
+
+// Kernels behind an operation that was aborted run on what it left, and no memory is freed under
+// them.
+TEST(NcclCommunicatorTest, BuffersMayBeFreedRightAfterAFailure) {
+  for (int round = 0; round < 6; ++round) {
+    RunRanks(3, [round](Communicator& comm, Device& device) {
+      for (int step = 0; step < 20 && device.Synchronize().ok(); ++step) {
+        TestTensor<float> in(&device, DType::kF32, {3, 500});
+        TestTensor<float> out(&device, DType::kF32, {3, 500});
+        const AllToAllPart parts[] = {{in.view(), out.view()}};
+        comm.AllToAll(parts);
+        comm.AllReduce(out.view());
+        if (comm.rank() == round % 3 && step == round) {
+          comm.Abort(absl::UnavailableError("rank 0 is gone"));
+        }
+      }
+      EXPECT_EQ(device.Synchronize().code(), absl::StatusCode::kUnavailable);
+    });
+  }
+}
+
+// Joins as a process of its own would: with a transport that shares only the store.
+absl::Status JoinAlone(const cuda::NcclLibrary& library, const GpuGroup& group,
+                       const std::function<void(Communicator&, Device&)>& body = nullptr) {
+  auto device = cuda::CudaDevice::Create(group.rank);
+  if (!device.ok()) return device.status();
+  cuda::NcclTransport transport(library, {.scratch_bytes = 4096, .small_bytes = 512});
+  auto communicator = transport.Join(group, device->get());
+  if (!communicator.ok()) return communicator.status();
+  if (body) body(**communicator, **device);
+  return (*device)->Synchronize();
+}
+
+TEST(NcclCommunicatorTest, ProcessesMeetInAStore) {
+  MemoryRendezvousStore store;
+  RunRankThreads(3, [&](int rank) {
+    const GpuGroup group{.name = "world", .rank = rank, .size = 3, .store = &store};
+    const absl::Status status =
+        JoinAlone(cuda::FakeNccl(), group, [](Communicator& comm, Device& device) {
+          for (int64_t count : {1, 100, 3001}) {
+            CheckAllReduce<uint16_t>(comm, device, DType::kBF16, count, 7);
+            CheckReduceScatter<float>(comm, device, DType::kF32, count, 7);
+          }
+          comm.Barrier();
+          EXPECT_TRUE(device.Synchronize().ok()) << device.Synchronize();
+        });
+    EXPECT_TRUE(status.ok()) << status;
+  });
+}
+
+TEST(NcclCommunicatorTest, RanksWithDifferentVersionsAreRefusedByName) {
+  MemoryRendezvousStore store;
+  RunRankThreads(3, [&](int rank) {
+    cuda::NcclLibrary library = cuda::FakeNccl();
+    if (rank == 2) library.version = 22703;
+    const absl::Status status =
+        JoinAlone(library, {.name = "world", .rank = rank, .size = 3, .store = &store});
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 2 of group world has NCCL 2.27.3"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 0 has NCCL 2.28.9"));
+  });
+}
+
+TEST(NcclCommunicatorTest, RankThatNeverComesIsNamed) {
+  MemoryRendezvousStore store;
+  const absl::Status status =
+      JoinAlone(cuda::FakeNccl(), {.name = "pair",
+                                   .rank = 0,
+                                   .size = 2,
+                                   .connect_timeout = absl::Milliseconds(100),
+                                   .store = &store});
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("pair/nccl/rank 1"));
+}
+
+// A peer that has met the others but does not get into NCCL's own connecting.
+TEST(NcclCommunicatorTest, ConnectingHasADeadline) {
+  MemoryRendezvousStore store;
+  cuda::NcclLibrary stuck = cuda::FakeNccl();
+  stuck.comm_get_async_error = [](ncclComm_t, ncclResult_t* error) {
+    *error = ncclInProgress;
+    return ncclSuccess;
+  };
+  const absl::Status status = JoinAlone(
+      stuck, {.name = "stuck", .connect_timeout = absl::Milliseconds(100), .store = &store});
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("did not connect the 1 ranks"));
+}
+
+// What NCCL finds out by itself while the host waits.
+TEST(NcclCommunicatorTest, ErrorsOfNcclSurfaceInWaits) {
+  MemoryRendezvousStore store;
+  static std::atomic<bool> broken;
+  broken = false;
+  RunRankThreads(2, [&](int rank) {
+    cuda::NcclLibrary library = cuda::FakeNccl();
+    library.comm_get_async_error = [](ncclComm_t comm, ncclResult_t* error) {
+      const ncclResult_t result = cuda::FakeNccl().comm_get_async_error(comm, error);
+      if (broken) *error = ncclRemoteError;
+      return result;
+    };
+    const absl::Status status =
+        JoinAlone(library, {.name = "broken", .rank = rank, .size = 2, .store = &store},
+                  [&](Communicator& comm, Device& device) {
+                    TestTensor<float> data(&device, DType::kF32, {8});
+                    comm.AllReduce(data.view());
+                    EXPECT_TRUE(device.Synchronize().ok()) << device.Synchronize();
+                    if (rank == 1) absl::SleepFor(absl::Milliseconds(300));
+                    if (rank == 1) return;
+                    comm.AllReduce(data.view());
+                    broken = true;
+                    const absl::Status failed = device.Synchronize();
+                    EXPECT_EQ(failed.code(), absl::StatusCode::kUnavailable) << failed;
+                    EXPECT_THAT(std::string(failed.message()), HasSubstr("NCCL failed on rank 0"));
+                  });
+    EXPECT_FALSE(rank == 0 && status.ok());
+  });
+}
 
 }  // namespace
 }  // namespace tessera
