@@ -273,9 +273,14 @@ double SecondsToSample(
   return seconds;
 }
 
-std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows) {
+std::vector<SampledRow> SampleOnHost(const std::vector<SampleRowCase>& rows,
+                                     const std::function<void(const SampleArgs&)>& sample) {
   HostDevice device;
-  return SampleOn(device, rows, [&](const SampleArgs& args) {
+  return SampleOn(device, rows, sample);
+}
+
+std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows) {
+  return SampleOnHost(rows, [](const SampleArgs& args) {
     for (int64_t n = 0; n < args.logits.dim(0); ++n) SampleRow(args, n);
   });
 }

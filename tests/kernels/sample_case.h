@@ -50,6 +50,10 @@ std::vector<SampledRow> Sample(Ops& ops, const std::vector<SampleRowCase>& rows)
 double SecondsToSample(Ops& ops, const SampleRowCase& row,
                        const std::function<double(const std::function<void()>&)>& seconds_per_call);
 
+// Calls `sample` on all rows at once; the views are ordinary host memory.
+std::vector<SampledRow> SampleOnHost(const std::vector<SampleRowCase>& rows,
+                                     const std::function<void(const SampleArgs&)>& sample);
+
 // The sampler of the CPU backend without a backend around it: SampleRow in place of Ops::Sample.
 std::vector<SampledRow> SampleByRow(const std::vector<SampleRowCase>& rows);
 
