@@ -140,11 +140,13 @@ TEST(NcclCommunicatorTest, ErrorsOfNcclSurfaceInWaits) {
   broken = false;
   RunRankThreads(2, [&](int rank) {
     cuda::NcclLibrary library = cuda::FakeNccl();
-    library.comm_get_async_error = [](ncclComm_t comm, ncclResult_t* error) {
-      const ncclResult_t result = cuda::FakeNccl().comm_get_async_error(comm, error);
-      if (broken) *error = ncclRemoteError;
-      return result;
-    };
+    if (rank == 0) {
+      library.comm_get_async_error = [](ncclComm_t comm, ncclResult_t* error) {
+        const ncclResult_t result = cuda::FakeNccl().comm_get_async_error(comm, error);
+        if (broken) *error = ncclRemoteError;
+        return result;
+      };
+    }
     const absl::Status status =
         JoinAlone(library, {.name = "broken", .rank = rank, .size = 2, .store = &store},
                   [&](Communicator& comm, Device& device) {
