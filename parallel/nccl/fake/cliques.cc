@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <set>
 #include <utility>
 
 namespace tessera::simt::fake {
@@ -13,7 +12,7 @@ constexpr int kVersion = 22809;  // of the API that is imitated
 
 struct Cliques {
   std::map<std::string, std::shared_ptr<Clique>> by_id;
-  std::set<ncclComm_t> alive;
+  std::map<ncclComm_t, std::shared_ptr<Clique>> alive;
   int ids = 0;
 };
 Cliques& C() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
@@ -24,9 +23,9 @@ Cliques& C() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
 thread_local std::string t_last_error;
 
 void Forget(ncclComm_t comm) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
-  C().alive.erase(comm);
   comm->aborted = true;
   comm->unfinished.clear();
+  C().alive.erase(comm);  // may be the end of it
   R().changed.SignalAll();
 }
 
@@ -112,14 +111,14 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
     return Refuse(nullptr, ncclInvalidUsage, "two ranks on one GPU");
   }
   auto made = std::make_unique<ncclComm>();
-  made->clique = clique;
+  made->clique = clique.get();
   made->rank = rank;
   made->device = CurrentDevice();
   made->blocking = config == nullptr || config->blocking != 0;
   made->sends.resize(static_cast<size_t>(size));
   made->receives.resize(static_cast<size_t>(size));
   *comm = made.get();
-  C().alive.insert(*comm);
+  C().alive.emplace(*comm, clique);
   const bool blocking = made->blocking;
   clique->ranks[rank] = std::move(made);
   const std::shared_ptr<Clique> joined = clique;

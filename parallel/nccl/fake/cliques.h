@@ -58,7 +58,7 @@ struct Clique;
 }  // namespace tessera::simt::fake
 
 struct ncclComm {
-  std::shared_ptr<tessera::simt::fake::Clique> clique;
+  tessera::simt::fake::Clique* clique = nullptr;  // owns this
   int rank = 0;
   int device = 0;
   bool blocking = true;
@@ -75,7 +75,8 @@ struct ncclComm {
 
 namespace tessera::simt::fake {
 
-struct Clique {
+// Lives as long as a communicator of it, or work of one in a stream.
+struct Clique : std::enable_shared_from_this<Clique> {
   std::vector<std::unique_ptr<ncclComm>> ranks;  // null: has not joined
   int joined = 0;
 };

@@ -31,8 +31,8 @@ int Polls(ncclComm* comm) {
 
 cudaError_t Append(ncclComm* comm, const std::shared_ptr<Launch>& launch)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
-  // The clique owns the communicator.
-  const std::shared_ptr<Clique> clique = comm->clique;
+  // Keeps the communicator, too.
+  const std::shared_ptr<Clique> clique = comm->clique->shared_from_this();
   comm->open.push_back(launch);
   const cudaError_t error = EnqueueLocked(
       launch->stream,
