@@ -30,6 +30,11 @@ class PeerWatch {
   virtual absl::Status Check(bool done) = 0;
 };
 
+// 80, 90, ...
+inline int CapabilityOf(const cudaDeviceProp& properties) {
+  return properties.major * 10 + properties.minor;
+}
+
 class CudaDevice : public Device {
  public:
   // INVALID_ARGUMENT when the program cannot use GPU `index`, see CheckGpu.

@@ -1,6 +1,8 @@
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/kernels/gemm.h"
+#include "kernels/cuda/kernels/gemm_sm90.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace tessera::cuda {
 namespace {
@@ -19,7 +21,26 @@ GemmProblem ProblemOf(const ConstTensorView& x, const TensorView& out) {
           .out_stride = out.stride0()};
 }
 
-cudaError_t Launch(const Context& context, GemmProblem& problem) {
+cudaError_t LaunchOnSm90(const Context& context, GemmProblem& problem, GemmSm90Maps& maps) {
+  if (Sm90LoadsX(problem)) {
+    const cudaError_t error = EncodeTensorMap({.data = problem.x,
+                                               .rows = problem.rows,
+                                               .cols = problem.k,
+                                               .stride = problem.x_stride,
+                                               .box_rows = Sm90TileRows(problem)},
+                                              &maps.x);
+    if (error != cudaSuccess) return error;
+  }
+  problem.workspace =
+      WorkspaceOf(context, GemmSm90WorkspaceBytes(problem, context.multiprocessors));
+  return LaunchGemmSm90(context.stream, problem, maps, context.multiprocessors);
+}
+
+// All products of a GPU in bfloat16 take one path, because tensor cores need not add alike in both.
+cudaError_t Launch(const Context& context, GemmProblem& problem, GemmSm90Maps& maps) {
+  if (problem.bf16 && context.compute_capability == kSm90Capability) {
+    return LaunchOnSm90(context, problem, maps);
+  }
   problem.workspace = WorkspaceOf(context, GemmWorkspaceBytes(problem));
   return LaunchGemm(context.stream, problem);
 }
@@ -33,7 +54,8 @@ cudaError_t Gemm(const Context& context, const GemmArgs& args) {
   problem.weight = weight.data();
   problem.weight_stride = weight.row_stride();
   problem.bias = args.bias.as<float>();
-  return Launch(context, problem);
+  GemmSm90Maps maps{.weight = weight.map()};
+  return Launch(context, problem, maps);
 }
 
 cudaError_t GroupedGemm(const Context& context, const GroupedGemmArgs& args) {
@@ -45,7 +67,8 @@ cudaError_t GroupedGemm(const Context& context, const GroupedGemmArgs& args) {
   problem.weights = experts.addresses();
   problem.num_groups = experts.shape().num_slots;
   problem.row_index = args.row_index.as<int32_t>();
-  return Launch(context, problem);
+  GemmSm90Maps maps{.weights = experts.maps()};
+  return Launch(context, problem, maps);
 }
 
 }  // namespace tessera::cuda

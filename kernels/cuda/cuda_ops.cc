@@ -25,7 +25,7 @@ class CudaOps : public Ops {
     const cudaDeviceProp& properties = device_->properties();
     context_ = {.stream = device_->stream(),
                 .multiprocessors = properties.multiProcessorCount,
-                .compute_capability = properties.major * 10 + properties.minor,
+                .compute_capability = CapabilityOf(properties),
                 .counters = static_cast<uint32_t*>(counters_.data()),
                 .fault = device_->fault(),
                 .scratch = &scratch_};

@@ -5,6 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/kernels/gemm_sm90.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace tessera::cuda {
 namespace {
@@ -83,6 +86,10 @@ class RowSource {
   const int64_t row_bytes_;
 };
 
+bool HasTma(const CudaDevice& device) {
+  return CapabilityOf(device.properties()) == kSm90Capability;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Weight>> CudaWeight::Create(CudaDevice& device,
@@ -102,7 +109,18 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaWeight::Create(CudaDevice& device,
     }
   };
   RETURN_IF_ERROR(device.WriteNow(memory.data(), bytes, row_bytes, write));
-  return std::make_unique<CudaWeight>(std::move(memory), source.dtype, rows.rows(), rows.cols());
+  auto weight =
+      std::make_unique<CudaWeight>(std::move(memory), source.dtype, rows.rows(), rows.cols());
+  if (weight->dtype() == DType::kBF16 && HasTma(device) && bytes > 0) {
+    const BoxedMatrix matrix{.data = weight->data(),
+                             .rows = weight->rows(),
+                             .cols = weight->cols(),
+                             .stride = weight->row_stride(),
+                             .box_rows = kSm90WeightRows};
+    RETURN_IF_ERROR(ToStatus(EncodeTensorMap(matrix, &weight->map_), device.index(),
+                             "describing a weight to TMA"));
+  }
+  return weight;
 }
 
 absl::StatusOr<std::unique_ptr<ExpertTable>> CudaExpertTable::Create(
@@ -110,7 +128,12 @@ absl::StatusOr<std::unique_ptr<ExpertTable>> CudaExpertTable::Create(
   DeviceBuffer addresses;
   ASSIGN_OR_RETURN(addresses, device.Allocate(shape.num_slots * sizeof(void*),
                                               "the addresses of a layer's experts"));
-  return std::make_unique<CudaExpertTable>(device, std::move(addresses), shape);
+  DeviceBuffer maps;
+  if (HasTma(device)) {
+    ASSIGN_OR_RETURN(maps, device.Allocate(shape.num_slots * sizeof(simt::TensorMap),
+                                           "the tensor maps of a layer's experts"));
+  }
+  return std::make_unique<CudaExpertTable>(device, std::move(addresses), std::move(maps), shape);
 }
 
 void CudaExpertTable::Set(int32_t slot, const Weight& weight) {
@@ -121,6 +144,10 @@ void CudaExpertTable::Set(int32_t slot, const Weight& weight) {
   dtype_ = own.dtype();
   const void* address = own.data();
   device_.Upload(static_cast<const void**>(addresses_.data()) + slot, &address, sizeof(address));
+  if (maps_.data() != nullptr) {
+    device_.Upload(static_cast<simt::TensorMap*>(maps_.data()) + slot, &own.map(),
+                   sizeof(own.map()));
+  }
 }
 
 }  // namespace tessera::cuda

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels/matrix.h"
+#include "kernels/cuda/simt/tensor_map.h"
 #include "kernels/ops.h"
 
 namespace tessera::cuda {
@@ -37,6 +38,8 @@ class CudaWeight final : public Weight {
   DType dtype() const { return dtype_; }
   int64_t row_stride() const { return StrideOf(cols_); }  // elements
   const void* data() const { return memory_.data(); }
+  // For TMA, in boxes of kSm90WeightRows rows; of bfloat16 weights on sm_90.
+  const simt::TensorMap& map() const { return map_; }
   ConstRows matrix() const {
     return {.data = data(),
             .stride = row_stride(),
@@ -48,15 +51,21 @@ class CudaWeight final : public Weight {
   DType dtype_;
   int64_t rows_;
   int64_t cols_;
+  simt::TensorMap map_{};
 };
 
-// The addresses of a layer's expert weights, in device memory; null for an empty slot.
+// The addresses of a layer's expert weights, in device memory; null for an empty slot. On sm_90
+// their tensor maps, too.
 class CudaExpertTable final : public ExpertTable {
  public:
   static absl::StatusOr<std::unique_ptr<ExpertTable>> Create(CudaDevice& device,
                                                              const ExpertTableShape& shape);
-  CudaExpertTable(CudaDevice& device, DeviceBuffer addresses, const ExpertTableShape& shape)
-      : ExpertTable(shape), device_(device), addresses_(std::move(addresses)) {}
+  CudaExpertTable(CudaDevice& device, DeviceBuffer addresses, DeviceBuffer maps,
+                  const ExpertTableShape& shape)
+      : ExpertTable(shape),
+        device_(device),
+        addresses_(std::move(addresses)),
+        maps_(std::move(maps)) {}
 
   static const CudaExpertTable& Of(const ExpertTable& table) {
     return static_cast<const CudaExpertTable&>(table);
@@ -67,6 +76,8 @@ class CudaExpertTable final : public ExpertTable {
   const void* const* addresses() const {
     return static_cast<const void* const*>(addresses_.data());
   }
+  // CudaWeight::map by slot, for bfloat16 weights on sm_90. What is in an empty slot means nothing.
+  const simt::TensorMap* maps() const { return static_cast<const simt::TensorMap*>(maps_.data()); }
   int64_t row_stride() const { return CudaWeight::StrideOf(shape().cols); }  // elements
   bool has_weights() const { return has_weights_; }
   // Of the weights, once there is one.
@@ -75,6 +86,7 @@ class CudaExpertTable final : public ExpertTable {
  private:
   CudaDevice& device_;
   DeviceBuffer addresses_;
+  DeviceBuffer maps_;
   bool has_weights_ = false;
   DType dtype_ = DType::kBF16;
 };

@@ -55,6 +55,7 @@ struct Thread {
   uint32_t* proxied = nullptr;
   std::vector<CpAsync> open_copies;
   std::deque<std::vector<CpAsync>> copy_groups;
+  std::vector<const TensorMap*> fenced_maps;
   bool waited_for_grid = false;
   std::shared_ptr<const Snapshot> fence;
   std::vector<std::shared_ptr<const Snapshot>> unfenced_reads;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cuda/emulation/async_copy.h"
@@ -71,6 +72,15 @@ void CheckSource(Thread* t, const TmaTransfer& op) {
   });
 }
 
+// A map in global memory is read through a proxy of its own.
+void CheckMap(Thread* t, const TensorMap* map) {
+  if (!IsGlobal(reinterpret_cast<uintptr_t>(map))) return;  // a parameter of the kernel
+  CheckGlobal(t, {map, sizeof(*map), false});
+  if (std::find(t->fenced_maps.begin(), t->fenced_maps.end(), map) == t->fenced_maps.end()) {
+    Fail("a tensor map in global memory without fence.proxy.tensormap by this thread before");
+  }
+}
+
 TmaTransfer MakeTransfer(Block* block, const TensorMap* map, int rank, const int* at) {
   TmaTransfer op{};
   std::memcpy(&op.map, map, sizeof(op.map));
@@ -95,6 +105,7 @@ void Issue(void* shared, const TensorMap* map, uint64_t* barrier, const int* at,
   ++m.statistics.tma;
   Block& block = *t->block;
   Cluster& cluster = *block.cluster;
+  CheckMap(t, map);
   TmaTransfer op = MakeTransfer(&block, map, rank, at);
   op.shared = SharedOffset(shared);
   op.barrier = SharedOffset(barrier);
@@ -169,6 +180,13 @@ std::string EncodeTensorMap(TensorMap* map, const TensorMapFields& fields) {
 namespace tessera::simt::ptx {
 
 void PrefetchTensorMap(const TensorMap*) {}
+
+void FenceTensorMap(const TensorMap* map) {
+  emulation::M().pc = __builtin_return_address(0);
+  emulation::NeedCapability(90, "fence.proxy.tensormap");
+  auto& fenced = emulation::Current()->fenced_maps;
+  if (std::find(fenced.begin(), fenced.end(), map) == fenced.end()) fenced.push_back(map);
+}
 
 void TmaLoad2D(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y) {
   emulation::M().pc = __builtin_return_address(0);

@@ -17,6 +17,7 @@
 // its own (split K), and the last one of a tile adds the segments in order. Otherwise one block
 // goes through the segments; it too sums each from zero, so both give the same bits.
 #include "kernels/cuda/kernels/gemm.h"
+#include "kernels/cuda/kernels/segments.h"
 #include "kernels/cuda/kernels/tiles.h"
 #include "kernels/cuda/simt/ptx.h"
 #include "kernels/cuda/simt/simt.h"
@@ -384,19 +385,6 @@ GemmKernel(const SIMT_GRID_CONSTANT GemmProblem problem, Cut cut) {
     StorePair(problem, cut, operands.row0 + row, operands.column0 + PairColumn<Tile>(pair), low,
               high);
   });
-}
-
-// K is cut by n and k alone. One row tile of few rows shall fill the device: 256 blocks, but not
-// more than one per 256 elements of K, nor 32, lest the sums weigh more than the weights.
-int SegmentSteps(int n, int k, int step_k) {
-  constexpr int kBlocks = 256;
-  constexpr int kMinK = 256;
-  constexpr int kMaxSegments = 32;
-  const int wanted = CeilDiv(kBlocks, CeilDiv(n, FewRows<Bf16>::kColumns));
-  const int useful = CeilDiv(k, kMinK);
-  int segments = wanted < useful ? wanted : useful;
-  if (segments > kMaxSegments) segments = kMaxSegments;
-  return CeilDiv(CeilDiv(k, segments), step_k);
 }
 
 struct Plan {

@@ -5,27 +5,18 @@
 #define TESSERA_KERNELS_CUDA_SIMT_PTX_H_
 
 #include "kernels/cuda/simt/simt.h"
+#include "kernels/cuda/simt/tensor_map.h"
 
 // It takes SIMT_BODY for no part of a function.
 // clang-format off
 
 #ifdef __CUDACC__
-#include <cuda.h>
 #define SIMT_BODY(...) { __VA_ARGS__ }
 #else
 #define SIMT_BODY(...) ;
 #endif
 
 namespace tessera::simt {
-
-// A tensor map: CUtensorMap on the GPU; on the CPU the same 128 bytes hold plain fields.
-#ifdef __CUDACC__
-using TensorMap = CUtensorMap;
-#else
-struct alignas(64) TensorMap {
-  unsigned char opaque[128];
-};
-#endif
 
 namespace ptx {
 
@@ -206,6 +197,9 @@ SIMT_DEVICE void MBarrierWait(uint64_t* barrier, uint32_t parity) {
 
 SIMT_PTX void PrefetchTensorMap(const TensorMap* map) SIMT_BODY(
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");)
+// Before a thread uses a map that lies in global memory, where copies have written it.
+SIMT_PTX void FenceTensorMap(const TensorMap* map) SIMT_BODY(
+    asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");)
 // One thread; coordinates innermost first. The box lands at `shared`, its bytes on `barrier`.
 SIMT_PTX void TmaLoad2D(void* shared, const TensorMap* map, uint64_t* barrier, int x,
                         int y) SIMT_BODY(
@@ -236,34 +230,73 @@ SIMT_PTX void WgmmaFence() SIMT_BODY(
 SIMT_PTX void WgmmaCommit() SIMT_BODY(
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");)
 
-// d (+)= a b; a is 64 x 16, b is 16 x 128. accumulate == false ignores what d held.
+// d (+)= a b; a is 64 x 16, b is 16 x n, d has n / 2 registers per thread: [4 j + 2 half + c] belongs
+// to row 16 warp + 8 half + lane / 4 and column 8 j + lane % 4 * 2 + c. accumulate == false ignores
+// what d held.
 #ifdef __CUDACC__
 #define SIMT_R4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIMT_R16(d, i) SIMT_R4(d, i), SIMT_R4(d, i + 4), SIMT_R4(d, i + 8), SIMT_R4(d, i + 12)
+__device__ __forceinline__ void WgmmaN8(float (&d)[4], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, "
+      "%4, %5, p, 1, 1, 0, 0;\n}"
+      : SIMT_R4(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
+__device__ __forceinline__ void WgmmaN16(float (&d)[8], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, p, 1, 1, 0, 0;\n}"
+      : SIMT_R4(d, 0), SIMT_R4(d, 4)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
+__device__ __forceinline__ void WgmmaN32(float (&d)[16], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, p, 1, 1, 0, 0;\n}"
+      : SIMT_R16(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
+__device__ __forceinline__ void WgmmaN64(float (&d)[32], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
+      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, 0, 0;\n}"
+      : SIMT_R16(d, 0), SIMT_R16(d, 16)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
 __device__ __forceinline__ void WgmmaN128(float (&d)[64], uint64_t a, uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
+      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
+      "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+      "%62, %63}, "
       "%64, %65, p, 1, 1, 0, 0;\n}"
       : SIMT_R16(d, 0), SIMT_R16(d, 16), SIMT_R16(d, 32), SIMT_R16(d, 48)
       : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
 }
-// Waits until at most kPending groups are in flight. The accumulators are operands so that the
-// compiler cannot read them before.
-template <int kPending>
-__device__ __forceinline__ void WgmmaWait(float (&d)[64]) {
-  asm volatile("wgmma.wait_group.sync.aligned %64;"
-               : SIMT_R16(d, 0), SIMT_R16(d, 16), SIMT_R16(d, 32), SIMT_R16(d, 48)
-               : "n"(kPending)
-               : "memory");
+// Keeps the compiler from moving accesses to the accumulators across a WgmmaFence or WgmmaWait.
+template <int kRegisters>
+__device__ __forceinline__ void WgmmaFenceOperand(float (&d)[kRegisters]) {
+#pragma unroll
+  for (int i = 0; i < kRegisters; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
-// Keeps the compiler from moving accesses to the accumulators across a WgmmaFence.
-__device__ __forceinline__ void WgmmaFenceOperand(float (&d)[64]) {
-  asm volatile("" : SIMT_R16(d, 0), SIMT_R16(d, 16), SIMT_R16(d, 32), SIMT_R16(d, 48)::"memory");
+// Waits until at most kPending groups are in flight. Only WgmmaFenceOperand behind it tells the
+// compiler that accumulators may be read from there on.
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 template <int kRegisters>
 __device__ __forceinline__ void GiveBackRegisters() {
@@ -276,14 +309,21 @@ __device__ __forceinline__ void TakeRegisters() {
 #else
 void WgmmaIssue(float* d, int n, uint64_t a, uint64_t b, bool accumulate);
 void WgmmaWaitGroups(int pending);
-inline void WgmmaN128(float (&d)[64], uint64_t a, uint64_t b, bool accumulate) {
-  WgmmaIssue(d, 128, a, b, accumulate);
-}
+#define SIMT_WGMMA(n)                                                                            \
+  inline void WgmmaN##n(float (&d)[(n) / 2], uint64_t a, uint64_t b, bool accumulate) {          \
+    WgmmaIssue(d, n, a, b, accumulate);                                                          \
+  }
+SIMT_WGMMA(8)
+SIMT_WGMMA(16)
+SIMT_WGMMA(32)
+SIMT_WGMMA(64)
+SIMT_WGMMA(128)
 template <int kPending>
-void WgmmaWait(float (&/*d*/)[64]) {
+void WgmmaWait() {
   WgmmaWaitGroups(kPending);
 }
-inline void WgmmaFenceOperand(float (&/*d*/)[64]) {}
+template <int kRegisters>
+void WgmmaFenceOperand(float (&/*d*/)[kRegisters]) {}
 void SetRegisters(int registers);
 template <int kRegisters>
 void GiveBackRegisters() {
@@ -294,6 +334,28 @@ void TakeRegisters() {
   SetRegisters(kRegisters);
 }
 #endif
+
+// The one of the above that fits d.
+template <int kRegisters>
+SIMT_DEVICE void Wgmma(float (&d)[kRegisters], uint64_t a, uint64_t b, bool accumulate) {
+  if constexpr (kRegisters == 4) {
+    WgmmaN8(d, a, b, accumulate);
+  } else if constexpr (kRegisters == 8) {
+    WgmmaN16(d, a, b, accumulate);
+  } else if constexpr (kRegisters == 16) {
+    WgmmaN32(d, a, b, accumulate);
+  } else if constexpr (kRegisters == 32) {
+    WgmmaN64(d, a, b, accumulate);
+  } else {
+    WgmmaN128(d, a, b, accumulate);
+  }
+}
+// Waits as above; then the accumulators of what is no longer in flight may be read.
+template <int kPending, int kRegisters>
+SIMT_DEVICE void WgmmaWait(float (&d)[kRegisters]) {
+  WgmmaWait<kPending>();
+  WgmmaFenceOperand(d);
+}
 
 // --- clusters (sm_90) ----------------------------------------------------------------------------
 

@@ -79,11 +79,11 @@ std::string ReportOf(const KernelControl& control, bool bug, uint64_t seed,
     GpuArray<float> fresh(numbers.size());
     GpuArray<uint32_t> words(std::vector<uint32_t>(numbers.size()));
     GpuArray<simt::Bf16> rows(x);
-    const ControlBuffers buffers{in.get(),    out.get(),  fresh.get(),
-                                 words.get(), rows.get(), numbers.data()};
-    EXPECT_EQ(control.launch(nullptr, bug, buffers,
-                             settings.map != nullptr ? *settings.map : MapOf(rows.get())),
-              cudaSuccess)
+    const simt::TensorMap map = settings.map != nullptr ? *settings.map : MapOf(rows.get());
+    GpuArray<simt::TensorMap> maps(std::vector<simt::TensorMap>{map});
+    const ControlBuffers buffers{in.get(),   out.get(),      fresh.get(), words.get(),
+                                 rows.get(), numbers.data(), maps.get()};
+    EXPECT_EQ(control.launch(nullptr, bug, buffers, map), cudaSuccess)
         << cudaGetErrorString(cudaGetLastError());
     if (cudaDeviceSynchronize() != cudaSuccess) report = simt::fake::AnyReport();
     simt::fake::Reset();

@@ -61,7 +61,9 @@ struct WgmmaShared {
   uint64_t full;
 };
 
-SIMT_KERNEL(128, 1) WgmmaKernel(const SIMT_GRID_CONSTANT WgmmaMaps maps, float* out) {
+template <int kN>
+SIMT_KERNEL(128, 1)
+WgmmaKernel(const SIMT_GRID_CONSTANT WgmmaMaps maps, float* out) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
   WgmmaShared& shared = SharedMemory<WgmmaShared>();
   if (threadIdx.x == 0) {
@@ -75,19 +77,18 @@ SIMT_KERNEL(128, 1) WgmmaKernel(const SIMT_GRID_CONSTANT WgmmaMaps maps, float* 
     ptx::TmaLoad2D(shared.b, &maps.b, &shared.full, 0, 0);
   }
   ptx::MBarrierWait(&shared.full, 0);
-  float d[64];
+  float d[kN / 2];
   ptx::WgmmaFenceOperand(d);
   ptx::WgmmaFence();
   for (int k = 0; k < 64; k += 16) {
-    ptx::WgmmaN128(d, ptx::WgmmaDescriptor(shared.a + k), ptx::WgmmaDescriptor(shared.b + k),
-                   k > 0);
+    ptx::Wgmma(d, ptx::WgmmaDescriptor(shared.a + k), ptx::WgmmaDescriptor(shared.b + k), k > 0);
   }
   ptx::WgmmaCommit();
   ptx::WgmmaWait<0>(d);
   const int row = static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-  for (int i = 0; i < 64; ++i) {
-    out[(row + i % 4 / 2 * 8) * 128 + column + i / 4 * 8 + i % 2] = d[i];
+  for (int i = 0; i < kN / 2; ++i) {
+    out[(row + i % 4 / 2 * 8) * kN + column + i / 4 * 8 + i % 2] = d[i];
   }
 #endif
 }
@@ -131,10 +132,21 @@ cudaError_t LdMatrixTile(cudaStream_t stream, bool trans, const uint16_t* matric
       .grid = dim3(1), .block = dim3(32), .shared_bytes = sizeof(Matrices), .stream = stream};
   return SIMT_LAUNCH(shape, LdMatrixKernel, trans, matrices, out);
 }
-cudaError_t WgmmaTile(cudaStream_t stream, const WgmmaMaps& maps, float* out) {
+cudaError_t WgmmaTile(cudaStream_t stream, int n, const WgmmaMaps& maps, float* out) {
   const LaunchShape shape{
       .grid = dim3(1), .block = dim3(128), .shared_bytes = sizeof(WgmmaShared), .stream = stream};
-  return SIMT_LAUNCH(shape, WgmmaKernel, maps, out);
+  switch (n) {
+    case 8:
+      return SIMT_LAUNCH(shape, WgmmaKernel<8>, maps, out);
+    case 16:
+      return SIMT_LAUNCH(shape, WgmmaKernel<16>, maps, out);
+    case 32:
+      return SIMT_LAUNCH(shape, WgmmaKernel<32>, maps, out);
+    case 64:
+      return SIMT_LAUNCH(shape, WgmmaKernel<64>, maps, out);
+    default:
+      return SIMT_LAUNCH(shape, WgmmaKernel<128>, maps, out);
+  }
 }
 cudaError_t WarpWords(cudaStream_t stream, uint64_t* out) {
   const LaunchShape shape{.grid = dim3(1), .block = dim3(32), .stream = stream};

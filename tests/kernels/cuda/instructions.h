@@ -13,11 +13,12 @@ cudaError_t MmaTile(cudaStream_t stream, MmaType type, const uint32_t* a, const 
                     void* out);
 // out[lane][matrix] of four 8 x 8 matrices of 16 bits.
 cudaError_t LdMatrixTile(cudaStream_t stream, bool trans, const uint16_t* matrices, uint32_t* out);
-// out [64, 128] = a [64, 64] b [128, 64]^T, both loaded by TMA with the 128-byte swizzle.
+// out [64, n] = a [64, 64] b^T with the first n (8, 16, 32, 64 or 128) rows of b [128, 64], both
+// loaded by TMA with the 128-byte swizzle.
 struct WgmmaMaps {
   simt::TensorMap a, b;
 };
-cudaError_t WgmmaTile(cudaStream_t stream, const WgmmaMaps& maps, float* out);
+cudaError_t WgmmaTile(cudaStream_t stream, int n, const WgmmaMaps& maps, float* out);
 
 // What lane l of a warp gets from v[l] = 3 l + 1, by operation; out [kWarpWords][32].
 inline constexpr int kWarpWords = 15;

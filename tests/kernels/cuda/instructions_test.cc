@@ -145,12 +145,14 @@ TEST(Instructions, WgmmaOfTilesThatTmaLoads) {
     return rounded;
   };
   GpuArray<Bf16> da(round(a)), db(round(b));
-  GpuArray<float> out(64 * 128);
   const cuda::WgmmaMaps maps{MapOf(da.get(), 64), MapOf(db.get(), 128)};
-  ASSERT_EQ(cuda::WgmmaTile(nullptr, maps, out.get()), cudaSuccess);
-  const std::vector<float> got = out.Values();
-  ASSERT_EQ(simt::fake::AnyReport(), "");
-  EXPECT_EQ(got, Product(a, b, 128, 64));
+  for (const int n : {8, 16, 32, 64, 128}) {
+    GpuArray<float> out(64 * n);
+    ASSERT_EQ(cuda::WgmmaTile(nullptr, n, maps, out.get()), cudaSuccess);
+    const std::vector<float> got = out.Values();
+    ASSERT_EQ(simt::fake::AnyReport(), "");
+    EXPECT_EQ(got, Product(a, b, n, 64)) << n;
+  }
 }
 
 uint64_t WantedWarpWord(int word, uint32_t lane) {
@@ -213,7 +215,7 @@ TEST(Instructions, OfAnotherArchitectureAreRefused) {
   GpuArray<Bf16> a(std::vector<Bf16>(64 * 64)), b(std::vector<Bf16>(128 * 64));
   GpuArray<float> out(64 * 128);
   const cuda::WgmmaMaps maps{MapOf(a.get(), 64), MapOf(b.get(), 128)};
-  ASSERT_EQ(cuda::WgmmaTile(nullptr, maps, out.get()), cudaSuccess);
+  ASSERT_EQ(cuda::WgmmaTile(nullptr, 128, maps, out.get()), cudaSuccess);
   EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
   EXPECT_NE(simt::fake::AnyReport().find("an mbarrier needs sm_90; this GPU is an sm_80"),
             std::string::npos)

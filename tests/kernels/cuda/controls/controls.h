@@ -13,12 +13,13 @@ struct ControlBuffers {
   static constexpr int kFloats = 4096;
   static constexpr int kColumns = 64;  // of a bf16 row in `x`; a row has 128 bytes
   static constexpr int kRows = 128;
-  float* in;        // [kFloats] 0, 1, 2, ...
-  float* out;       // [kFloats] zero
-  float* fresh;     // [kFloats] not written
-  uint32_t* words;  // [kFloats] zero
-  simt::Bf16* x;    // [kRows, kColumns]
-  float* host;      // memory of the host
+  float* in;                   // [kFloats] 0, 1, 2, ...
+  float* out;                  // [kFloats] zero
+  float* fresh;                // [kFloats] not written
+  uint32_t* words;             // [kFloats] zero
+  simt::Bf16* x;               // [kRows, kColumns]
+  float* host;                 // memory of the host
+  const simt::TensorMap* map;  // the kernel's map, in global memory
 };
 
 struct KernelControl {

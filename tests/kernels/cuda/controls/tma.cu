@@ -118,6 +118,13 @@ EndsWithBoxInFlight(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
   b.out[0] = 0;
 }
 
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+MapWithoutFence(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) {
+  if (!kBug && Thread() == 0) ptx::FenceTensorMap(b.map);
+  LoadBox(b, *b.map, {});
+}
+
 // A producer and a consumer with two stages.
 template <int kBug>
 SIMT_DEVICE void Pipeline(const ControlBuffers& b, const TensorMap& map) {
@@ -222,6 +229,8 @@ constexpr KernelControl kControls[] = {
     TESSERA_CONTROL(BarrierNotInitialised, 1, kThreads, sizeof(OneBox), "no initialised mbarrier",
                     false),
     TESSERA_CONTROL(EndsWithBoxInFlight, 1, kThreads, sizeof(OneBox), "ends with TMA transfers",
+                    false),
+    TESSERA_CONTROL(MapWithoutFence, 1, kThreads, sizeof(OneBox), "without fence.proxy.tensormap",
                     false),
     TESSERA_CONTROL(ProducerParity, 1, kThreads, sizeof(TwoBoxes), "deadlock", false),
     TESSERA_CONTROL(StageReleasedTooEarly, 1, kThreads, sizeof(TwoBoxes), "race on shared", true),
