@@ -115,7 +115,8 @@ SIMT_DEVICE void Load(const Call& call, typename Tile::Shared& shared, const Wor
   }
 }
 
-// The last warpgroup; without copies only its first warp.
+// The last warpgroup; without copies only its first warp. It may end before its last loads land:
+// the consumers wait for each of them, so the block does not.
 template <typename Tile>
 SIMT_DEVICE void Produce(const Call& call, typename Tile::Shared& shared) {
   const bool leads = threadIdx.x == kConsumers * kGroupThreads;
@@ -136,11 +137,6 @@ SIMT_DEVICE void Produce(const Call& call, typename Tile::Shared& shared) {
     }
   }
   if constexpr (Tile::kCopied) copies.End(shared);
-  // The block may not end before the last loads have landed.
-  if (!leads) return;
-  for (int s = 0; s < Tile::kStages; ++s, at.Next()) {
-    ptx::MBarrierWait(&shared.empty[at.stage], at.parity ^ 1U);
-  }
 }
 
 // sums = the product of the segment [first_step, end_step).
