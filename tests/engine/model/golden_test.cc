@@ -52,10 +52,42 @@ std::vector<int32_t> Greedy(Executor& executor, const std::vector<int32_t>& prom
   return tokens;
 }
 
+// Emulated GPUs take some thousand times as long as a CPU. Of the models they run those that use
+// kernels differently, of the prompts one, and of an answer the first tokens.
+bool IsEmulated(const std::string& backend) { return backend == "cuda-emulated"; }
+constexpr size_t kEmulatedTokens = 4;
+
+std::vector<std::string> ModelsFor(const std::string& backend) {
+  if (!IsEmulated(backend)) return ReferenceModels();
+  return {"dense-bias", "dense-sliding", "moe-128-top8", "moe-sparse-step-2"};
+}
+
+std::vector<ModelGolden> GoldensFor(const std::string& backend, const std::string& model) {
+  std::vector<ModelGolden> goldens = LoadModelGoldens(model);
+  if (!IsEmulated(backend)) return goldens;
+  goldens[1].greedy.resize(kEmulatedTokens);
+  return {goldens[1]};
+}
+
+std::vector<NanoGolden> NanoGoldensFor(const std::string& backend) {
+  std::vector<NanoGolden> goldens = LoadNanoGoldens();
+  if (!IsEmulated(backend)) return goldens;
+  goldens[0].greedy.resize(kEmulatedTokens);
+  return {goldens[0]};
+}
+
 std::vector<std::string> Backends() {
   std::vector<std::string> names;
   for (std::string_view name : LinkedBackends()) names.emplace_back(name);
   return names;
+}
+
+std::vector<std::tuple<std::string, std::string>> ModelsOfBackends() {
+  std::vector<std::tuple<std::string, std::string>> cases;
+  for (const std::string& backend : Backends()) {
+    for (const std::string& model : ModelsFor(backend)) cases.emplace_back(model, backend);
+  }
+  return cases;
 }
 
 std::string TestName(std::string name) {
@@ -68,7 +100,7 @@ class ReferenceModelTest : public testing::TestWithParam<std::tuple<std::string,
 TEST_P(ReferenceModelTest, Float32EqualsTransformers) {
   const auto& [name, backend] = GetParam();
   const auto executor = MakeExecutor(ReferenceModelDir(name), backend, DType::kF32);
-  for (const ModelGolden& golden : LoadModelGoldens(name)) {
+  for (const ModelGolden& golden : GoldensFor(backend, name)) {
     const auto score = ScoreTokens(*executor, kBlockSize, 256, golden.ids);
     ASSERT_TRUE(score.ok()) << score.status();
     EXPECT_EQ(score->argmax, golden.argmax);
@@ -84,10 +116,12 @@ TEST_P(ReferenceModelTest, Float32EqualsTransformers) {
 TEST_P(ReferenceModelTest, ChunksOfAnySizeGiveTheSameBits) {
   const auto& [name, backend] = GetParam();
   const auto executor = MakeExecutor(ReferenceModelDir(name), backend, DType::kBF16);
-  const ModelGolden golden = LoadModelGoldens(name).back();
+  const ModelGolden golden = GoldensFor(backend, name).back();
   const auto whole = ScoreTokens(*executor, kBlockSize, 256, golden.ids);
   ASSERT_TRUE(whole.ok()) << whole.status();
-  for (int32_t chunk : {1, 7, 16, 33}) {
+  std::vector<int32_t> chunks = {7, 33};
+  if (!IsEmulated(backend)) chunks.insert(chunks.end(), {1, 16});
+  for (int32_t chunk : chunks) {
     const auto parts = ScoreTokens(*executor, kBlockSize, chunk, golden.ids);
     ASSERT_TRUE(parts.ok()) << parts.status();
     EXPECT_EQ(parts->logprobs, whole->logprobs) << "chunk " << chunk;
@@ -95,9 +129,7 @@ TEST_P(ReferenceModelTest, ChunksOfAnySizeGiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ReferenceModelTest,
-                         testing::Combine(testing::ValuesIn(ReferenceModels()),
-                                          testing::ValuesIn(Backends())),
+INSTANTIATE_TEST_SUITE_P(All, ReferenceModelTest, testing::ValuesIn(ModelsOfBackends()),
                          [](const auto& param_info) {
                            return TestName(std::get<0>(param_info.param) + "_" +
                                            std::get<1>(param_info.param));
@@ -108,9 +140,9 @@ class BackendTest : public testing::TestWithParam<std::string> {};
 TEST_P(BackendTest, BFloat16IsAsGoodAsTransformersInBFloat16) {
   double agreement = 0;
   int prompts = 0;
-  for (const std::string& name : ReferenceModels()) {
+  for (const std::string& name : ModelsFor(GetParam())) {
     const auto executor = MakeExecutor(ReferenceModelDir(name), GetParam(), DType::kBF16);
-    for (const ModelGolden& golden : LoadModelGoldens(name)) {
+    for (const ModelGolden& golden : GoldensFor(GetParam(), name)) {
       const auto score = ScoreTokens(*executor, kBlockSize, 256, golden.ids);
       ASSERT_TRUE(score.ok()) << score.status();
       int same = 0;
@@ -127,13 +159,14 @@ TEST_P(BackendTest, BFloat16IsAsGoodAsTransformersInBFloat16) {
 
 TEST_P(BackendTest, NanoGoldens) {
   const auto executor = MakeExecutor(TESSERA_NANO_MODEL, GetParam(), DType::kF32);
+  const std::vector<NanoGolden> goldens = NanoGoldensFor(GetParam());
+  EXPECT_EQ(goldens.size(), IsEmulated(GetParam()) ? 1U : 48U);
   int line = 0;
-  for (const NanoGolden& golden : LoadNanoGoldens()) {
+  for (const NanoGolden& golden : goldens) {
     EXPECT_EQ(Greedy(*executor, golden.prompt_ids, golden.greedy.size()), golden.greedy)
         << "line " << line;
     ++line;
   }
-  EXPECT_EQ(line, 48);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, BackendTest, testing::ValuesIn(Backends()),

@@ -153,8 +153,9 @@ INSTANTIATE_TEST_SUITE_P(Backends, LocalPathTest,
                          testing::Combine(testing::ValuesIn(LinkedBackends()),
                                           testing::Values(DType::kF32, DType::kBF16)),
                          [](const auto& tested) {
-                           return std::string(std::get<0>(tested.param)) + "_" +
-                                  std::string(DTypeName(std::get<1>(tested.param)));
+                           std::string name(std::get<0>(tested.param));
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + "_" + std::string(DTypeName(std::get<1>(tested.param)));
                          });
 
 }  // namespace
