@@ -83,7 +83,7 @@ constexpr int kPadding = 8;          // elements to which rows of weights are pa
 template <typename T>
 std::vector<T> Flat(const std::vector<float>& values, int rows, int cols, int stride) {
   std::vector<T> flat(static_cast<size_t>(rows) * stride);
-  std::memset(flat.data(), 0xFF, flat.size() * sizeof(T));
+  if (!flat.empty()) std::memset(flat.data(), 0xFF, flat.size() * sizeof(T));
   for (int r = 0; r < rows; ++r) {
     for (int i = 0; i < cols; ++i) flat[r * stride + i] = Element<T>(values[r * cols + i]);
   }
