@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds Tessera and runs its tests. Installs missing Debian packages first (as root or by sudo).
+# Builds Tessera and runs its tests. Installs missing Debian packages first (as root or by sudo), and
+# for the release build the CUDA toolkit (deploy/install-cuda.sh); without it the kernels for GPUs
+# are not compiled.
 #
 #   tests/run.sh                  source checks, release build, every test
 #   tests/run.sh --only REGEX     release build, only the tests whose name matches (ctest -R)
@@ -44,6 +46,7 @@ run_tests() { # PRESET [CTEST ARGUMENTS]
 
 release() { # [CTEST ARGUMENTS]
   stage "Release build"
+  deploy/install-cuda.sh || echo "Going on without a CUDA toolkit." >&2
   build cpu-release
   stage "Tests"
   run_tests cpu-release "$@"
