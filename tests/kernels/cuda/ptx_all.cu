@@ -64,6 +64,7 @@ SIMT_CASE(MBarrierArrive, ptx::MBarrierArrive(&s.wide))
 SIMT_CASE(MBarrierArriveExpectTx, ptx::MBarrierArriveExpectTx(&s.wide, r[0]))
 SIMT_CASE(MBarrierTryWait, r[0] = ptx::MBarrierTryWait(&s.wide, r[0]) ? 1 : 0)
 SIMT_CASE(PrefetchTensorMap, ptx::PrefetchTensorMap(&map))
+SIMT_CASE(FenceTensorMap, ptx::FenceTensorMap(reinterpret_cast<const TensorMap*>(w)))
 SIMT_CASE(TmaLoad2D, ptx::TmaLoad2D(s.bytes, &map, &s.wide, r[0], r[1]))
 SIMT_CASE(TmaLoad3D, ptx::TmaLoad3D(s.bytes, &map, &s.wide, r[0], r[1], r[2]))
 SIMT_CASE(ClusterRank, r[0] = ptx::ClusterRank())
@@ -73,11 +74,24 @@ SIMT_CASE(PeerShared, r[0] = *ptx::PeerShared(&s.word, 1))
 #endif
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-SIMT_CASE(WgmmaN128, float d[64]; ptx::WgmmaFenceOperand(d); ptx::WgmmaFence();
-          ptx::WgmmaN128(d, ptx::WgmmaDescriptor(s.bytes), ptx::WgmmaDescriptor(s.bytes + 64),
-                         r[0] != 0);
-          ptx::WgmmaCommit(); ptx::WgmmaWait<0>(d); for (float v
-                                                         : d) r[0] += BitsOf(v))
+// The assembler puts more instructions around a fence, a product or a wait that stands alone.
+template <int kRegisters>
+SIMT_DEVICE uint32_t Product(unsigned char* tile, bool accumulate) {
+  float d[kRegisters];
+  ptx::WgmmaFenceOperand(d);
+  ptx::WgmmaFence();
+  ptx::Wgmma(d, ptx::WgmmaDescriptor(tile), ptx::WgmmaDescriptor(tile + 64), accumulate);
+  ptx::WgmmaCommit();
+  ptx::WgmmaWait<0>(d);
+  uint32_t sum = 0;
+  for (float value : d) sum += BitsOf(value);
+  return sum;
+}
+SIMT_CASE(WgmmaN8, r[0] = Product<4>(s.bytes, r[0] != 0))
+SIMT_CASE(WgmmaN16, r[0] = Product<8>(s.bytes, r[0] != 0))
+SIMT_CASE(WgmmaN32, r[0] = Product<16>(s.bytes, r[0] != 0))
+SIMT_CASE(WgmmaN64, r[0] = Product<32>(s.bytes, r[0] != 0))
+SIMT_CASE(WgmmaN128, r[0] = Product<64>(s.bytes, r[0] != 0))
 SIMT_CASE(GiveBackRegisters, ptx::GiveBackRegisters<40>())
 SIMT_CASE(TakeRegisters, ptx::TakeRegisters<104>())
 #endif

@@ -21,9 +21,8 @@ GOLDEN = HERE / "ptx_golden.txt"
 SOURCE = HERE / "ptx_all.cu"
 SHOWN = ("80", "90a")
 ASSEMBLED = ("80", "86", "89", "90a", "100", "120")
-# Loops over another function of ptx.h, or part of the case of WgmmaN128: the assembler puts more
-# instructions around a fence or a wait that stands alone.
-INSIDE_OTHERS = {"MBarrierWait", "WgmmaDescriptor", "WgmmaFence", "WgmmaCommit", "WgmmaWait",
+# Loops over another function of ptx.h, or parts of the cases of WgmmaN8 to WgmmaN128.
+INSIDE_OTHERS = {"MBarrierWait", "Wgmma", "WgmmaDescriptor", "WgmmaFence", "WgmmaCommit", "WgmmaWait",
                  "WgmmaFenceOperand"}
 
 
