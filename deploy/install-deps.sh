@@ -15,7 +15,7 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev libnghttp2-dev
 )
 test_packages=(
-  git python3 python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
+  git python3 python3-pip python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
   clang clang-format clang-tidy llvm libclang-rt-14-dev
 )
 

@@ -16,6 +16,8 @@ import xml.etree.ElementTree as ElementTree
 REQUIRED = {
     "fault_multi_host": "network namespaces, which a container may forbid",
     "fault_hung_rank": "ptrace",
+    "cuda_budgets": "nvcc and cuobjdump (deploy/install-cuda.sh)",
+    "cuda_ptx": "nvcc (deploy/install-cuda.sh)",
     "e2e_operations": "promtool (Debian package prometheus)",
     "RecorderTest.PageIsCleanForPromtool": "promtool (Debian package prometheus)",
 }

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds Tessera and runs its tests. Installs missing Debian packages first (as root or by sudo).
+# Builds Tessera and runs its tests. Installs missing Debian packages first (as root or by sudo), and
+# for the release build and clang-tidy the CUDA toolkit (deploy/install-cuda.sh); without it nothing is
+# compiled for GPUs.
 #
 #   tests/run.sh                  source checks, release build, every test
 #   tests/run.sh --only REGEX     release build, only the tests whose name matches (ctest -R)
@@ -42,8 +44,13 @@ run_tests() { # PRESET [CTEST ARGUMENTS]
     --no-tests=error --output-junit "$results/ctest.xml" -j "$jobs" "$@"
 }
 
+cuda_toolkit() {
+  deploy/install-cuda.sh || echo "Going on without a CUDA toolkit." >&2
+}
+
 release() { # [CTEST ARGUMENTS]
   stage "Release build"
+  cuda_toolkit
   build cpu-release
   stage "Tests"
   run_tests cpu-release "$@"
@@ -70,6 +77,7 @@ lint() {
 
 tidy() {
   stage "clang-tidy"
+  cuda_toolkit
   build tidy --target generated_sources
   JOBS="$jobs" tests/tidy.py build/tidy
 }
