@@ -58,12 +58,13 @@ std::vector<double> ExactDistribution(const SampleRowCase& row) {
   return p;
 }
 
-// Draws 4000 tokens at as many positions and compares their counts with `expected`.
-void ExpectDistribution(const Sampler& sampler, SampleRowCase row) {
-  constexpr int kDraws = 4000;
+constexpr int kDraws = 4000;
+
+// Draws tokens at as many positions and compares their counts with the exact distribution.
+void ExpectDistribution(const Sampler& sampler, SampleRowCase row, int draws) {
   const std::vector<double> expected = ExactDistribution(row);
-  std::vector<SampleRowCase> rows(kDraws, row);
-  for (int i = 0; i < kDraws; ++i) {
+  std::vector<SampleRowCase> rows(draws, row);
+  for (int i = 0; i < draws; ++i) {
     rows[i].seed = 17 + i % 7;
     rows[i].position = i;
   }
@@ -79,7 +80,7 @@ void ExpectDistribution(const Sampler& sampler, SampleRowCase row) {
       EXPECT_EQ(counts[i], 0) << "token " << i << " was cut off";
       continue;
     }
-    const double mean = expected[i] * kDraws;
+    const double mean = expected[i] * draws;
     chi_square += (counts[i] - mean) * (counts[i] - mean) / mean;
     ++freedom;
   }
@@ -92,37 +93,39 @@ void ExpectDistribution(const Sampler& sampler, SampleRowCase row) {
 const std::vector<float> kLogits{1.0F, 0.5F, -0.3F, 2.0F, 0.0F, 1.5F, -1.0F, 1.9F, 0.7F};
 
 TEST_P(SampleTest, DrawsFollowTheExactDistributions) {
-  const Sampler sampler = [&](const auto& rows) { return Run(rows); };
+  const auto expect_distribution = [&](const SampleRowCase& row) {
+    ExpectDistribution([&](const auto& rows) { return Run(rows); }, row, Cases(kDraws));
+  };
   SampleRowCase row = Row(kLogits);
   {
     SCOPED_TRACE("plain");
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("temperature");
     row.temperature = 0.6F;
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("top_k");
     row.top_k = 4;
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("top_k and top_p");
     row.top_p = 0.7F;
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("top_p");
     row.top_k = 0;
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("min_p");
     row.top_p = 1.0F;
     row.min_p = 0.3F;
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("penalties and adjustments");
@@ -132,12 +135,12 @@ TEST_P(SampleTest, DrawsFollowTheExactDistributions) {
     row.frequency_penalty = 0.1F;
     row.penalties = {{3, 2}, {2, 0}, {7, 1}};
     row.adjustments = {{4, 1.5F}, {5, -kInfinity}, {4, -0.5F}};
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
   {
     SCOPED_TRACE("mask");
     row.mask = {0b010110101};
-    ExpectDistribution(sampler, row);
+    expect_distribution(row);
   }
 }
 
@@ -328,12 +331,12 @@ TEST(SampleRowTest, EqualsTheReferenceOnARealVocabulary) {
 }
 
 TEST(SampleRowTest, DrawsFollowTheExactDistribution) {
-  ExpectDistribution(SampleByRow, Row(kLogits));
+  ExpectDistribution(SampleByRow, Row(kLogits), kDraws);
   SampleRowCase row = Row(kLogits);
   row.top_k = 5;
   row.top_p = 0.8F;
   row.temperature = 1.5F;
-  ExpectDistribution(SampleByRow, row);
+  ExpectDistribution(SampleByRow, row, kDraws);
 }
 
 TEST(SampleRowTest, EqualsTheReferenceAtTheEdges) {
@@ -401,7 +404,7 @@ void ExpectMasksToBan(const Sampler& sampler, int cases, std::initializer_list<i
 }
 
 TEST_P(SampleTest, MasksDrawWhatListsOfBansDraw) {
-  ExpectMasksToBan([&](const auto& rows) { return Run(rows); }, 40,
+  ExpectMasksToBan([&](const auto& rows) { return Run(rows); }, Cases(40),
                    {1, 31, 32, 33, 64, 1000, 5003});
 }
 
