@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -68,21 +69,64 @@ void Forget(unsigned char* begin, size_t bytes) {
   std::memset(begin + head + (to - from), 0, bytes - head - (to - from));
 }
 
+// Whole chunks are touched later, if at all. Addresses are never used again, so their pages are
+// fresh.
+void BeginAllocation(size_t begin, size_t end) {
+  size_t from = (begin + kChunkBytes - 1) / kChunkBytes, to = end / kChunkBytes;
+  if (from >= to) from = to = end / kChunkBytes + 1;  // none
+  for (size_t chunk = from; chunk < to; ++chunk) {
+    chunks[chunk] = {.written = 0, .state = kAllocated, .plain = true, .untouched = true};
+  }
+  const auto fill = [](size_t first, size_t last) {
+    std::memset(GlobalWindows() + first, 0xff, last - first);
+    std::memset(ByteStates() + first, kAllocated, last - first);
+  };
+  fill(begin, std::min(end, from * kChunkBytes));
+  if (to * kChunkBytes < end) fill(to * kChunkBytes, end);
+}
+
+// Of all words in [begin, end), which are whole.
+void MergeSplitWords(size_t begin, size_t end) {
+  if (Splits().words.empty()) return;
+  for (size_t word = begin / 4; word < end / 4; ++word) {
+    if (chunks[word * 4 / kChunkBytes].plain) continue;
+    if (IsSplit(HistoryOf(word))) Merge(HistoryOf(word));
+  }
+}
+
+// The chunks in [begin, end) are nobody's; what they share with other allocations is never plain.
+void ForgetChunks(size_t begin, size_t end) {
+  for (size_t chunk = begin / kChunkBytes; chunk <= (end - 1) / kChunkBytes; ++chunk) {
+    chunks[chunk] = {};
+  }
+}
+
 }  // namespace
 
 unsigned char* global_windows = nullptr;
 unsigned char* byte_states = nullptr;
 Cell* cell_planes = nullptr;
+Chunk* chunks = nullptr;
 
 void ReserveMemory() {
   static const bool reserved = [] {
     byte_states = Reserve(kAllBytes);
     cell_planes = reinterpret_cast<Cell*>(Reserve((1 + kOthers) * kCellsPerPlane * sizeof(Cell)));
+    chunks = reinterpret_cast<Chunk*>(Reserve(kAllBytes / kChunkBytes * sizeof(Chunk)));
     ReserveSharedWindows();
     global_windows = Reserve(kAllBytes);
     return true;
   }();
   (void)reserved;
+}
+
+void TakeApart(size_t chunk) {
+  Chunk& c = chunks[chunk];
+  const size_t at = chunk * kChunkBytes;
+  if (c.state == kAllocated) std::memset(GlobalWindows() + at, 0xff, kChunkBytes);
+  std::memset(ByteStates() + at, c.state, kChunkBytes);
+  std::fill_n(cell_planes + at / 4, kChunkBytes / 4, c.written);
+  c.plain = c.untouched = false;
 }
 
 History ByteOf(const History& word, size_t byte) {
@@ -134,8 +178,7 @@ void* Allocate(int device, size_t bytes) {
   a.end[device] += rounded + kGuardBytes;
   a.bytes[device] += rounded;
   a.by_offset[at] = bytes;
-  std::memset(GlobalWindows() + at, 0xff, bytes);
-  std::memset(ByteStates() + at, kAllocated, bytes);
+  BeginAllocation(at, at + bytes);
   return GlobalWindows() + at;
 }
 
@@ -146,11 +189,8 @@ bool Free(void* pointer) {
   if (found == a.by_offset.end()) return false;
   const auto [at, bytes] = *found;
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (!Splits().words.empty()) {
-    for (size_t word = at / 4; word < (at + rounded) / 4; ++word) {
-      if (IsSplit(HistoryOf(word))) Merge(HistoryOf(word));
-    }
-  }
+  MergeSplitWords(at, at + rounded);
+  ForgetChunks(at, at + rounded);
   Forget(GlobalWindows() + at, rounded);
   Forget(ByteStates() + at, rounded);
   for (int plane = 0; plane <= kOthers; ++plane) {

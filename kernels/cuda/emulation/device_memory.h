@@ -45,8 +45,27 @@ void Split(const History& word);
 History ByteOf(const History& word, size_t byte);
 void Merge(const History& word);  // of a word that was stored whole
 
-// Calls check(history) for all of a range. nothing_new(history): whether it need not be called for
-// a part of a word. stored: the range is stored, and nothing of before matters any more.
+// Most memory is written by few operations, much of it never by a kernel. As long as all accesses
+// to a chunk were stores of the whole chunk by copies and fills, it is plain: one record holds for
+// all of its bytes and words, whose own are not kept up (but their `others` are zero).
+inline constexpr size_t kChunkBytes = 4096;
+struct Chunk {
+  Cell written = 0;  // plain: the last store
+  ByteState state = kNotAllocated;
+  bool plain = false;
+  bool untouched = false;  // its data were never accessed: zero, and no memory of the system yet
+};
+extern Chunk* chunks;
+void TakeApart(size_t chunk);  // gives bytes and words their own records
+inline void TakeApart(size_t offset, size_t bytes) {
+  for (size_t chunk = offset / kChunkBytes; chunk <= (offset + bytes - 1) / kChunkBytes; ++chunk) {
+    if (chunks[chunk].plain) TakeApart(chunk);
+  }
+}
+
+// Calls check(history) for all of a range, which was taken apart. nothing_new(history): whether it
+// need not be called for a part of a word. stored: the range is stored, and nothing of before
+// matters any more.
 template <typename NothingNew, typename Check>
 void ForHistories(size_t offset, size_t bytes, bool stored, NothingNew nothing_new, Check check) {
   for (size_t word = offset / 4; word <= (offset + bytes - 1) / 4; ++word) {

@@ -80,7 +80,8 @@ std::shared_ptr<Parked> Park();
 void Unpark(const std::shared_ptr<Parked>& parked);
 
 // Device memory: filled with 0xff (NaN), bounds and initialisation known to the byte. Addresses are
-// never used again. Null when the GPU has no room.
+// never used again. What is only cleared as a whole takes no memory of the system. Null when the
+// GPU has no room.
 void* Allocate(int device, size_t bytes);
 // False: not what Allocate gave. Not while anything executes.
 bool Free(void* pointer);

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <set>
@@ -168,6 +169,7 @@ void CheckHistory(const Access& a, const History& history) {
 }
 
 void CheckExists(Thread* t, const GlobalAccess& a) {
+  TakeApart(GlobalOffset(a.pointer), a.bytes);
   const unsigned char* state = ByteStates() + GlobalOffset(a.pointer);
   for (size_t i = 0; i < a.bytes; ++i) {
     if (state[i] == kNotAllocated) Fail("%s, outside", DescribeAccess(a).c_str());
@@ -226,46 +228,126 @@ void CheckGlobal(Thread* t, const GlobalAccess& a) {
 namespace {
 
 // A copy's or fill's access to device memory; what is wrong with it.
-std::string CheckRange(const OperationRecord& now, const GlobalAccess& a) {
-  if (a.bytes == 0) return "";
-  if (DeviceOf(a.pointer) < 0) return now.name + ": an address that is no GPU's";
-  const size_t offset = GlobalOffset(a.pointer);
-  for (size_t i = 0; i < a.bytes; ++i) {
-    const unsigned char state = ByteStates()[offset + i];
-    if (state == kNotAllocated) return now.name + ": " + DescribeAccess(a).c_str() + ", outside";
-    if (!a.write && state == kAllocated) {
-      return now.name + ": load of memory that nobody has written: " + DescribeAccess(a).c_str();
+class HostAccess {
+ public:
+  HostAccess(const OperationRecord& now, const GlobalAccess& a) : now_(now), a_(a) {}
+  std::string Check();
+
+ private:
+  bool Unordered(Cell cell) const {
+    return cell != 0 && SerialOf(cell) != now_.first_serial &&
+           PastOf(SerialOf(cell), now_) == Past::kUnordered;
+  }
+  void CheckStates(size_t offset, size_t bytes);
+  void CheckHistory(const History& history);
+  void CheckPart(size_t offset, size_t bytes);
+  void StoreChunk(size_t chunk);
+  void Fail(const std::string& what) {
+    if (found_.empty()) found_ = now_.name + ": " + what;
+  }
+  void FailUnordered(Cell cell) {
+    Fail(std::string(DescribeAccess(a_).c_str()) + ", not ordered after an access by " +
+         WhoOf(cell).c_str());
+  }
+
+  const OperationRecord& now_;
+  const GlobalAccess a_;
+  const Cell own_ = CellOf(now_.first_serial, 0);
+  std::string found_;
+};
+
+void HostAccess::CheckStates(size_t offset, size_t bytes) {
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    const unsigned char state = ByteStates()[i];
+    if (state == kNotAllocated) return Fail(std::string(DescribeAccess(a_).c_str()) + ", outside");
+    if (!a_.write && state == kAllocated) {
+      return Fail(std::string("load of memory that nobody has written: ") +
+                  DescribeAccess(a_).c_str());
     }
   }
-  if (a.write) std::memset(ByteStates() + offset, kWritten, a.bytes);
-  const Cell own = CellOf(now.first_serial, 0);
-  std::string found;
-  const auto unordered = [&](Cell cell) {
-    return cell != 0 && SerialOf(cell) != now.first_serial &&
-           PastOf(SerialOf(cell), now) == Past::kUnordered;
-  };
-  const auto check = [&](const History& history) {
-    Cell first = unordered(*history.written) ? *history.written : 0;
-    for (Cell* other : history.others) {
-      const bool matters = a.write || IsAtomic(static_cast<Epoch>(*other));
-      if (first == 0 && matters && unordered(*other)) first = *other;
-    }
-    if (first != 0 && found.empty()) {
-      found = now.name + ": " + DescribeAccess(a).c_str() + ", not ordered after an access by " +
-              WhoOf(first).c_str();
-    }
-    if (!a.write) {
-      Remember(history, own, [&](Cell other) { return !unordered(other); });
-      return;
-    }
-    *history.written = own;
-    for (Cell* other : history.others) {
-      if (*other != 0) *other = 0;
-    }
-  };
+}
+
+void HostAccess::CheckHistory(const History& history) {
+  Cell first = Unordered(*history.written) ? *history.written : 0;
+  for (Cell* other : history.others) {
+    const bool matters = a_.write || IsAtomic(static_cast<Epoch>(*other));
+    if (first == 0 && matters && Unordered(*other)) first = *other;
+  }
+  if (first != 0) FailUnordered(first);
+  if (!a_.write) {
+    Remember(history, own_, [&](Cell other) { return !Unordered(other); });
+    return;
+  }
+  *history.written = own_;
+  for (Cell* other : history.others) {
+    if (*other != 0) *other = 0;
+  }
+}
+
+// Of memory that is not plain.
+void HostAccess::CheckPart(size_t offset, size_t bytes) {
+  CheckStates(offset, bytes);
+  if (!found_.empty()) return;
+  if (a_.write) std::memset(ByteStates() + offset, kWritten, bytes);
   ForHistories(
-      GlobalOffset(a.pointer), a.bytes, a.write, [](const History&) { return false; }, check);
-  return found;
+      offset, bytes, a_.write, [](const History&) { return false; },
+      [&](const History& history) { CheckHistory(history); });
+}
+
+void HostAccess::StoreChunk(size_t chunk) {
+  Chunk& c = chunks[chunk];
+  if (!c.plain) {
+    CheckPart(chunk * kChunkBytes, kChunkBytes);
+    if (!found_.empty()) return;
+  } else if (Unordered(c.written)) {
+    return FailUnordered(c.written);
+  }
+  c.written = own_;
+  c.state = kWritten;
+  c.plain = true;
+}
+
+std::string HostAccess::Check() {
+  if (a_.bytes == 0) return "";
+  if (DeviceOf(a_.pointer) < 0) return now_.name + ": an address that is no GPU's";
+  const size_t begin = GlobalOffset(a_.pointer), end = begin + a_.bytes;
+  for (size_t at = begin; at < end && found_.empty();) {
+    const size_t chunk = at / kChunkBytes, next = std::min(end, (chunk + 1) * kChunkBytes);
+    if (a_.write && next - at == kChunkBytes) {
+      StoreChunk(chunk);
+    } else {
+      TakeApart(at, next - at);
+      CheckPart(at, next - at);
+    }
+    at = next;
+  }
+  return found_;
+}
+
+std::string CheckRange(const OperationRecord& now, const GlobalAccess& a) {
+  return HostAccess(now, a).Check();
+}
+
+// Before data are stored.
+void Touch(void* device, size_t bytes) {
+  if (bytes == 0) return;
+  const size_t begin = GlobalOffset(device);
+  for (size_t c = begin / kChunkBytes; c <= (begin + bytes - 1) / kChunkBytes; ++c) {
+    chunks[c].untouched = false;
+  }
+}
+
+// Chunks that nobody has touched are zero already.
+void FillData(void* device, int value, size_t bytes) {
+  const size_t begin = GlobalOffset(device), end = begin + bytes;
+  for (size_t at = begin; at < end;) {
+    const size_t chunk = at / kChunkBytes, next = std::min(end, (chunk + 1) * kChunkBytes);
+    if (value != 0 || !chunks[chunk].untouched) {
+      chunks[chunk].untouched = false;
+      std::memset(GlobalWindows() + at, value, next - at);
+    }
+    at = next;
+  }
 }
 
 std::string Finish(std::string found) {
@@ -278,7 +360,9 @@ std::string Finish(std::string found) {
 std::string CopyIn(void* device, const void* host, size_t bytes, const StreamPosition& at) {
   const OperationRecord* now = RecordOperation("copy to the GPU", at, 1, false);
   std::string error = CheckRange(*now, {device, bytes, true});
-  if (error.empty()) std::memcpy(device, host, bytes);
+  if (!error.empty()) return Finish(error);
+  Touch(device, bytes);
+  std::memcpy(device, host, bytes);
   return Finish(error);
 }
 
@@ -293,14 +377,16 @@ std::string CopyBetween(void* to, const void* from, size_t bytes, const StreamPo
   const OperationRecord* now = RecordOperation("copy on the GPU", at, 1, false);
   std::string error = CheckRange(*now, {from, bytes, false});
   if (error.empty()) error = CheckRange(*now, {to, bytes, true});
-  if (error.empty()) std::memmove(to, from, bytes);
+  if (!error.empty()) return Finish(error);
+  Touch(to, bytes);
+  std::memmove(to, from, bytes);
   return Finish(error);
 }
 
 std::string Fill(void* device, int value, size_t bytes, const StreamPosition& at) {
   const OperationRecord* now = RecordOperation("fill", at, 1, false);
   std::string error = CheckRange(*now, {device, bytes, true});
-  if (error.empty()) std::memset(device, value, bytes);
+  if (error.empty() && bytes > 0) FillData(device, value, bytes);
   return Finish(error);
 }
 
