@@ -1,0 +1,172 @@
+// Bytes that operations move to and from the memory of a GPU, as the emulator counts them, against
+// the fewest that they could: every input once, every output once. Shapes are a decode step's and a
+// prompt chunk's, cut down. What exceeds 1 is said where the limit is set.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <numeric>
+#include <string>
+
+#include "kernels/cuda/emulation/emulator.h"
+#include "tests/kernels/op_test.h"
+
+namespace tessera::test {
+namespace {
+
+using simt::emulation::Counters;
+using simt::emulation::Statistics;
+
+struct Percent {
+  double f32;
+  double bf16;
+};
+
+class TrafficTest : public OpTest {
+ protected:
+  int64_t size() const { return act() == DType::kF32 ? 4 : 2; }  // of one activation or weight
+
+  TestTensor Random(std::vector<int64_t> dims) {
+    const int64_t count =
+        std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<>());
+    return TestTensor(device(), act(), std::move(dims), Activations(random_, count));
+  }
+  TestTensor Floats(int64_t count) {
+    return TestTensor(device(), DType::kF32, {count}, random_.Normals(count));
+  }
+  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols) {
+    return Prepare(Weights(random_, rows * cols, 0.2F), rows, cols);
+  }
+
+  // Runs an operation that could do with `fewest` bytes; it may move `limit` percent of them. Banks
+  // of shared memory never conflict.
+  template <typename Operation>
+  void ExpectTraffic(int64_t fewest, Percent limit, const Operation& operation) {
+    ASSERT_TRUE(device().Synchronize().ok());
+    const Statistics before = Counters();
+    operation();
+    ASSERT_TRUE(device().Synchronize().ok());
+    const Statistics& after = Counters();
+    const uint64_t bytes = after.global_bytes_read - before.global_bytes_read +
+                           after.global_bytes_written - before.global_bytes_written;
+    const double percent = 100.0 * static_cast<double>(bytes) / static_cast<double>(fewest);
+    EXPECT_GE(percent, 100) << "not everything is counted";
+    EXPECT_LE(percent, act() == DType::kF32 ? limit.f32 : limit.bf16) << bytes << " bytes";
+    EXPECT_EQ(after.ldmatrix_conflicts, before.ldmatrix_conflicts);
+    RecordProperty("percent", std::to_string(percent));
+  }
+
+  test::Random random_{1};
+};
+
+std::vector<BackendCase> EmulatedGpus() {
+  std::vector<BackendCase> cases;
+  for (const BackendCase& backend : AllBackends()) {
+    if (backend.backend == "cuda-emulated") cases.push_back(backend);
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(EmulatedGpus, TrafficTest, testing::ValuesIn(EmulatedGpus()),
+                         [](const auto& test_case) { return CaseName(test_case.param); });
+
+// Each row is a block of its own and reads the weight, which the cache of a GPU holds.
+TEST_P(TrafficTest, RmsNorm) {
+  constexpr int64_t kRows = 8;
+  constexpr int64_t kHidden = 1024;
+  const TestTensor x = Random({kRows, kHidden});
+  const TestTensor add = Random({kRows, kHidden});
+  const TestTensor weight = Floats(kHidden);
+  const TestTensor out(device(), act(), {kRows, kHidden});
+  const int64_t rows = kRows * kHidden * size();
+  ExpectTraffic(4 * rows + kHidden * 4, {122, 142},
+                [&] { ops().RmsNorm({.x = x, .add = add, .weight = weight, .out = out}); });
+}
+
+TEST_P(TrafficTest, SiluAndMul) {
+  constexpr int64_t kRows = 8;
+  constexpr int64_t kColumns = 768;
+  const TestTensor x = Random({kRows, 2 * kColumns});
+  const TestTensor out(device(), act(), {kRows, kColumns});
+  const int64_t bytes = kRows * kColumns * size();
+  ExpectTraffic(3 * bytes, {100, 100}, [&] { ops().SiluAndMul({.x = x, .out = out}); });
+}
+
+// The inner dimension is cut into segments whose sums are written and read once more.
+TEST_P(TrafficTest, GemmOfADecodeStep) {
+  constexpr int64_t kRows = 4;
+  constexpr int64_t kOutputs = 256;
+  constexpr int64_t kInner = 1024;
+  const TestTensor x = Random({kRows, kInner});
+  const std::unique_ptr<Weight> weight = RandomWeight(kOutputs, kInner);
+  const TestTensor out(device(), act(), {kRows, kOutputs});
+  ExpectTraffic(((kRows + kOutputs) * kInner + kRows * kOutputs) * size(), {105, 108},
+                [&] { ops().Gemm({.x = x, .weight = weight.get(), .bias = {}, .out = out}); });
+}
+
+// Tiles of the product by plain multiplication are smaller: inputs are read twice.
+TEST_P(TrafficTest, GemmOfAPromptChunk) {
+  constexpr int64_t kRows = 128;
+  constexpr int64_t kOutputs = 128;
+  constexpr int64_t kInner = 256;
+  const TestTensor x = Random({kRows, kInner});
+  const std::unique_ptr<Weight> weight = RandomWeight(kOutputs, kInner);
+  const TestTensor out(device(), act(), {kRows, kOutputs});
+  ExpectTraffic(((kRows + kOutputs) * kInner + kRows * kOutputs) * size(), {180, 100},
+                [&] { ops().Gemm({.x = x, .weight = weight.get(), .bias = {}, .out = out}); });
+}
+
+// Only experts that have rows are read.
+TEST_P(TrafficTest, ExpertsOfADecodeStep) {
+  constexpr int64_t kExperts = 6;
+  constexpr int64_t kOutputs = 128;
+  constexpr int64_t kInner = 512;
+  std::vector<std::unique_ptr<Weight>> weights;
+  for (int64_t e = 0; e < kExperts; ++e) weights.push_back(RandomWeight(kOutputs, kInner));
+  const std::unique_ptr<ExpertTable> table = Table(weights);
+  const std::vector<int32_t> offsets{0, 2, 2, 3, 3, 3, 4};  // three of them have rows
+  const TestTensor x = Random({4, kInner});
+  const TestTensor offsets_tensor = TestTensor::Ints(device(), {kExperts + 1}, offsets);
+  const TestTensor index = TestTensor::Ints(device(), {4}, {0, 3, 1, 2});
+  const TestTensor out(device(), act(), {4, kOutputs});
+  ExpectTraffic(((3 * kOutputs + 4) * kInner + 4 * kOutputs) * size(), {103, 107}, [&] {
+    ops().GroupedGemm({.x = x,
+                       .row_index = index,
+                       .offsets = offsets_tensor,
+                       .experts = table.get(),
+                       .out = out});
+  });
+}
+
+// One sequence's next token: keys and values are read once for all heads of a group;
+// every thread that copies looks up its block, and the parts of the context are merged.
+TEST_P(TrafficTest, AttentionOfADecodeStep) {
+  constexpr int64_t kContext = 512;
+  constexpr int64_t kBlock = 16;
+  constexpr int64_t kBlocks = kContext / kBlock;
+  constexpr int64_t kHeads = 2;
+  constexpr int64_t kGroup = 8;
+  constexpr int64_t kDim = 64;
+  const TestTensor q = Random({1, kHeads * kGroup * kDim});
+  const TestTensor k = Random({kBlocks, kHeads, kBlock, kDim});
+  const TestTensor v = Random({kBlocks, kHeads, kBlock, kDim});
+  std::vector<int32_t> blocks(kBlocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  const TestTensor tables = TestTensor::Ints(device(), {1, kBlocks}, blocks);
+  const TestTensor cu_seqlens = TestTensor::Ints(device(), {2}, {0, 1});
+  const TestTensor context = TestTensor::Ints(device(), {1}, {kContext});
+  const TestTensor out(device(), act(), {1, kHeads * kGroup * kDim});
+  const int64_t row = kHeads * kGroup * kDim * size();
+  ExpectTraffic(2 * kContext * kHeads * kDim * size() + 2 * row, {119, 124}, [&] {
+    ops().PagedAttention({.q = q,
+                          .kv = {k, v},
+                          .block_tables = tables,
+                          .cu_seqlens = cu_seqlens,
+                          .context_lens = context,
+                          .num_q_heads = kHeads * kGroup,
+                          .num_kv_heads = kHeads,
+                          .scale = 0.125F,
+                          .out = out});
+  });
+}
+
+}  // namespace
+}  // namespace tessera::test
