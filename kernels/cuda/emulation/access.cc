@@ -40,7 +40,6 @@ void CheckAddress(Thread* t, const MemoryAccess& a) {
     if (a.write) m.idle = 0;
     return;
   }
-  if (OnOwnStack(t, address)) return;
   // Constants of the program, and the launch's parameters.
   if (!a.write && address >= reinterpret_cast<uintptr_t>(&__executable_start) &&
       address < reinterpret_cast<uintptr_t>(&_end)) {
@@ -51,22 +50,30 @@ void CheckAddress(Thread* t, const MemoryAccess& a) {
   Fail("%s of %zu bytes of host memory (%p)", Verb(a.write), a.bytes, a.pointer);
 }
 
-void Check(const MemoryAccess& a, const void* pc) {
-  Thread* t = current_thread;
-  if (t == nullptr) return;
+// Of memory that is not the thread's stack, or that is not aligned.
+__attribute__((noinline)) void CheckThoroughly(Thread* t, const MemoryAccess& a, const void* pc) {
   Machine& m = M();
-  ++m.statistics.accesses;
   m.pc = pc;
   m.address = a.pointer;
   if (a.aligned && reinterpret_cast<uintptr_t>(a.pointer) % a.bytes != 0) {
     Fail("%s of %zu bytes at %p, which is not aligned", Verb(a.write), a.bytes, a.pointer);
   }
+  ++m.statistics.accesses;
   CheckAddress(t, a);
   if (m.options.preempt_every > 0 && --m.preempt_in <= 0) {
     m.preempt_in =
         1 + static_cast<int>(m.random.Below(2 * static_cast<uint32_t>(m.options.preempt_every)));
     YieldTurn();
   }
+}
+
+// Most accesses are to what a GPU would keep in registers: the thread's own arrays.
+inline void Check(const MemoryAccess& a, const void* pc) {
+  Thread* t = current_thread;
+  if (t == nullptr) return;
+  const bool aligned = !a.aligned || reinterpret_cast<uintptr_t>(a.pointer) % a.bytes == 0;
+  if (aligned && OnOwnStack(*t, a.pointer)) return;
+  CheckThoroughly(t, a, pc);
 }
 
 }  // namespace

@@ -85,12 +85,18 @@ void BeginAllocation(size_t begin, size_t end) {
   if (to * kChunkBytes < end) fill(to * kChunkBytes, end);
 }
 
+size_t ChunkOf(const History& word) {
+  return static_cast<size_t>(word.written - cell_planes) * 4 / kChunkBytes;
+}
+
 // Of all words in [begin, end), which are whole.
 void MergeSplitWords(size_t begin, size_t end) {
-  if (Splits().words.empty()) return;
-  for (size_t word = begin / 4; word < end / 4; ++word) {
-    if (chunks[word * 4 / kChunkBytes].plain) continue;
-    if (IsSplit(HistoryOf(word))) Merge(HistoryOf(word));
+  for (size_t at = begin; at < end; at += 4) {
+    if (chunks[at / kChunkBytes].splits == 0) {
+      at = at / kChunkBytes * kChunkBytes + kChunkBytes - 4;
+    } else if (IsSplit(HistoryOf(at / 4))) {
+      Merge(HistoryOf(at / 4));
+    }
   }
 }
 
@@ -152,6 +158,7 @@ void Split(const History& word) {
     for (int i = 0; i < kOthers; ++i) split.others[i][byte] = *word.others[i];
   }
   *word.written = CellOf(0xffffffffU, index);
+  ++chunks[ChunkOf(word)].splits;
 }
 
 void Merge(const History& word) {
@@ -162,6 +169,7 @@ void Merge(const History& word) {
     if (*word.others[i] != split.others[i][0]) *word.others[i] = split.others[i][0];
   }
   Splits().unused.push_back(index);
+  --chunks[ChunkOf(word)].splits;
 }
 
 void* Allocate(int device, size_t bytes) {

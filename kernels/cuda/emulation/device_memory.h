@@ -53,6 +53,7 @@ struct Chunk {
   Cell written = 0;  // plain: the last store
   ByteState state = kNotAllocated;
   bool plain = false;
+  uint16_t splits = 0;     // words
   bool untouched = false;  // its data were never accessed: zero, and no memory of the system yet
 };
 extern Chunk* chunks;

@@ -22,8 +22,8 @@ namespace tessera::simt::emulation {
 struct Options {
   uint64_t seed = 1;          // of schedules, landings and failing try_waits
   int resident_clusters = 2;  // clusters of a launch that run interleaved, at most
-  // Mean number of checked accesses between forced switches; 0: threads switch only where they
-  // wait.
+  // Mean number of accesses to shared and global memory between forced switches; 0: threads switch
+  // only where they wait.
   int preempt_every = 200;
   bool check_races = true;
   int devices = 8;

@@ -16,7 +16,7 @@ namespace tessera::simt::emulation {
 namespace {
 
 // Whether an earlier operation is ordered before the present one.
-enum class Past { kDone, kOrdered, kUnordered };
+enum class Past { kDone, kOrdered, kOrderedKernel, kUnordered };
 
 const OperationRecord* OperationOf(uint32_t serial) {
   const auto& operations = M().operations;
@@ -36,7 +36,8 @@ Past PastOf(const OperationRecord* then, const OperationRecord& now) {
   if (then == nullptr) return Past::kDone;
   if (then == &now) return Past::kUnordered;
   if (Reaches(now.position.host, then->position)) return Past::kDone;
-  return Reaches(now.position.seen, then->position) ? Past::kOrdered : Past::kUnordered;
+  if (!Reaches(now.position.seen, then->position)) return Past::kUnordered;
+  return then->is_kernel ? Past::kOrderedKernel : Past::kOrdered;
 }
 
 // The same for many accesses in a row, most of which meet the operation that the last one met.
@@ -81,11 +82,10 @@ Order OrderOf(const Access& a, Cell cell) {
     return Ordered(e, a.thread->clock) ? Order::kBefore : Order::kUnordered;
   }
   const Past past = PastOf(serial, *cluster.grid->record);
-  if (past == Past::kDone) return Order::kBefore;
-  if (past == Past::kOrdered) {
+  if (past == Past::kDone || past == Past::kOrdered) return Order::kBefore;
+  if (past == Past::kOrderedKernel) {
     // A dependent launch sees what earlier kernels did only behind griddepcontrol.wait.
-    const bool seen = a.thread->waited_for_grid || !OperationOf(serial)->is_kernel;
-    return seen ? Order::kBefore : Order::kUnseen;
+    return a.thread->waited_for_grid ? Order::kBefore : Order::kUnseen;
   }
   const auto found = cluster.acquired.find(serial);
   const bool known = found != cluster.acquired.end() && Ordered(e, found->second.data());

@@ -42,8 +42,9 @@ struct Snapshot {
 };
 
 struct Thread {
-  ThreadView* view = nullptr;  // at the top of the fiber's stack: kernels may read it
-  void* context = nullptr;     // where to go on, while it does not run
+  ThreadView* view = nullptr;            // at the top of the fiber's stack: kernels may read it
+  void* context = nullptr;               // where to go on, while it does not run
+  const unsigned char* stack = nullptr;  // of the fiber: kFiberStackBytes
   Block* block = nullptr;
   int id = 0, lane = 0, warp = 0;
   uint32_t component = 0;

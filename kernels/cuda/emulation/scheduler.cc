@@ -59,7 +59,9 @@ void StartThreads(Block& b, const uint3& block_idx) {
     t.id = static_cast<int>(i);
     t.lane = t.id % kWarpSize;
     t.warp = t.id / kWarpSize;
-    t.view = reinterpret_cast<ThreadView*>(FiberStackTop(StackIndex(b, t.id))) - 1;
+    unsigned char* top = FiberStackTop(StackIndex(b, t.id));
+    t.stack = top - kFiberStackBytes;
+    t.view = reinterpret_cast<ThreadView*>(top) - 1;
     t.view->thread_idx = {i % s.block.x, i / s.block.x % s.block.y, i / s.block.x / s.block.y};
     t.view->block_idx = block_idx;
     t.view->block_dim = {s.block.x, s.block.y, s.block.z};
@@ -265,11 +267,6 @@ void MakeRunnable(Thread* t) {
 
 void Tick(Thread* t) {
   if (++t->clock[t->component] >= kClockMask) Fail("the emulator's clock overflows");
-}
-
-bool OnOwnStack(const Thread* t, uintptr_t address) {
-  const unsigned char* top = FiberStackTop(StackIndex(*t->block, t->id));
-  return address - (reinterpret_cast<uintptr_t>(top) - kFiberStackBytes) < kFiberStackBytes;
 }
 
 struct Parked {

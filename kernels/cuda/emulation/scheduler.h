@@ -2,6 +2,7 @@
 #ifndef TESSERA_KERNELS_CUDA_EMULATION_SCHEDULER_H_
 #define TESSERA_KERNELS_CUDA_EMULATION_SCHEDULER_H_
 
+#include "kernels/cuda/emulation/fiber.h"
 #include "kernels/cuda/emulation/machine.h"
 
 namespace tessera::simt::emulation {
@@ -17,8 +18,11 @@ void MakeRunnable(Thread* t);
 // The running thread's next clock: what follows is not ordered before what came until now.
 void Tick(Thread* t);
 
-// True if `address` is in the stack of the running fiber.
-bool OnOwnStack(const Thread* t, uintptr_t address);
+// Whether it lies in the stack of the thread's fiber.
+inline bool OnOwnStack(const Thread& t, const void* pointer) {
+  return static_cast<size_t>(static_cast<const unsigned char*>(pointer) - t.stack) <
+         kFiberStackBytes;
+}
 
 }  // namespace tessera::simt::emulation
 

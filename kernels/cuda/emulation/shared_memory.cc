@@ -78,54 +78,62 @@ void CheckWritten(const Block& block, const SharedAccess& a) {
   }
 }
 
-// Puts an access among the others of a byte: in the place of one that it makes superfluous, or
-// where there is room, or, when there is none, anywhere.
+// Where an access is put among the others of a byte: in the place of one that it makes superfluous,
+// or where there is room, or, when there is none, anywhere.
 template <typename Superfluous>
-void Remember(const Block& block, size_t at, Epoch e, Superfluous superfluous) {
-  for (Epoch* slot : block.others) {
-    if (slot[at] == 0 || slot[at] == e || superfluous(slot[at])) {
-      slot[at] = e;
-      return;
-    }
+Epoch* PlaneFor(const Block& block, size_t at, Epoch e, Superfluous superfluous) {
+  for (Epoch* plane : block.others) {
+    if (plane[at] == 0 || plane[at] == e || superfluous(plane[at])) return plane;
   }
-  block.others[M().random.Below(kSharedOthers)][at] = e;
+  return block.others[M().random.Below(kSharedOthers)];
 }
 
-// The access itself: what is ordered before it, and conflicts with nothing more, matters no more.
-void RememberAccess(const Block& block, const SharedAccess& a, size_t at) {
-  Remember(block, at, a.own, [&](Epoch other) {
+// The load itself, of bytes with the same past: what is ordered before it, and conflicts with
+// nothing more, matters no more.
+void RememberLoad(const Block& block, const SharedAccess& a, size_t at, size_t bytes) {
+  if (!IsAtomic(a.own)) {
+    // Atomics that others have overtaken: a plain load must be ordered after them all.
+    for (const Epoch* plane : block.others) {
+      if (IsAtomic(plane[at])) CheckOrder(block, a, plane[at], "store", at);
+    }
+  }
+  Epoch* plane = PlaneFor(block, at, a.own, [&](Epoch other) {
     return Ordered(other, a.clock) && (IsAtomic(other) || !IsAtomic(a.own));
   });
+  Set(plane + at, bytes, a.own);
 }
 
 // The store that an atomic overtakes.
 void RememberOvertaken(const Block& block, size_t at, Epoch e) {
-  for (const Epoch* slot : block.others) {
-    if (slot[at] != 0 && Covers(slot[at], e)) return;
+  for (const Epoch* plane : block.others) {
+    if (plane[at] != 0 && Covers(plane[at], e)) return;
   }
-  Remember(block, at, e, [&](Epoch other) { return Covers(e, other); });
+  PlaneFor(block, at, e, [&](Epoch other) { return Covers(e, other); })[at] = e;
+}
+
+// Whether all bytes of the access have been loaded by the same ones. Planes are filled from the
+// first on.
+bool SameOthers(const Block& block, const SharedAccess& a) {
+  for (const Epoch* plane : block.others) {
+    const Epoch* other = plane + a.offset;
+    if (!Same(other, a.bytes, other[0])) return false;
+    if (other[0] == 0) return true;
+  }
+  return true;
 }
 
 void CheckLoad(const Block& block, const SharedAccess& a) {
-  CheckWritten(block, a);
-  CheckAllOrdered(block, a, block.written + a.offset, "store");
-  if (a.modifies) return;  // its store is checked next, and remembered
-  Epoch* first = block.others[0] + a.offset;
-  if (Same(first, a.bytes, a.own)) return;
-  if (!IsAtomic(a.own)) {
-    // Atomics that others have overtaken: a plain load must be ordered after them all.
-    for (Epoch* slot : block.others) {
-      for (size_t i = 0; i < a.bytes; ++i) {
-        if (IsAtomic(slot[a.offset + i])) {
-          CheckOrder(block, a, slot[a.offset + i], "store", a.offset + i);
-        }
-      }
-    }
-    if (Same(first, a.bytes, first[0]) && Ordered(first[0], a.clock)) {
-      return Set(first, a.bytes, a.own);
-    }
+  const Epoch* written = block.written + a.offset;
+  if (written[0] != 0 && Same(written, a.bytes, written[0])) {
+    CheckOrder(block, a, written[0], "store", a.offset);
+  } else {
+    CheckWritten(block, a);
+    CheckAllOrdered(block, a, written, "store");
   }
-  for (size_t i = 0; i < a.bytes; ++i) RememberAccess(block, a, a.offset + i);
+  if (a.modifies) return;  // its store is checked next, and remembered
+  if (Same(block.others[0] + a.offset, a.bytes, a.own)) return;
+  if (SameOthers(block, a)) return RememberLoad(block, a, a.offset, a.bytes);
+  for (size_t i = 0; i < a.bytes; ++i) RememberLoad(block, a, a.offset + i, 1);
 }
 
 void CheckStore(const Block& block, const SharedAccess& a) {
