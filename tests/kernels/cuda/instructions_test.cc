@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/tensor_map.h"
 #include "tests/kernels/cuda/gpu_array.h"
+#include "tests/kernels/cuda/gpu_support.h"
 
 namespace tessera {
 
@@ -18,22 +19,6 @@ namespace {
 
 using cuda::MmaType;
 using simt::Bf16;
-
-// Whether the kernels so far have ended well; on emulated GPUs also without a report.
-testing::AssertionResult Ended() {
-  const cudaError_t error = cudaDeviceSynchronize();
-  if (error == cudaSuccess) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << cudaGetErrorString(error);
-}
-
-// Ten times the major number plus the minor one.
-int ComputeCapability() {
-  int major = 0;
-  int minor = 0;
-  EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
-  EXPECT_EQ(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), cudaSuccess);
-  return 10 * major + minor;
-}
 
 std::vector<float> SmallIntegers(size_t n, unsigned seed) {
   std::mt19937 generator(seed);
