@@ -18,6 +18,7 @@ REQUIRED = {
     "fault_hung_rank": "ptrace",
     "cuda_budgets": "nvcc and cuobjdump (deploy/install-cuda.sh)",
     "cuda_ptx": "nvcc (deploy/install-cuda.sh)",
+    "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "e2e_operations": "promtool (Debian package prometheus)",
     "RecorderTest.PageIsCleanForPromtool": "promtool (Debian package prometheus)",
 }

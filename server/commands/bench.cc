@@ -1,11 +1,13 @@
 // tessera bench: latency, throughput, or a running server under load.
 #include <algorithm>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/core/read_bandwidth.h"
+#include "kernels/ops.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
@@ -19,6 +21,7 @@ namespace {
 struct BenchFlags {
   Workload workload = {.num_requests = 0, .concurrency = 0};
   RuntimeOptions runtime{.token_ids_suffice = true};
+  std::optional<double> memory_bandwidth;  // GB/s
   bool json = false;
 };
 
@@ -34,18 +37,26 @@ struct Report {
 struct DecodeModel {
   int64_t num_active_parameters;
   DType dtype;
-  int32_t num_threads;  // 0: all CPUs
 };
 
-// 0 when there is no memory to measure with.
-double DecodeLimit(const DecodeModel& model, int32_t concurrency) {
-  const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  const double bandwidth =
-      MeasureReadBandwidth(model.num_threads > 0 ? std::min(model.num_threads, cpus) : cpus)
-          .value_or(0);
+double DecodeLimit(const DecodeModel& model, double bytes_per_second, int32_t concurrency) {
   const double bytes =
       static_cast<double>(model.num_active_parameters) * static_cast<double>(SizeOf(model.dtype));
-  return bandwidth / bytes * concurrency;
+  return bytes_per_second / bytes * concurrency;
+}
+
+// Bytes per second, read by so many threads (0: one for each CPU); 0 when there is no memory to
+// measure with.
+double HostBandwidth(int32_t num_threads) {
+  const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  return MeasureReadBandwidth(num_threads > 0 ? std::min(num_threads, cpus) : cpus).value_or(0);
+}
+
+// Of the memory that holds the model's weights; 0: unknown.
+double WeightBandwidth(const BenchFlags& flags, const ModelOptions& model) {
+  constexpr double kGiga = 1e9;
+  if (flags.memory_bandwidth) return *flags.memory_bandwidth * kGiga;
+  return UsesHostMemory(model.backend) ? HostBandwidth(model.num_threads) : 0;
 }
 
 // The memory of this machine bounds a server only if it runs here.
@@ -55,9 +66,8 @@ double ServerLimit(const std::string& address, int32_t concurrency) {
   const auto info = AskModelInfo(address);
   if (!is_here || !info.ok()) return 0;
   return DecodeLimit({.num_active_parameters = info->num_active_parameters(),
-                      .dtype = info->dtype() == "float32" ? DType::kF32 : DType::kBF16,
-                      .num_threads = 0},
-                     concurrency);
+                      .dtype = info->dtype() == "float32" ? DType::kF32 : DType::kBF16},
+                     HostBandwidth(0), concurrency);
 }
 
 // At concurrency 1 the decode speed alone, otherwise output tokens over the whole time.
@@ -132,10 +142,10 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   if (!runtime.ok()) return Fail("bench", runtime.status());
   workload.vocab_size = (*runtime)->model().vocab_size;
   Report report{.mode = mode, .workload = workload};
-  report.limit = DecodeLimit({.num_active_parameters = (*runtime)->model().num_active_parameters,
-                              .dtype = (*runtime)->options().model.dtype,
-                              .num_threads = (*runtime)->options().model.num_threads},
-                             workload.concurrency);
+  report.limit =
+      DecodeLimit({.num_active_parameters = (*runtime)->model().num_active_parameters,
+                   .dtype = (*runtime)->options().model.dtype},
+                  WeightBandwidth(flags, (*runtime)->options().model), workload.concurrency);
   const auto generator = MakeLocalGenerator(runtime->get());
   const auto run = [&](const Workload& load) {
     WorkloadResult result = RunWorkload(generator.get(), load);
@@ -175,6 +185,9 @@ int RunBench(const Arguments& arguments) {
   BenchFlags flags;
   constexpr int64_t kMany = 1'000'000;
   table.Flag("json", &flags.json, "Print the result as JSON; times in seconds.");
+  table.Real("memory-bandwidth", &flags.memory_bandwidth,
+             "GB/s of the memory that holds the weights, for the limit; unset: measured, if it is "
+             "this machine's and not a GPU's.");
   table.Section("Load");
   table.Integer("num-requests", &flags.workload.num_requests, {0, kMany},
                 "Requests; 0: a few times the concurrency.");
@@ -189,6 +202,9 @@ int RunBench(const Arguments& arguments) {
   if (const auto exit = ParseCommandLine(&table, "bench", arguments, &positional, 2)) return *exit;
   if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
     return FailUsage("bench", status);
+  }
+  if (flags.memory_bandwidth.value_or(1) <= 0) {
+    return FailUsage("bench", absl::InvalidArgumentError("--memory-bandwidth must be more than 0"));
   }
   InitHeadLogging(flags.runtime.head);
   CompleteAccess(&flags.runtime.head.access);

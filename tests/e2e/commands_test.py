@@ -181,7 +181,7 @@ class UsageTest(unittest.TestCase):
             ("context", "-1"), ("max-num-batched-tokens", "1"), ("expert-replicas", "-1"),
             ("expert-replicas", "1")]
     BENCH = [("num-requests", "-1"), ("concurrency", "-1"), ("input-len", "0"),
-             ("output-len", "0")]
+             ("output-len", "0"), ("memory-bandwidth", "0"), ("memory-bandwidth", "fast")]
     NOWHERE = "127.0.0.1:1"  # nobody answers there
     COMMANDS = [(["generate", NANO, "--prompt", "x"], GENERATION + MODEL + HEAD),
                 (["client", NOWHERE, "--prompt", "x"], [*GENERATION, ("timeout", "-1")]),
@@ -211,6 +211,13 @@ class UsageTest(unittest.TestCase):
         for command, options in self.COMMANDS:
             for option, value in options:
                 self.refuses(option, *command, f"--{option}", value)
+
+    def test_bench_takes_the_bandwidth_of_another_memory(self):
+        limits = [json.loads(run_tessera("bench", "latency", NANO, "--num-requests", 1, "--input-len", 2,
+                                         "--output-len", 2, "--json", *flags).stdout)["limit"]
+                  for flags in (["--memory-bandwidth", 1], ["--memory-bandwidth", 3])]
+        self.assertGreater(limits[0], 0)
+        self.assertAlmostEqual(limits[1] / limits[0], 3, places=4)
 
     def test_values_that_do_not_go_together(self):
         for command in (["generate", NANO, "--prompt", "x"], ["chat", NANO]):

@@ -1,25 +1,35 @@
 #include "tests/support/golden_files.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace tessera {
+namespace {
+
+std::string FolderOf(const char* variable, const char* in_the_sources) {
+  const char* elsewhere = std::getenv(variable);
+  return elsewhere != nullptr ? elsewhere : in_the_sources;
+}
+
+std::string ReferenceModelsDir() {
+  return FolderOf("TESSERA_TEST_DATA", TESSERA_TEST_DATA) + "/reference/models";
+}
+
+}  // namespace
 
 std::vector<std::string> ReferenceModels() {
   std::vector<std::string> names;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(TESSERA_TEST_DATA "/reference/models")) {
+  for (const auto& entry : std::filesystem::directory_iterator(ReferenceModelsDir())) {
     names.push_back(entry.path().filename().string());
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-std::string ReferenceModelDir(const std::string& name) {
-  return TESSERA_TEST_DATA "/reference/models/" + name;
-}
+std::string ReferenceModelDir(const std::string& name) { return ReferenceModelsDir() + "/" + name; }
 
 std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
   std::ifstream file(ReferenceModelDir(name) + "/golden.json");
@@ -37,8 +47,10 @@ std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
   return goldens;
 }
 
+std::string NanoModelDir() { return FolderOf("TESSERA_NANO_MODEL", TESSERA_NANO_MODEL); }
+
 std::vector<NanoGolden> LoadNanoGoldens() {
-  std::ifstream file(TESSERA_NANO_MODEL "/golden.jsonl");
+  std::ifstream file(NanoModelDir() + "/golden.jsonl");
   std::vector<NanoGolden> goldens;
   for (std::string line; std::getline(file, line);) {
     const auto json = nlohmann::json::parse(line);

@@ -1,4 +1,6 @@
-// Golden data of tests/data/reference and of the nano model, as plain values.
+// Golden data of tests/data/reference and of the nano model, as plain values. They lie in the
+// source tree, or where the environment says: TESSERA_TEST_DATA and TESSERA_NANO_MODEL are folders
+// like tests/data and deploy/models/nano (tests/gpu/bundle.sh).
 #ifndef TESSERA_TESTS_SUPPORT_GOLDEN_FILES_H_
 #define TESSERA_TESTS_SUPPORT_GOLDEN_FILES_H_
 
@@ -28,6 +30,7 @@ struct NanoGolden {
   std::vector<int32_t> greedy;  // up to 96 tokens, ends with <|im_end|> when the answer is complete
 };
 
+std::string NanoModelDir();
 std::vector<NanoGolden> LoadNanoGoldens();
 
 }  // namespace tessera

@@ -158,7 +158,7 @@ TEST_P(BackendTest, BFloat16IsAsGoodAsTransformersInBFloat16) {
 }
 
 TEST_P(BackendTest, NanoGoldens) {
-  const auto executor = MakeExecutor(TESSERA_NANO_MODEL, GetParam(), DType::kF32);
+  const auto executor = MakeExecutor(NanoModelDir(), GetParam(), DType::kF32);
   const std::vector<NanoGolden> goldens = NanoGoldensFor(GetParam());
   EXPECT_EQ(goldens.size(), IsEmulated(GetParam()) ? 1U : 48U);
   int line = 0;

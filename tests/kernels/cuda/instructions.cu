@@ -1,3 +1,4 @@
+#include "kernels/cuda/simt/ptx.h"
 #include "tests/kernels/cuda/instructions.h"
 
 namespace tessera::cuda {

@@ -3,7 +3,7 @@
 #define TESSERA_TESTS_KERNELS_CUDA_INSTRUCTIONS_H_
 
 #include "kernels/cuda/simt/launch.h"
-#include "kernels/cuda/simt/ptx.h"
+#include "kernels/cuda/simt/tensor_map.h"
 
 namespace tessera::cuda {
 

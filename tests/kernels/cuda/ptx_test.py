@@ -6,7 +6,7 @@
 Compares them with ptx_golden.txt beside this file, so that a change of an instruction shows in
 review next to the change of what the emulator does for it; the build target update_cuda_ptx writes
 the file anew. Every function of ptx.h must have a case in ptx_all.cu, and every case must assemble
-for every architecture of ASSEMBLED.
+for every architecture of ASSEMBLED. Every function must also be in a self-test for GPUs.
 """
 import argparse
 import pathlib
@@ -24,6 +24,17 @@ ASSEMBLED = ("80", "86", "89", "90a", "100", "120")
 # Loops over another function of ptx.h, or parts of the cases of WgmmaN8 to WgmmaN128.
 INSIDE_OTHERS = {"MBarrierWait", "Wgmma", "WgmmaDescriptor", "WgmmaFence", "WgmmaCommit", "WgmmaWait",
                  "WgmmaFenceOperand"}
+SELF_TESTS = ("instructions.cu", "memory_instructions.cu")
+# What the self-tests leave to others.
+NOT_SELF_TESTED = {
+    "SharedAddress": "part of all instructions on shared memory",
+    "WgmmaN8": "Wgmma", "WgmmaN16": "Wgmma", "WgmmaN32": "Wgmma", "WgmmaN64": "Wgmma", "WgmmaN128": "Wgmma",
+    "MBarrierTryWait": "MBarrierWait",
+    "FenceProxyAsync": "gemm_sm90.cu, under the operation tests",
+    "GiveBackRegisters": "gemm_sm90.cu, under the operation tests",
+    "TakeRegisters": "gemm_sm90.cu, under the operation tests",
+    "TmaLoad3D": "no kernel for GPUs uses it",
+}
 
 
 def compile_cases(nvcc, *options):
@@ -67,9 +78,20 @@ def assemble(nvcc):
             compile_cases(nvcc, "-cubin", f"-arch=sm_{arch}", "-o", f"{folder}/all.cubin")
 
 
-def functions_without_case():
+def functions():
     header = (ROOT / "kernels/cuda/simt/ptx.h").read_text()
-    names = set(re.findall(r"(?:SIMT_PTX|SIMT_DEVICE|__forceinline__)\s[\w ]*?[\s*](\w+)\(", header))
+    return set(re.findall(r"(?:SIMT_PTX|SIMT_DEVICE|__forceinline__)\s[\w ]*?[\s*](\w+)\(", header))
+
+
+def functions_without_self_test():
+    tested = set()
+    for name in SELF_TESTS:
+        tested |= set(re.findall(r"ptx::(\w+)", (HERE / name).read_text()))
+    return sorted(functions() - tested - set(NOT_SELF_TESTED))
+
+
+def functions_without_case():
+    names = functions()
     cases = set(re.findall(r"SIMT_CASE\((\w+),", SOURCE.read_text()))
     return sorted(names - cases - INSIDE_OTHERS)
 
@@ -80,6 +102,8 @@ def main():
     parser.add_argument("--update", action="store_true")
     args = parser.parse_args()
     errors = [f"{name} of ptx.h has no case in ptx_all.cu" for name in functions_without_case()]
+    errors += [f"{name} of ptx.h is in no self-test for GPUs ({', '.join(SELF_TESTS)})"
+               for name in functions_without_self_test()]
     assemble(args.nvcc)
     lines = shown(args.nvcc)
     if args.update:
