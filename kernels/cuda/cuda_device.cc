@@ -149,9 +149,10 @@ bool CudaDevice::BeginWork(const char* operation) {
 
 void CudaDevice::Launch(const char* operation, absl::FunctionRef<cudaError_t()> launch) {
   MakeCurrent();
-  if (capturing_.has_value()) {
-    if (capturing_->error != cudaSuccess) return;
-    *capturing_ = {.error = launch(), .operation = operation};
+  if (capturing_) {
+    if (capture_error_ != cudaSuccess) return;
+    captured_operation_ = operation;
+    capture_error_ = launch();
     return;
   }
   {
@@ -170,19 +171,19 @@ absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueu
     absl::MutexLock lock(&mutex_);
     RETURN_IF_ERROR(failure_);
   }
-  TESSERA_CHECK(!capturing_.has_value());
+  TESSERA_CHECK(!capturing_);
   // Relaxed: allocations may come in between.
   RETURN_IF_ERROR(ToStatus(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), index_,
                            "beginning a capture"));
-  capturing_.emplace();
+  capturing_ = true;
+  capture_error_ = cudaSuccess;
   enqueue();
-  const Capturing captured = *capturing_;
-  capturing_.reset();
+  capturing_ = false;
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
   absl::Status status = ToStatus(ended, index_, "ending a capture");
-  if (captured.error != cudaSuccess) {
-    status = ToStatus(captured.error, index_, absl::StrCat("capturing ", captured.operation));
+  if (capture_error_ != cudaSuccess) {
+    status = ToStatus(capture_error_, index_, absl::StrCat("capturing ", captured_operation_));
   }
   if (status.ok()) return graph;
   if (graph != nullptr) cudaGraphDestroy(graph);
@@ -191,7 +192,7 @@ absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueu
 }
 
 void CudaDevice::Upload(void* device, const void* host, size_t bytes) {
-  TESSERA_CHECK(!capturing_.has_value());
+  TESSERA_CHECK(!capturing_);
   const char* from = static_cast<const char*>(host);
   char* to = static_cast<char*>(device);
   for (size_t begin = 0; begin < bytes; begin += PinnedRing::kSegmentBytes) {
@@ -213,7 +214,7 @@ cudaError_t CudaDevice::EnqueueDownload(void* host, const void* device, size_t b
 
 void CudaDevice::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return;
-  TESSERA_CHECK(!capturing_.has_value());
+  TESSERA_CHECK(!capturing_);
   MakeCurrent();
   absl::MutexLock lock(&mutex_);
   if (!BeginWork("a download")) return;
@@ -231,7 +232,7 @@ cudaError_t CudaDevice::EndMark() {
 }
 
 uint64_t CudaDevice::Record() {
-  TESSERA_CHECK(!capturing_.has_value());
+  TESSERA_CHECK(!capturing_);
   MakeCurrent();
   absl::MutexLock lock(&mutex_);
   if (failure_.ok()) {
@@ -355,7 +356,7 @@ absl::StatusOr<void*> CudaDevice::AllocateMemory(size_t bytes) const {
 }
 
 absl::StatusOr<void*> CudaDevice::AllocateBytes(size_t bytes) {
-  TESSERA_CHECK(!capturing_.has_value());
+  TESSERA_CHECK(!capturing_);
   void* memory = nullptr;
   ASSIGN_OR_RETURN(memory, AllocateMemory(bytes));
   Launch("clearing memory", [&] { return cudaMemsetAsync(memory, 0, bytes, stream_); });

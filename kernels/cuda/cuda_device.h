@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -125,12 +124,10 @@ class CudaDevice : public Device {
   cudaStream_t copy_stream_ = nullptr;
   Fault* fault_ = nullptr;
   PinnedRing uploads_;  // of the thread that drives the device
-  // A capture under way, of the same thread, and the launch that has failed in it.
-  struct Capturing {
-    cudaError_t error = cudaSuccess;
-    const char* operation = nullptr;
-  };
-  std::optional<Capturing> capturing_;
+  // A capture is under way, of the same thread; and the last launch in it, which may have failed.
+  bool capturing_ = false;
+  cudaError_t capture_error_ = cudaSuccess;
+  const char* captured_operation_ = nullptr;
 
   absl::Mutex weights_mutex_;
   PinnedRing weights_ ABSL_GUARDED_BY(weights_mutex_);  // through the copy stream
