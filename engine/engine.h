@@ -37,6 +37,9 @@ struct EngineStats {
   int64_t reasoning_tokens = 0;
   int64_t num_preemptions = 0;
   int64_t num_steps = 0;
+  // Graphs of decode steps of one rank, and the device memory that they take.
+  int32_t step_graphs = 0;
+  int64_t step_graph_bytes = 0;
   // Age of the last finished step while work is pending, zero when idle.
   absl::Duration step_age = absl::ZeroDuration();
   bool alive = true;
@@ -48,7 +51,8 @@ struct StepEvent {
   absl::Duration execution;  // of this, the executor's part: what the ranks took
   int32_t prefill_tokens = 0;
   int32_t decode_tokens = 0;
-  std::vector<RankReport> ranks;                    // of all ranks
+  bool after_rest = false;        // there was nothing to do before it: devices waited for requests
+  std::vector<RankReport> ranks;  // of all ranks
   std::shared_ptr<const ExpertLoads> expert_loads;  // in steps that exchanged them
 };
 

@@ -61,6 +61,9 @@ EngineLoop::EngineLoop(const EngineLoopOptions& options, std::unique_ptr<Executo
   for (int32_t i = 0; i < executor_->num_groups(); ++i) {
     groups_.push_back(std::make_unique<Scheduler>(options.scheduler, key));
   }
+  const StepGraphFacts graphs = executor_->facts().step_graphs;
+  counters_.step_graphs = graphs.count;
+  counters_.step_graph_bytes = graphs.bytes;
   PublishStats();
   thread_ = std::thread([this] { Run(); });
 }
@@ -194,6 +197,7 @@ void EngineLoop::WaitForWork() {
     return stop_ || !inbox_.empty();
   };
   waiting_ = true;
+  rested_ = true;
   while (!has_work() && !long_idle_) {
     if (wake_at_.has_value()) {
       const absl::Duration left = *wake_at_ - clock_.Now();
@@ -261,6 +265,7 @@ bool EngineLoop::BeginStep() {
   if (!ScheduleAll(now, &plan, &step.event)) return false;
   ++next_step_;
   books_checked_ = false;
+  step.event.after_rest = std::exchange(rested_, false);
   step.shape = StepShape::Of(plan);
   step.submitted = clock_.Now();
   under_way_.push_back(std::move(step));

@@ -124,6 +124,7 @@ class EngineLoop final : public Engine {
   std::optional<absl::Time> wake_at_ ABSL_GUARDED_BY(loop_);
   bool books_checked_ ABSL_GUARDED_BY(loop_) = true;  // since the last step
   bool long_idle_ ABSL_GUARDED_BY(loop_) = false;
+  bool rested_ ABSL_GUARDED_BY(loop_) = true;  // for want of work, since the last step began
 
   mutable Mutex mutex_;
   CondVar work_;  // the engine thread waits for the inbox

@@ -26,6 +26,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/device.h"
@@ -69,6 +70,16 @@ class ExpertTable {
 
  private:
   const ExpertTableShape shape_;
+};
+
+// Operations that were captured once, to be enqueued again as one: the same operations with the
+// same arguments, on whatever the memory that these view holds by then.
+class StepGraph {
+ public:
+  virtual ~StepGraph() = default;
+  // Enqueues all of them. Memory that they view must not have been freed since the capture.
+  virtual void Enqueue() = 0;
+  virtual size_t bytes() const = 0;  // device memory that it took, as far as the device tells
 };
 
 // A rectangle of a stored matrix in host memory (a memory-mapped file, unaligned).
@@ -321,6 +332,15 @@ class Ops : public ExpertOps {
   // Whether the shapes of a step shall be rounded up to buckets, so that the same ones come back (a
   // captured graph needs that). What pads is inert; see the operations.
   virtual bool PadsSteps() const { return false; }
+
+  // Calls `enqueue` and keeps the operations that it enqueues instead of running them. It may do
+  // nothing else to the device: no transfer, no wait, no allocation. Null, without a call, where
+  // enqueuing again costs no more than a graph. An error breaks nothing: the operations can still
+  // be enqueued one by one. The graph must not outlive the backend.
+  virtual absl::StatusOr<std::unique_ptr<StepGraph>> Capture(
+      absl::FunctionRef<void()> /*enqueue*/) {
+    return nullptr;
+  }
 
   // The operations of a step have been enqueued; what follows does not follow at once. A hint to
   // host threads that poll.

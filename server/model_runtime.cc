@@ -81,6 +81,13 @@ void LogRebalancing(const GroupFacts& group) {
       static_cast<double>(group.spare_expert_bytes) / kMiB));
 }
 
+void LogGraphs(const EngineStats& stats) {
+  if (stats.step_graphs == 0) return;
+  constexpr double kMiB = 1 << 20;
+  LogInfo(absl::StrFormat("decode steps run as %d graphs, which take %.1f MiB of every rank",
+                          stats.step_graphs, static_cast<double>(stats.step_graph_bytes) / kMiB));
+}
+
 // Puts what "auto" stands for in its place, and says what and why.
 void SettleBackend(ModelOptions* options) {
   if (options->backend != "auto") return;
@@ -150,6 +157,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   runtime->model_.generation = std::move(generation);
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,
                                                     std::move(executor), std::move(hooks)));
+  LogGraphs(runtime->engine_->stats());
   runtime->model_.max_model_len = runtime->engine_->max_model_len();
   return runtime;
 }

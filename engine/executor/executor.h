@@ -20,6 +20,12 @@ struct MemoryReport {
   int64_t kv_block_bytes = 0;  // one block, all layers, largest rank
 };
 
+// Graphs of decode steps (engine/executor/step_graphs.h) of one rank.
+struct StepGraphFacts {
+  int32_t count = 0;
+  int64_t bytes = 0;  // of device memory, as far as the device tells
+};
+
 // All ranks together, once they are loaded.
 struct GroupFacts {
   int32_t num_ranks = 1;
@@ -27,6 +33,7 @@ struct GroupFacts {
   int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay
   int32_t spare_expert_slots = 0;         // of every rank and MoE layer
   int64_t spare_expert_bytes = 0;         // of one rank, once all are filled
+  StepGraphFacts step_graphs;             // of every rank, once there is a KV cache
 };
 
 // Used by one thread at a time, except Abort().

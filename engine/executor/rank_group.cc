@@ -359,7 +359,8 @@ GroupFacts RankGroup::facts() const {
           .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,
           .spare_expert_slots = state_->options.settings.rebalance.spare_slots,
-          .spare_expert_bytes = state_->workers.front()->model().spare_expert_bytes()};
+          .spare_expert_bytes = state_->workers.front()->model().spare_expert_bytes(),
+          .step_graphs = state_->workers.front()->step_graphs()};
 }
 
 absl::Status RankGroup::AllocateKv(int32_t num_blocks) {

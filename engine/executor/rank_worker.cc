@@ -66,10 +66,7 @@ absl::Status RankWorker::AllocateStepBuffers() {
   ASSIGN_OR_RETURN(StepInputs inputs, StepInputs::Create(&ops_->device(), limits_));
   inputs_.emplace(std::move(inputs));
   const ResultLayout usual{limits_.max_tokens, ResultLayout::kUsualTop};
-  for (UnderWay& step : under_way_) {
-    RETURN_IF_ERROR(Reserve(&step.results, usual.bytes(), "sampling results"));
-  }
-  return absl::OkStatus();
+  return Reserve(&results_, usual.bytes(), "sampling results");
 }
 
 absl::Status RankWorker::AllocateSampling() {
@@ -110,6 +107,7 @@ void RankWorker::Abort(const absl::Status& reason) {
 }
 
 absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
+  graphs_.Clear();
   const size_t half = static_cast<size_t>(memory().kv_block_bytes) / 2 / config_.num_hidden_layers *
                       num_blocks;  // K or V of one layer
   ASSIGN_OR_RETURN(kv_storage_, ops_->device().Allocate(2 * half * config_.num_hidden_layers,
@@ -123,7 +121,21 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
     };
     kv_.push_back({.k = view(2 * size_t(layer)), .v = view(2 * size_t(layer) + 1)});
   }
-  return absl::OkStatus();
+  return CaptureGraphs();
+}
+
+// Ranks that exchange enqueue their steps: transports time and watch each of their operations.
+absl::Status RankWorker::CaptureGraphs() {
+  if (!options_.graphs || !ops_->PadsSteps() || links_.world != nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(graphs_.CaptureAll({.ops = *ops_,
+                                      .inputs = *inputs_,
+                                      .limits = limits_,
+                                      .enqueue = [this](const StepViews& views) {
+                                        StepViews complete = views;
+                                        complete.forward.drawn_tokens = DrawnTokens();
+                                        EnqueueModel(complete);
+                                      }}));
+  return ops_->device().Synchronize();
 }
 
 absl::Status RankWorker::Reserve(DeviceBuffer* buffer, size_t bytes, const char* what) {
@@ -142,7 +154,13 @@ absl::StatusOr<StepViews> RankWorker::UploadPlan(const StepPlan& plan) {
   for (const BatchPlan& group : plan.groups) {
     views.forward.group_tokens.push_back(static_cast<int32_t>(extents(group).tokens));
   }
-  if (own.has_sources()) views.forward.drawn_tokens = TokensOfStepBefore();
+  views.forward.drawn_tokens = DrawnTokens();
+  // Only the first rank of a group draws.
+  if (own.has_sources() && links_.tp != nullptr) {
+    const UnderWay& before = under_way_[(num_begun_ + kMaxSteps - 1) % kMaxSteps];
+    links_.tp->Broadcast(
+        results_.View(DType::kI32, {before.padded_rows}, ResultLayout::kTokenOffset), 0);
+  }
   return views;
 }
 
@@ -151,20 +169,31 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
   UnderWay& step = under_way_[num_begun_ % kMaxSteps];
   step.began = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const StepViews views, UploadPlan(plan));
-  model_->Forward(views.forward, kv_);
+  if (StepGraph* const graph = graphs_.Find(views.extents)) {
+    graph->Enqueue();
+  } else {
+    EnqueueModel(views);
+  }
   RETURN_IF_ERROR(EnqueueSampling(plan, views, &step));
   step.end = ops_->device().Record();
   ++num_begun_;
   return absl::OkStatus();
 }
 
-// Only the first rank of a group draws.
-ConstTensorView RankWorker::TokensOfStepBefore() {
-  const UnderWay& before = under_way_[(num_begun_ + kMaxSteps - 1) % kMaxSteps];
-  const ResultLayout layout{before.padded_rows, before.num_top};
-  const TensorView tokens = before.results.View(DType::kI32, {before.padded_rows}, layout.token());
-  if (links_.tp != nullptr) links_.tp->Broadcast(tokens, 0);
-  return tokens;
+ConstTensorView RankWorker::DrawnTokens() const {
+  return results_.View(DType::kI32, {limits_.max_tokens}, ResultLayout::kTokenOffset);
+}
+
+void RankWorker::EnqueueModel(const StepViews& views) {
+  model_->Forward(views.forward, kv_);
+  const TensorView logits = FirstLogits(views);
+  if (logits.dim(0) > 0) model_->Logits(views.logits_rows.Rows(0, logits.dim(0)), logits);
+}
+
+TensorView RankWorker::FirstLogits(const StepViews& views) const {
+  const int64_t count =
+      std::min<int64_t>(views.extents.rows, LogitsRowsPerPass(options_.max_num_seqs));
+  return logits_.View(DType::kF32, {count, config_.vocab_size});
 }
 
 absl::StatusOr<RankWorkerResult> RankWorker::Finish(absl::Duration limit) {
@@ -216,6 +245,40 @@ RankReport RankWorker::Report(const UnderWay& step, absl::Duration step_time) {
   return report;
 }
 
+// Where Sample puts its results.
+absl::Status RankWorker::SetResults(const ResultLayout& layout, SampleArgs* args) {
+  const int64_t rows = layout.rows;
+  args->token = results_.View(DType::kI32, {rows}, layout.token());
+  args->logprob = results_.View(DType::kF32, {rows}, layout.logprob());
+  args->rank = results_.View(DType::kI32, {rows}, layout.rank());
+  if (layout.top == 0) return absl::OkStatus();
+  const bool fits = layout.bytes() <= results_.bytes();
+  if (!fits) {
+    RETURN_IF_ERROR(Reserve(&more_alternatives_, layout.top_bytes(), "sampling results"));
+  }
+  const DeviceBuffer& buffer = fits ? results_ : more_alternatives_;
+  const size_t at = fits ? layout.top_tokens() : 0;
+  const size_t section = layout.top_bytes() / 2;
+  args->top_tokens = buffer.View(DType::kI32, {rows, layout.top}, at);
+  args->top_logprobs = buffer.View(DType::kF32, {rows, layout.top}, at + section);
+  return absl::OkStatus();
+}
+
+void RankWorker::DownloadResults(const ResultLayout& layout, UnderWay* step) {
+  Device& device = ops_->device();
+  const bool draws = shard_.tp_rank == 0;
+  // Ranks that do not draw read the head only, and a dense model's not even that.
+  const size_t head = model_->balance() == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
+  step->bytes.resize(draws ? layout.bytes() : head);
+  const bool fits = !draws || layout.bytes() <= results_.bytes();
+  device.Download(step->bytes.data(), results_.data(),
+                  fits ? step->bytes.size() : layout.top_tokens());
+  if (fits) return;
+  device.Download(step->bytes.data() + layout.top_tokens(), more_alternatives_.data(),
+                  layout.top_bytes());
+}
+
+// The first logits are there.
 absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const StepViews& views,
                                          UnderWay* step) {
   const SamplingPlan& wanted = plan.groups[shard_.dp_rank].sampling;
@@ -224,45 +287,36 @@ absl::Status RankWorker::EnqueueSampling(const StepPlan& plan, const StepViews& 
   int32_t top = 0;
   for (int32_t n : wanted.num_logprobs) top = std::max(top, n);
   const ResultLayout layout{count, top};
-  RETURN_IF_ERROR(Reserve(&step->results, layout.bytes(), "sampling results"));
   step->rows = static_cast<int64_t>(wanted.forced.size());
   step->padded_rows = count;
   step->num_top = top;
   ExpertRebalancer* const balance = model_->balance();
-  if (balance != nullptr) balance->EndStep(step->results.View(DType::kI64, {1}));
+  if (balance != nullptr) balance->EndStep(results_.View(DType::kI64, {1}));
 
   SampleArgs all = views.sampling;
-  all.token = step->results.View(DType::kI32, {count}, layout.token());
-  all.logprob = step->results.View(DType::kF32, {count}, layout.logprob());
-  all.rank = step->results.View(DType::kI32, {count}, layout.rank());
-  if (top > 0) {
-    all.top_tokens = step->results.View(DType::kI32, {count, top}, layout.top_tokens());
-    all.top_logprobs = step->results.View(DType::kF32, {count, top}, layout.top_logprobs());
-  }
+  RETURN_IF_ERROR(SetResults(layout, &all));
   // All ranks of the group compute the logits together; the first one draws.
   const bool draws = shard_.tp_rank == 0;
   step->logits.resize(draws && plan.return_logits ? count * vocab : 0);
-  const int64_t most = LogitsRowsPerPass(options_.max_num_seqs);
-  for (int64_t begin = 0; begin < count; begin += most) {
-    const int64_t part = std::min(count - begin, most);
-    const TensorView logits = logits_.View(DType::kF32, {part, vocab});
-    model_->Logits(views.logits_rows.Rows(begin, part), logits);
+  TensorView logits = FirstLogits(views);
+  for (int64_t begin = 0; begin < count; begin += logits.dim(0)) {
+    if (begin > 0) {
+      logits = logits.Rows(0, std::min(count - begin, logits.dim(0)));
+      model_->Logits(views.logits_rows.Rows(begin, logits.dim(0)), logits);
+    }
     if (!draws) continue;
     if (plan.return_logits) {
       ops_->device().Download(step->logits.data() + begin * vocab, logits.data(),
                               logits.num_bytes());
     }
-    SampleArgs args = SliceRows(all, begin, part);
+    SampleArgs args = SliceRows(all, begin, logits.dim(0));
     args.logits = logits;
     args.penalty_listed = penalty_listed_;
     args.penalty_counts = penalty_counts_;
     ops_->Sample(args);
   }
   ops_->Rest();
-  // Ranks that do not draw read the head only, and a dense model's not even that.
-  const size_t head = balance == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
-  step->bytes.resize(draws ? layout.bytes() : head);
-  ops_->device().Download(step->bytes.data(), step->results.data(), step->bytes.size());
+  DownloadResults(layout, step);
   return absl::OkStatus();
 }
 

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/executor/executor.h"
 #include "engine/executor/step_buffers.h"
+#include "engine/executor/step_graphs.h"
 #include "engine/executor/step_result.h"
 #include "engine/model/qwen3.h"
 #include "engine/scheduler/step_plan.h"
@@ -28,6 +29,7 @@ struct RankWorkerOptions {
   int32_t max_tokens = 2048;   // tokens of one step
   int32_t max_num_seqs = 64;   // sequences of one step
   int32_t max_positions = 0;   // context limit
+  bool graphs = true;          // of decode steps, where the backend captures
   // Steps between decisions whether experts should move; 0: they never do.
   int32_t rebalance_interval = 0;
   std::shared_ptr<QuietWork> preparation;  // of moving experts; all ranks of the process share it
@@ -51,6 +53,7 @@ class RankWorker {
   // Waits for the device; steps that have not finished are given up.
   ~RankWorker();
 
+  // Also captures the graphs of decode steps, which hold the cache's addresses.
   absl::Status AllocateKv(int32_t num_blocks);
   // Steps that may have begun and not finished.
   static constexpr uint64_t kMaxSteps = 2;
@@ -64,6 +67,7 @@ class RankWorker {
   absl::Status BetweenSteps();
   MemoryReport memory() const;
   const Qwen3Model& model() const { return *model_; }
+  const StepGraphFacts& step_graphs() const { return graphs_.facts(); }
   // Fails this rank's collective operations and those of its peers in this process. Any thread.
   void Abort(const absl::Status& reason);
 
@@ -73,19 +77,25 @@ class RankWorker {
   absl::Status AllocateStepBuffers();
   absl::Status AllocateSampling();
   absl::StatusOr<StepViews> UploadPlan(const StepPlan& plan);
-  // A step that has begun. Its results lie on the device, also for the step behind it.
+  // A step that has begun.
   struct UnderWay {
     std::chrono::steady_clock::time_point began;
     uint64_t end = 0;  // the device's mark
     int64_t rows = 0;
     int64_t padded_rows = 0;
     int32_t num_top = 0;
-    DeviceBuffer results;
     std::vector<char> bytes;    // the results on the host
     std::vector<float> logits;  // when asked for
   };
-  ConstTensorView TokensOfStepBefore();
+  absl::Status CaptureGraphs();
+  // The tokens of the step before, where every step's Embed looks for them.
+  ConstTensorView DrawnTokens() const;
+  // The layers, and the logits of the first rows that are drawn from: what a graph holds.
+  void EnqueueModel(const StepViews& views);
+  TensorView FirstLogits(const StepViews& views) const;
   absl::Status EnqueueSampling(const StepPlan& plan, const StepViews& views, UnderWay* step);
+  absl::Status SetResults(const ResultLayout& layout, SampleArgs* args);
+  void DownloadResults(const ResultLayout& layout, UnderWay* step);
   BatchResult TakeResults(UnderWay* step) const;
   CollectiveTimes TimesSinceStart() const;
   // The time and the expert rows of the step that ends now.
@@ -103,6 +113,10 @@ class RankWorker {
   std::vector<KvLayer> kv_;  // one per layer
   std::optional<StepInputs> inputs_;
   std::array<UnderWay, kMaxSteps> under_way_;
+  // Of the step that drew last: what comes later in the queue reads them there, and the next step's
+  // take their place. They never move.
+  DeviceBuffer results_;
+  DeviceBuffer more_alternatives_;          // of a step for whose alternatives results_ has no room
   uint64_t num_begun_ = 0;                  // Begin's thread
   std::atomic<uint64_t> num_finished_ = 0;  // Finish's thread writes
   std::chrono::steady_clock::time_point last_end_;
@@ -116,6 +130,7 @@ class RankWorker {
   absl::Duration idle_time_;
   int64_t expert_rows_ = 0;
   int64_t moved_bytes_ = 0;
+  StepGraphs graphs_;  // dies before all that it views
 };
 
 }  // namespace tessera

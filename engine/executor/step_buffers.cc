@@ -158,6 +158,14 @@ int64_t BatchBucket(int64_t count, int64_t limit) {
   return count == 0 ? 0 : std::min(bucket, limit);
 }
 
+int64_t TableBucket(int64_t blocks, int64_t limit) {
+  constexpr int64_t kFewest = 16;
+  constexpr int64_t kGrowth = 4;
+  int64_t bucket = kFewest;
+  while (bucket < blocks) bucket *= kGrowth;
+  return std::min(bucket, limit);
+}
+
 StepExtents ExactExtents(const BatchPlan& plan) {
   return {.tokens = plan.num_tokens(),
           .sequences = plan.num_sequences(),
@@ -169,17 +177,36 @@ StepExtents BucketExtents(const BatchPlan& plan, const StepLimits& limits) {
   const StepExtents exact = ExactExtents(plan);
   StepExtents bucket{.tokens = BatchBucket(exact.tokens, limits.max_tokens),
                      .rows = BatchBucket(exact.rows, limits.max_tokens)};
-  bucket.max_blocks = std::min<int64_t>(
-      static_cast<int64_t>(std::bit_ceil(uint64_t(exact.max_blocks))), limits.max_blocks);
   const bool decodes = exact.tokens == exact.sequences;
   if (decodes) {
     bucket.tokens = BatchBucket(exact.sequences, limits.max_sequences);
     bucket.sequences = bucket.rows = bucket.tokens;
+    bucket.max_blocks = TableBucket(exact.max_blocks, limits.max_blocks);
   } else {
+    bucket.max_blocks = std::min<int64_t>(
+        static_cast<int64_t>(std::bit_ceil(uint64_t(exact.max_blocks))), limits.max_blocks);
     const int64_t padding = bucket.tokens > exact.tokens ? 1 : 0;
     bucket.sequences = BatchBucket(exact.sequences + padding, int64_t{limits.max_sequences} + 1);
   }
   return bucket;
+}
+
+std::vector<StepExtents> DecodeBuckets(const StepLimits& limits) {
+  const int64_t most = std::min(limits.max_sequences, limits.max_tokens);
+  std::vector<StepExtents> buckets;
+  for (int64_t tokens = 0; tokens < most;) {
+    tokens = BatchBucket(tokens + 1, most);
+    for (int64_t blocks = 0; blocks < limits.max_blocks;) {
+      blocks = TableBucket(blocks + 1, limits.max_blocks);
+      buckets.push_back(
+          {.tokens = tokens, .sequences = tokens, .max_blocks = blocks, .rows = tokens});
+    }
+  }
+  return buckets;
+}
+
+BatchPlan EmptyPlan() {
+  return {.cu_seqlens = {0}, .sampling = {.pen_offsets = {0}, .adj_offsets = {0}}};
 }
 
 int64_t StepInputs::Bytes(const StepLimits& limits) {
@@ -212,6 +239,7 @@ absl::StatusOr<StepViews> StepInputs::Upload(const BatchPlan& plan, const StepEx
     return buffer_.View(DType::kI32, dims, offset);
   };
   return StepViews{
+      .extents = extents,
       .forward = {.num_tokens = static_cast<int32_t>(extents.tokens),
                   .token_count = ints({1}, at.token_count),
                   .token_ids = ints({extents.tokens}, at.token_ids),

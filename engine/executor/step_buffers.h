@@ -37,15 +37,24 @@ struct StepExtents {
 // 1, 2, 4, 8, 16, 24, 32, … : the smallest that holds `count`, at most `limit`. 0 stays 0.
 int64_t BatchBucket(int64_t count, int64_t limit);
 
+// How wide the block tables of a decode step are: 16, 64, 256, … blocks, at most `limit`. Few
+// widths, as each has its graphs.
+int64_t TableBucket(int64_t blocks, int64_t limit);
+
 // What the plan needs, no more.
 StepExtents ExactExtents(const BatchPlan& plan);
 // The bucket of the plan. In a decode step (each sequence has one token) tokens, sequences and rows
-// are the same number; a mixed step has a bucket for each. Block tables are as wide as a power of
+// are the same number; a mixed step has a bucket for each, and block tables as wide as a power of
 // two. A padded sequence exists wherever there is a padded token.
 StepExtents BucketExtents(const BatchPlan& plan, const StepLimits& limits);
+// All buckets of decode steps, smallest first.
+std::vector<StepExtents> DecodeBuckets(const StepLimits& limits);
+// A plan without tokens: all of its bucket is padding.
+BatchPlan EmptyPlan();
 
 // A step's arrays on the device.
 struct StepViews {
+  StepExtents extents;
   ForwardBatch forward;         // without group_tokens and drawn_tokens
   ConstTensorView logits_rows;  // [N] int
   SampleArgs sampling;          // inputs only
@@ -84,16 +93,18 @@ struct ResultLayout {
   int64_t rows;
   int64_t top;
 
-  // Alternatives per row that there is room for from the start. Steps that ask for more of all rows
-  // may have to move their results.
+  // Alternatives per row that there is room for from the start. What steps beyond that ask for lies
+  // elsewhere, and is a read of its own.
   static constexpr int64_t kUsualTop = 20;
   static constexpr size_t kExpertRowsBytes = sizeof(int64_t);
-  size_t token() const { return kExpertRowsBytes; }
+  static constexpr size_t kTokenOffset = kExpertRowsBytes;  // whatever the layout
+  size_t token() const { return kTokenOffset; }
   size_t logprob() const { return token() + rows * 4; }
   size_t rank() const { return token() + rows * 8; }
   size_t top_tokens() const { return token() + rows * 12; }
   size_t top_logprobs() const { return top_tokens() + rows * top * 4; }
-  size_t bytes() const { return top_tokens() + rows * top * 8; }
+  size_t top_bytes() const { return rows * top * 8; }  // tokens and logprobs
+  size_t bytes() const { return top_tokens() + top_bytes(); }
 };
 
 }  // namespace tessera

@@ -12,6 +12,7 @@ void* Scratch::Get(size_t bytes) {
   absl::StatusOr<DeviceBuffer> larger =
       device_.AllocateUncleared(size, "scratch memory of an operation");
   if (!larger.ok()) return nullptr;
+  if (keeps_ && memory_.data() != nullptr) outgrown_.push_back(std::move(memory_));
   memory_ = *std::move(larger);
   return memory_.data();
 }

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels/workspace.h"
@@ -20,12 +21,16 @@ class Scratch {
 
   // At least `bytes` bytes, aligned to 256, not cleared; null when the GPU has no room, which an
   // operation reports as cudaErrorMemoryAllocation. Grows by waiting for the stream, so the largest
-  // shapes come first.
+  // shapes come first, unless addresses are kept.
   void* Get(size_t bytes);
+  // From now on what has been given out stays valid, also when more is needed: graphs hold it.
+  void KeepAddresses() { keeps_ = true; }
 
  private:
   CudaDevice& device_;
   DeviceBuffer memory_;
+  bool keeps_ = false;
+  std::vector<DeviceBuffer> outgrown_;  // that graphs may hold
 };
 
 struct Context {

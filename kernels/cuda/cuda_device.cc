@@ -149,6 +149,12 @@ bool CudaDevice::BeginWork(const char* operation) {
 
 void CudaDevice::Launch(const char* operation, absl::FunctionRef<cudaError_t()> launch) {
   MakeCurrent();
+  if (capturing_) {
+    if (capture_error_ != cudaSuccess) return;
+    captured_operation_ = operation;
+    capture_error_ = launch();
+    return;
+  }
   {
     absl::MutexLock lock(&mutex_);
     if (!BeginWork(operation)) return;
@@ -159,7 +165,34 @@ void CudaDevice::Launch(const char* operation, absl::FunctionRef<cudaError_t()> 
   Fail(error, operation);
 }
 
+absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueue) {
+  MakeCurrent();
+  {
+    absl::MutexLock lock(&mutex_);
+    RETURN_IF_ERROR(failure_);
+  }
+  TESSERA_CHECK(!capturing_);
+  // Relaxed: allocations may come in between.
+  RETURN_IF_ERROR(ToStatus(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), index_,
+                           "beginning a capture"));
+  capturing_ = true;
+  capture_error_ = cudaSuccess;
+  enqueue();
+  capturing_ = false;
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+  absl::Status status = ToStatus(ended, index_, "ending a capture");
+  if (capture_error_ != cudaSuccess) {
+    status = ToStatus(capture_error_, index_, absl::StrCat("capturing ", captured_operation_));
+  }
+  if (status.ok()) return graph;
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();  // is not that of a later call
+  return status;
+}
+
 void CudaDevice::Upload(void* device, const void* host, size_t bytes) {
+  TESSERA_CHECK(!capturing_);
   const char* from = static_cast<const char*>(host);
   char* to = static_cast<char*>(device);
   for (size_t begin = 0; begin < bytes; begin += PinnedRing::kSegmentBytes) {
@@ -181,6 +214,7 @@ cudaError_t CudaDevice::EnqueueDownload(void* host, const void* device, size_t b
 
 void CudaDevice::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return;
+  TESSERA_CHECK(!capturing_);
   MakeCurrent();
   absl::MutexLock lock(&mutex_);
   if (!BeginWork("a download")) return;
@@ -198,6 +232,7 @@ cudaError_t CudaDevice::EndMark() {
 }
 
 uint64_t CudaDevice::Record() {
+  TESSERA_CHECK(!capturing_);
   MakeCurrent();
   absl::MutexLock lock(&mutex_);
   if (failure_.ok()) {
@@ -321,6 +356,7 @@ absl::StatusOr<void*> CudaDevice::AllocateMemory(size_t bytes) const {
 }
 
 absl::StatusOr<void*> CudaDevice::AllocateBytes(size_t bytes) {
+  TESSERA_CHECK(!capturing_);
   void* memory = nullptr;
   ASSIGN_OR_RETURN(memory, AllocateMemory(bytes));
   Launch("clearing memory", [&] { return cudaMemsetAsync(memory, 0, bytes, stream_); });

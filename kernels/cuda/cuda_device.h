@@ -61,6 +61,10 @@ class CudaDevice : public Device {
   // literal, or the operations between which the error must have happened. Nothing is launched
   // after a failure.
   void Launch(const char* operation, absl::FunctionRef<cudaError_t()> launch);
+  // What enqueue() launches, as a graph, which the caller destroys; nothing of it runs. enqueue()
+  // may launch and AllocateUncleared, no more. A launch that fails meanwhile ends the capture, and
+  // not the device.
+  absl::StatusOr<cudaGraph_t> Capture(absl::FunctionRef<void()> enqueue);
   // The device has failed, unless `status` is OK. Any thread.
   void Fail(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -120,6 +124,10 @@ class CudaDevice : public Device {
   cudaStream_t copy_stream_ = nullptr;
   Fault* fault_ = nullptr;
   PinnedRing uploads_;  // of the thread that drives the device
+  // A capture is under way, of the same thread; and the last launch in it, which may have failed.
+  bool capturing_ = false;
+  cudaError_t capture_error_ = cudaSuccess;
+  const char* captured_operation_ = nullptr;
 
   absl::Mutex weights_mutex_;
   PinnedRing weights_ ABSL_GUARDED_BY(weights_mutex_);  // through the copy stream

@@ -8,6 +8,7 @@
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/cuda/step_graph.h"
 #include "kernels/op_checks.h"
 #ifdef SIMT_EMULATED
 #include "kernels/cuda/emulated_device.h"
@@ -51,6 +52,10 @@ class CudaOps : public Ops {
   // What the attention kernels have registers for.
   int64_t max_head_dim() const override { return 128; }
   bool PadsSteps() const override { return true; }
+  absl::StatusOr<std::unique_ptr<StepGraph>> Capture(absl::FunctionRef<void()> enqueue) override {
+    scratch_.KeepAddresses();
+    return CudaStepGraph::Capture(*device_, enqueue);
+  }
 
   void Embed(const EmbedArgs& args) override { Enqueue("Embed", args, cuda::Embed); }
   void RmsNorm(const RmsNormArgs& args) override { Enqueue("RmsNorm", args, cuda::RmsNorm); }

@@ -98,6 +98,8 @@ void AppendEngineFamilies(const EngineStats& s, int32_t block_size,
   add(Metric::kGenerationTokens, static_cast<double>(s.generation_tokens));
   add(Metric::kReasoningTokens, static_cast<double>(s.reasoning_tokens));
   add(Metric::kPreemptions, static_cast<double>(s.num_preemptions));
+  add(Metric::kStepGraphs, s.step_graphs);
+  add(Metric::kStepGraphBytes, static_cast<double>(s.step_graph_bytes));
   add(Metric::kStepAge, absl::ToDoubleSeconds(s.step_age));
   add(Metric::kEngineUp, s.alive ? 1 : 0);
   out->push_back(Snapshot(Metric::kKvBlocks, {{{{"state", "used"}}, 1.0 * s.kv_blocks_used},
@@ -207,6 +209,7 @@ struct MetricsRecorder::State {
       AddHistogram(steps, Metric::kStepDuration, {{"phase", "decode"}});
   prometheus::Histogram& mixed_step =
       AddHistogram(steps, Metric::kStepDuration, {{"phase", "mixed"}});
+  prometheus::Histogram& host_gap = AddHistogram(registry, Metric::kStepHostGap);
 
   prometheus::Family<prometheus::Counter>& rank_compute =
       CounterFamily(registry, Metric::kRankComputeSeconds);
@@ -381,6 +384,11 @@ void MetricsRecorder::ObserveStep(const StepEvent& step) {
                                      : step.decode_tokens == 0 ? state_->prefill_step
                                                                : state_->mixed_step;
   histogram.Observe(absl::ToDoubleSeconds(step.duration));
+  if (!step.after_rest) {
+    float gap = 0;
+    for (const RankReport& report : step.ranks) gap = std::max(gap, report.host_gap_seconds);
+    state_->host_gap.Observe(gap);
+  }
   absl::MutexLock lock(&state_->mutex);
   for (const RankReport& report : step.ranks) state_->ObserveRank(report);
   if (step.expert_loads != nullptr) state_->expert_loads = step.expert_loads;

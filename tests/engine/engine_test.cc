@@ -522,7 +522,9 @@ TEST_F(EngineTest, DestructionEndsWhatRuns) {
 TEST_F(EngineTest, StepHookSeesEveryToken) {
   std::atomic<int64_t> prefill = 0;
   std::atomic<int64_t> decode = 0;
+  std::atomic<int64_t> rests = 0;
   hooks_.on_step = [&](const StepEvent& event) {
+    rests += event.after_rest ? 1 : 0;
     prefill += event.prefill_tokens;
     decode += event.decode_tokens;
   };
@@ -532,6 +534,7 @@ TEST_F(EngineTest, StepHookSeesEveryToken) {
   EXPECT_TRUE(Submit(request)->Wait().ok());
   EXPECT_EQ(prefill, 10);
   EXPECT_EQ(decode, 3);
+  EXPECT_EQ(rests, 1);  // before the first step
 }
 
 TEST_F(EngineTest, TooSmallACacheIsRefusedWithAReason) {

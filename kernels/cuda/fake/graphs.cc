@@ -40,12 +40,18 @@ cudaError_t WaitFor(CUstream_st* at, const Done& other) ABSL_EXCLUSIVE_LOCKS_REQ
 
 }  // namespace
 
+GraphCalls tessera::simt::fake::CountedGraphCalls() {
+  MutexLock lock(&R().mutex);
+  return R().graph_calls;
+}
+
 TESSERA_CUDA_API_BEGIN
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   tessera::MutexLock lock(&R().mutex);
   if (stream == nullptr || stream->capture != nullptr) {
     return Failed(cudaErrorStreamCaptureUnsupported);
   }
+  ++R().graph_calls.captured;
   stream->capture = std::make_shared<Capture>();
   stream->capture->origin = stream;
   stream->capture->branches = {stream};
@@ -86,12 +92,21 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   return cudaSuccess;
 }
 
+// Nothing of a graph lies on an emulated GPU.
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t stream) {
+  tessera::MutexLock lock(&R().mutex);
+  CUstream_st* s = Resolve(stream);
+  if (s->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  return Sticky(R().gpus[s->device]);
+}
+
 // The first branch's nodes go to the stream of the launch; the others to streams of their own,
 // which begin behind the stream's last operation and are joined at the end.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   tessera::MutexLock lock(&R().mutex);
   CUstream_st* s = Resolve(stream);
   if (s->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  ++R().graph_calls.launched;
   std::vector<CUstream_st*> branches = {s};
   const Mark begin{s, s->enqueued};
   const std::vector<uint64_t> seen = s->seen;

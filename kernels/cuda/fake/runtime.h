@@ -19,6 +19,7 @@
 #include "kernels/core/mutex.h"
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/emulation/global_memory.h"
+#include "kernels/cuda/fake/emulated_gpus.h"
 
 // Around the functions of the runtime's API. Compiled against NVIDIA's headers they have C names,
 // of which there cannot be two with different parameters: what differs does not compile.
@@ -85,6 +86,7 @@ struct Runtime {
   Gpu gpus[emulation::kMaxDevices] ABSL_GUARDED_BY(mutex);
   std::vector<uint64_t> host_seen ABSL_GUARDED_BY(mutex);  // what the host has waited for
   std::vector<std::unique_ptr<CUstream_st>> streams ABSL_GUARDED_BY(mutex);
+  GraphCalls graph_calls ABSL_GUARDED_BY(mutex);
 };
 Runtime& R();
 

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
+#include <set>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "tests/engine/executor/full_plan.h"
@@ -13,6 +16,7 @@ namespace {
 
 using testing::Each;
 using testing::ElementsAre;
+using testing::ElementsAreArray;
 
 constexpr StepLimits kLimits{.max_tokens = 64,
                              .max_sequences = 20,
@@ -69,6 +73,30 @@ TEST(BatchBucket, GrowsInStepsThatAGraphCanBeCapturedFor) {
   EXPECT_THAT(buckets, ElementsAre(1, 2, 4, 8, 16, 24, 32, 36));
 }
 
+TEST(TableBucket, GrowsByFours) {
+  EXPECT_EQ(TableBucket(1, 2560), 16);
+  EXPECT_EQ(TableBucket(16, 2560), 16);
+  EXPECT_EQ(TableBucket(17, 2560), 64);
+  EXPECT_EQ(TableBucket(1025, 2560), 2560);
+  EXPECT_EQ(TableBucket(3, 12), 12);
+}
+
+TEST(DecodeBuckets, AreThoseThatDecodeStepsHave) {
+  const std::vector<StepExtents> buckets = DecodeBuckets(kLimits);
+  for (size_t i = 1; i < buckets.size(); ++i) EXPECT_GE(buckets[i].tokens, buckets[i - 1].tokens);
+  std::set<const StepExtents*> used;
+  for (int32_t count = 1; count <= kLimits.max_sequences; ++count) {
+    const StepExtents bucket = BucketExtents(PlanOf(std::vector<int32_t>(count, 1)), kLimits);
+    const auto found = std::find(buckets.begin(), buckets.end(), bucket);
+    ASSERT_NE(found, buckets.end()) << count;
+    used.insert(&*found);
+  }
+  EXPECT_EQ(used.size(), buckets.size());
+  StepLimits longer = kLimits;
+  longer.max_blocks = 100;
+  EXPECT_EQ(DecodeBuckets(longer).size(), 3 * buckets.size());  // tables of 16, 64, 100
+}
+
 TEST(BucketExtents, HaveRoomForEveryPlanAndAnOwnerForEveryPaddedToken) {
   std::mt19937 random(1);
   for (int i = 0; i < 2000; ++i) {
@@ -89,6 +117,13 @@ TEST(BucketExtents, HaveRoomForEveryPlanAndAnOwnerForEveryPaddedToken) {
     EXPECT_LE(bucket.tokens, kLimits.max_tokens);
     EXPECT_TRUE(exact.tokens != exact.sequences || bucket.sequences == bucket.tokens);
   }
+}
+
+// Tables of three blocks as the decode steps of kLimits have them.
+std::vector<int32_t> WidenedTables(const std::vector<int32_t>& tables) {
+  std::vector<int32_t> wide(tables.size() / 3 * kLimits.max_blocks, -1);
+  for (size_t i = 0; i < tables.size(); ++i) wide[i / 3 * kLimits.max_blocks + i % 3] = tables[i];
+  return wide;
 }
 
 class StepInputsTest : public testing::Test {
@@ -115,10 +150,21 @@ TEST_F(StepInputsTest, WhatPadsIsInert) {
   EXPECT_THAT(Ints(batch.cu_seqlens), ElementsAre(0, 1, 2, 3, 4));
   EXPECT_THAT(Ints(batch.context_lens), ElementsAre(1, 1, 1, 0));
   EXPECT_THAT(Ints(batch.block_tables),
-              ElementsAre(4, 5, -1, -1, 4, 5, -1, -1, 4, 5, -1, -1, -1, -1, -1, -1));
+              ElementsAreArray(WidenedTables({4, 5, -1, 4, 5, -1, 4, 5, -1, -1, -1, -1})));
   EXPECT_THAT(Ints(views.logits_rows), ElementsAre(0, 1, 2, -1));
   EXPECT_THAT(Ints(views.sampling.forced), ElementsAre(-1, -1, -1, SampleArgs::kPaddedRow));
   EXPECT_THAT(Ints(views.sampling.penalty_slot), ElementsAre(0, 0, 0, -1));
+}
+
+// What graphs are captured with.
+TEST_F(StepInputsTest, AnEmptyPlanIsAllPadding) {
+  const StepViews views = *inputs_.Upload(EmptyPlan(), DecodeBuckets(kLimits)[2]);
+  EXPECT_THAT(Ints(views.forward.token_count), ElementsAre(0));
+  EXPECT_THAT(Ints(views.forward.token_ids), ElementsAre(-1, -1, -1, -1));
+  EXPECT_THAT(Ints(views.forward.cu_seqlens), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(Ints(views.forward.context_lens), Each(0));
+  EXPECT_THAT(Ints(views.forward.block_tables), Each(-1));
+  EXPECT_THAT(Ints(views.logits_rows), Each(-1));
 }
 
 TEST_F(StepInputsTest, PaddedTokensOfAMixedStepBelongToPaddedSequences) {

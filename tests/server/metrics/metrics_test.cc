@@ -57,10 +57,18 @@ std::string FullPage() {
   loads->moves = {.completed = 3, .failed = 0, .timed_out = 1, .flips = 5};
   StepEvent step{.duration = absl::Milliseconds(2), .prefill_tokens = 5, .decode_tokens = 6};
   step.ranks = {{.rank = 0, .step_seconds = 1, .expert_rows = 30},
-                {.rank = 1, .step_seconds = 1, .expert_rows = 40, .moved_bytes = 7}};
+                {.rank = 1,
+                 .step_seconds = 1,
+                 .host_gap_seconds = 0.25F,
+                 .expert_rows = 40,
+                 .moved_bytes = 7}};
   step.ranks[1].collective_seconds = {0.5F, 0, 0, 0.25F, 0, 0};
   step.expert_loads = loads;
   metrics.ObserveStep(step);
+  // What devices wait for requests is not the host's fault.
+  StepEvent first{.after_rest = true};
+  first.ranks = {{.rank = 0, .host_gap_seconds = 3600}};
+  metrics.ObserveStep(first);
   const absl::Time start = absl::Now();
   FinishInfo info{.usage = {.prompt_tokens = 1, .completion_tokens = 3}};
   info.timing = {start, start, start + absl::Seconds(1), start + absl::Seconds(2), 0};
@@ -97,6 +105,8 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_time_to_first_token_seconds_bucket{le=\"0.001\"} 0\n"));
   EXPECT_THAT(page, HasSubstr("tessera_request_time_per_output_token_seconds_sum 0.5\n"));
   EXPECT_THAT(page, HasSubstr("tessera_step_duration_seconds_count{phase=\"mixed\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_step_host_gap_seconds_count 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_step_host_gap_seconds_sum 0.25\n"));
 }
 
 TEST(RecorderTest, CallsAndEndsAreCountedApart) {
