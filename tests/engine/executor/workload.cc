@@ -1,5 +1,6 @@
 #include "tests/engine/executor/workload.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -107,11 +108,12 @@ absl::StatusOr<Outcome> RunWorkload(ModelOptions model, const Load& load,
                    StartEngine(std::move(model), load, config, make));
   Outcome outcome;
   std::vector<std::shared_ptr<ReplySink>> sinks;
-  for (int32_t i = 0; i < kWorkloadRequests; ++i) {
-    const GenerateRequest request = MakeRequest(i, config.vocab_size);
+  for (int32_t i = 0; i < load.requests; ++i) {
+    GenerateRequest request = MakeRequest(i, config.vocab_size);
+    request.stopping.max_tokens = std::min(*request.stopping.max_tokens, load.tokens);
     sinks.push_back(std::make_shared<ReplySink>(request.n));
     RETURN_IF_ERROR(engine->Submit(request, sinks.back()).status());
-    if ((i + 1) % load.at_a_time != 0 && i + 1 != kWorkloadRequests) continue;
+    if ((i + 1) % load.at_a_time != 0 && i + 1 != load.requests) continue;
     for (const std::shared_ptr<ReplySink>& sink : sinks) {
       ASSIGN_OR_RETURN(Reply reply, sink->Wait());
       outcome.replies.push_back(std::move(reply));

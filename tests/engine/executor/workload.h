@@ -43,6 +43,9 @@ struct Load {
   int32_t max_num_seqs = 6;
   bool prefix_cache = true;
   int32_t at_a_time = kWorkloadRequests;
+  // Of the workload: the first requests, and tokens of each answer, at most.
+  int32_t requests = kWorkloadRequests;
+  int32_t tokens = kWorkloadMaxLen;
 };
 // One request after the other, with nothing kept from the one before.
 constexpr Load kAlone{
