@@ -18,7 +18,7 @@ import tempfile
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
-TOOLS = ("awk bash cat chmod cmp cp cut date df dirname env grep kill ls mkdir mktemp paste rm sed sh sleep sort "
+TOOLS = ("awk bash cat chmod cmp cp cut date df dirname env grep head kill ls mkdir mktemp paste rm sed sh sleep sort "
          "tail tee timeout tr").split()
 CHROOT = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin:/bin")
 BUILD = ""
@@ -120,6 +120,9 @@ class BundleTest(unittest.TestCase):
         self.assertEqual(summary["device"]["gpus"][0]["peers"], [1])
         self.assertGreater(summary["steps"][0]["output_tokens_per_second"], 0)
         self.assertGreater(summary["steps"][0]["limit"], 0)
+        self.assertGreater(len(summary["kernels"]), 10)
+        for operation in summary["kernels"]:
+            self.assertGreater(operation["limit_us"], 0, operation)
         self.assertIn("== summary", result.stdout)
 
     def test_a_failed_stage_is_named_and_the_others_run(self):

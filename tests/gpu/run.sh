@@ -26,12 +26,13 @@ readonly total_seconds=530 kill_after=5
 stages="
 facts 40 the GPUs, their links, and what copies and launches take
 instructions 30 every instruction that kernels use, against what the emulator does
-operations 80 every operation against its formula
+operations 70 every operation against its formula
 bits 40 the same bits alone, in any batch, chunk and order of blocks
-models 60 reference checkpoints and nano against transformers
-serve 50 nano through gRPC: the tokens of the CPU in float32
+models 50 reference checkpoints and nano against transformers
+serve 40 nano through gRPC: the tokens of the CPU in float32
 company 30 nano through gRPC: the same bits alone and in company
-sanitizer 60 compute-sanitizer on small shapes
+sanitizer 50 compute-sanitizer on small shapes
+kernels 90 operations of a step against the limits of memory and tensor cores
 steps 140 steps of a model with random weights
 "
 
@@ -79,6 +80,7 @@ write_json() {
   "stages": [$results
   ],
   "device": $(json_file device.json),
+  "kernels": $(json_lines kernels.jsonl),
   "steps": $(json_lines steps.jsonl)
 }
 END

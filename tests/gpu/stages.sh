@@ -138,15 +138,22 @@ sanitizer() {
   done
 }
 
-# GB/s of a copy, as the stage facts has measured it: what the steps are compared with.
+# Bytes per second of a copy, as the stage facts has measured it: what others are compared with.
 bandwidth() {
-  awk -F: '/"memory_bytes_per_second"/ { sub(/,/, "", $2); printf "%.3f", $2 / 1e9 }' "$out/device.json"
+  awk -F: '/"memory_bytes_per_second"/ { sub(/,/, "", $2); printf "%.0f", $2 }' "$out/device.json"
+}
+
+kernels() {
+  local name
+  name="$(sed -n 's/^ *"name": "\(.*\)",$/\1/p' "$out/device.json" | head -n 1)"
+  program gpu_tests --shares --backend="$backend" --bandwidth="$(bandwidth)" --gpu="$name" \
+    --json="$out/kernels.jsonl" $(pick "" --small)
 }
 
 # One line of steps.jsonl.
 bench() { # MODEL MODE INPUT OUTPUT CONCURRENCY REQUESTS
   program tessera bench "$2" "$1" --backend "$backend" --kv-cache-memory "$(pick 16GiB 4MiB)" \
-    --memory-bandwidth "$(bandwidth)" --input-len "$3" --output-len "$4" --concurrency "$5" --num-requests "$6" --json >>"$out/steps.jsonl"
+    --memory-bandwidth "$(bandwidth | awk '{ print $1 / 1e9 }')" --input-len "$3" --output-len "$4" --concurrency "$5" --num-requests "$6" --json >>"$out/steps.jsonl"
   echo "$2, $3 tokens in, $4 out, $5 at a time: $(tail -n 1 "$out/steps.jsonl")"
 }
 
