@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/executor/rank_worker.h"
+#include "engine/executor/weight_room.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/shard.h"
 #include "kernels/core/host_device.h"
@@ -165,6 +166,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                         .queued_step_delay = settings.queued_step_delay,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
+  RETURN_IF_ERROR(CheckWeightRoom(config, settings, ops->device()));
   ASSIGN_OR_RETURN(const Topology topology,
                    Topology::Create(settings.layout, WorldRank(local_rank)));
   Seat* const shared_seat = seats[local_rank]->shared() ? seats[local_rank] : nullptr;
@@ -344,12 +346,9 @@ absl::Status RankGroup::Load(const LoadProgress& progress) {
 }
 
 MemoryReport RankGroup::memory() const {
-  MemoryReport largest;
-  for (const auto& worker : state_->workers) {
-    const MemoryReport report = worker->memory();
-    largest.weight_bytes = std::max(largest.weight_bytes, report.weight_bytes);
-    largest.buffer_bytes = std::max(largest.buffer_bytes, report.buffer_bytes);
-    largest.kv_block_bytes = std::max(largest.kv_block_bytes, report.kv_block_bytes);
+  MemoryReport largest = state_->workers.front()->memory();
+  for (size_t i = 1; i < state_->workers.size(); ++i) {
+    largest = LargestRank(largest, state_->workers[i]->memory());
   }
   return largest;
 }
