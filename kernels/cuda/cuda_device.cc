@@ -358,8 +358,8 @@ absl::StatusOr<void*> CudaDevice::AllocateMemory(size_t bytes) const {
   if (error != cudaErrorMemoryAllocation) return ToStatus(error, index_, "an allocation");
   cudaGetLastError();  // is not that of a later call
   const DeviceMemory now = memory().value_or(DeviceMemory{.device = absl::StrCat("GPU ", index_)});
-  return absl::ResourceExhaustedError(
-      absl::StrCat(now.device, " has ", now.free, " of ", now.total, " bytes free"));
+  return absl::ResourceExhaustedError(absl::StrCat(now.device, " has ", now.free, " of ", now.total,
+                                                   " bytes free, so at most that many fit"));
 }
 
 absl::StatusOr<void*> CudaDevice::AllocateBytes(size_t bytes) {
