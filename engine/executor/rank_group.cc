@@ -28,6 +28,8 @@ namespace {
 
 // How long ranks that were told to stop may take.
 constexpr absl::Duration kAbortGrace = absl::Seconds(1);
+// How long a rank is waited for before the others are asked whether they have failed.
+constexpr absl::Duration kLookRound = absl::Milliseconds(100);
 constexpr absl::Duration kEndGrace = absl::Seconds(60);
 
 int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
@@ -104,6 +106,8 @@ struct RankGroup::State {
   void Begin(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
   // Split steps: takes every rank's results of the oldest step, which all have begun.
   absl::Status Finish(RunningStep* step);
+  // One rank's results. It may wait for a later one that has failed.
+  absl::StatusOr<RankWorkerResult> FinishRank(int32_t rank, absl::Time deadline);
   // The first reason wins; wakes Wait and everyone who waits for a rank.
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
@@ -207,10 +211,21 @@ void RankGroup::State::Begin(int32_t local_rank, uint64_t step_number, const Ste
   Ring();
 }
 
+absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, absl::Time deadline) {
+  while (true) {
+    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    absl::StatusOr<RankWorkerResult> result = workers[rank]->Finish(std::min(left, kLookRound));
+    if (!absl::IsDeadlineExceeded(result.status()) || left <= kLookRound) return result;
+    for (int32_t other = rank + 1; other < ranks; ++other) {
+      RETURN_IF_ERROR(workers[other]->Health());
+    }
+  }
+}
+
 absl::Status RankGroup::State::Finish(RunningStep* step) {
+  const absl::Time deadline = absl::Now() + options.settings.limits.step_timeout;
   for (int32_t rank = 0; rank < ranks; ++rank) {
-    absl::StatusOr<RankWorkerResult> result =
-        workers[rank]->Finish(options.settings.limits.step_timeout);
+    absl::StatusOr<RankWorkerResult> result = FinishRank(rank, deadline);
     if (!result.ok()) {
       Die(result.status());
       absl::MutexLock lock(&mutex);

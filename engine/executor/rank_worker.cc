@@ -215,6 +215,12 @@ absl::StatusOr<RankWorkerResult> RankWorker::Finish(absl::Duration limit) {
   return result;
 }
 
+absl::Status RankWorker::Health() {
+  const UnderWay& step = under_way_[num_finished_ % kMaxSteps];
+  const absl::Status status = ops_->device().Wait(step.end, absl::ZeroDuration());
+  return absl::IsDeadlineExceeded(status) ? absl::OkStatus() : status;
+}
+
 absl::Status RankWorker::BetweenSteps() {
   ExpertRebalancer* const balance = model_->balance();
   return balance == nullptr ? absl::OkStatus() : balance->BetweenSteps();
