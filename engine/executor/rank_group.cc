@@ -215,7 +215,13 @@ absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, absl
   while (true) {
     const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
     absl::StatusOr<RankWorkerResult> result = workers[rank]->Finish(std::min(left, kLookRound));
-    if (!absl::IsDeadlineExceeded(result.status()) || left <= kLookRound) return result;
+    if (!absl::IsDeadlineExceeded(result.status())) return result;
+    if (left <= kLookRound) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("rank ", WorldRank(rank), " has not finished within ",
+                       absl::FormatDuration(options.settings.limits.step_timeout),
+                       " (see --step-timeout): ", result.status().message()));
+    }
     for (int32_t other = rank + 1; other < ranks; ++other) {
       RETURN_IF_ERROR(workers[other]->Health());
     }

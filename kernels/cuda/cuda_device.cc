@@ -290,8 +290,7 @@ absl::Status CudaDevice::Wait(uint64_t mark, absl::Duration limit) {
     }
     if (error == cudaErrorNotReady) {
       if (absl::FromChrono(Clock::now() - begin) >= limit) {
-        return absl::DeadlineExceededError(
-            absl::StrCat("GPU ", index_, " has not finished within ", absl::FormatDuration(limit)));
+        return absl::DeadlineExceededError(absl::StrCat("GPU ", index_, " is still at work"));
       }
       Pause(begin);
       continue;
