@@ -7,10 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/engine_loop.h"
-#include "engine/kv_sizing.h"
+#include "engine/kv_preparation.h"
 #include "engine/model/model_config.h"
 #include "engine/text/tokenizer.h"
-#include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -29,14 +28,6 @@ absl::Status CheckOptions(const SchedulerOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status AllocateKv(Executor& executor, int32_t num_blocks, int64_t block_bytes) {
-  const absl::Status status = executor.AllocateKv(num_blocks);
-  if (!absl::IsResourceExhausted(status)) return status;
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "a KV cache of ", num_blocks * block_bytes, " bytes does not fit: ", status.message(),
-      "; give the KV cache less memory (--kv-cache-memory) or free some"));
-}
-
 uint64_t RandomSeed() {
   uint64_t seed = 0;
   TESSERA_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof(seed)) == 1);
@@ -52,19 +43,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                                                        EngineHooks hooks) {
   EngineLoopOptions loop{.scheduler = options.scheduler, .step_timeout = options.step_timeout};
   RETURN_IF_ERROR(CheckOptions(loop.scheduler));
-  const int32_t groups = std::max(executor->num_groups(), 1);
-  // A group's block is spread over its tensor-parallel ranks.
-  const int64_t block_bytes =
-      executor->memory().kv_block_bytes * std::max(options.model.layout.tensor_parallel, 1);
-  ASSIGN_OR_RETURN(const KvSizing sizing,
-                   SizeKvCache({.kv_cache_bytes = options.kv_cache_bytes,
-                                .available_bytes = AvailableHostMemory() / groups,
-                                .block_bytes = block_bytes,
-                                .block_size = loop.scheduler.block_size,
-                                .max_num_seqs = loop.scheduler.max_num_seqs,
-                                .model_limit = config.context_limit(),
-                                .max_model_len = options.model.max_model_len}));
-  RETURN_IF_ERROR(AllocateKv(*executor, sizing.num_blocks, block_bytes));
+  ASSIGN_OR_RETURN(const KvSizing sizing, PrepareKv(options, config, *executor));
   loop.scheduler.num_blocks = sizing.num_blocks;
   loop.scheduler.max_model_len = sizing.max_model_len;
   loop.scheduler.vocab_size = config.vocab_size;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -14,7 +15,28 @@ constexpr int32_t kMinModelLen = 16;
 
 int64_t WantedBytes(const KvSizingInputs& in) {
   if (in.kv_cache_bytes > 0) return in.kv_cache_bytes;
+  if (in.reserved) return std::max<int64_t>(in.available_bytes, 0);
   return std::min(in.available_bytes / 4, kMaxDefaultBytes);
+}
+
+absl::Status TooSmall(const KvSizingInputs& in, int64_t tokens, int32_t wanted_len,
+                      int64_t needed_bytes) {
+  std::string remedy;
+  if (tokens >= kMinModelLen) {
+    absl::StrAppend(&remedy, "--max-model-len ", tokens, " would fit; or ");
+  }
+  if (in.kv_cache_bytes == 0 && in.reserved) {
+    absl::StrAppend(&remedy,
+                    "raise --gpu-memory-utilization, lower --max-num-batched-tokens or "
+                    "--max-num-seqs, or spread the model over more GPUs "
+                    "(--tensor-parallel-size)");
+  } else {
+    absl::StrAppend(&remedy, "give the KV cache more memory (--kv-cache-memory)");
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "a KV cache of ", WantedBytes(in), " bytes, ",
+      in.kv_cache_bytes > 0 ? "which was asked for" : "which there is room for", ", holds ", tokens,
+      " tokens, one sequence of ", wanted_len, " tokens needs ", needed_bytes, " bytes: ", remedy));
 }
 
 }  // namespace
@@ -31,11 +53,8 @@ absl::StatusOr<KvSizing> SizeKvCache(const KvSizingInputs& in) {
   }
   const int64_t tokens = blocks * in.block_size;
   if (tokens < std::max(kMinModelLen, in.max_model_len)) {
-    const int64_t needed = std::max<int64_t>(blocks_per_sequence, 1) * in.block_bytes;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "a KV cache of ", WantedBytes(in), " bytes holds ", tokens, " tokens, one sequence of ",
-        wanted_len, " tokens needs ", needed,
-        " bytes: give the KV cache more memory (--kv-cache-memory) or lower --max-model-len"));
+    return TooSmall(in, tokens, wanted_len,
+                    std::max<int64_t>(blocks_per_sequence, 1) * in.block_bytes);
   }
   return KvSizing{.num_blocks = static_cast<int32_t>(blocks),
                   .max_model_len = static_cast<int32_t>(std::min<int64_t>(wanted_len, tokens))};

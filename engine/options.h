@@ -3,6 +3,7 @@
 #define TESSERA_ENGINE_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,10 +56,16 @@ struct SchedulerOptions {
   absl::Duration ageing = absl::Seconds(10);
 };
 
+inline constexpr double kGpuMemoryUtilization = 0.9;
+
 struct EngineOptions {
   ModelOptions model;
   SchedulerOptions scheduler;
   int64_t kv_cache_bytes = 0;  // per group; 0: a quarter of the free memory, at most 4 GiB
+  // When kv_cache_bytes is 0, of devices with memory of their own: the share of it, (0, 1], that
+  // may be in use, by whomever, when all is allocated. What the largest step leaves of it holds KV.
+  // Unset: kGpuMemoryUtilization on GPUs; emulated ones are sized like CPUs.
+  std::optional<double> gpu_memory_utilization;
   // A step that takes longer ends the engine.
   absl::Duration step_timeout = absl::Seconds(60);
   // Tokens that end a text (generation_config.json); empty: those of config.json.

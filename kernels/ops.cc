@@ -40,10 +40,10 @@ const Backend* Find(std::string_view name) {
   return nullptr;
 }
 
-// OK when the cuda backend can be used here, else why not.
-absl::Status CudaStatus() {
+// What the cuda backend can use here, else why it cannot be used.
+absl::StatusOr<std::string> DescribeGpus() {
 #ifdef TESSERA_CUDA
-  return CheckCuda();
+  return DescribeCuda();
 #else
   return absl::InvalidArgumentError(
       "this program was built without GPU kernels (TESSERA_CUDA, which needs nvcc)");
@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
         absl::StrCat("a backend needs at least one thread, not ", options.num_threads));
   }
   if (const Backend* backend = Find(options.backend)) return backend->create(options);
-  if (options.backend == "cuda") return CudaStatus();
+  if (options.backend == "cuda") return DescribeGpus().status();
   std::string linked;
   for (std::string_view name : LinkedBackends()) absl::StrAppend(&linked, " ", std::string(name));
   return absl::InvalidArgumentError(absl::StrCat("no backend '", std::string(options.backend),
@@ -66,15 +66,15 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
 }
 
 BackendChoice ChooseBackend() {
-  const absl::Status cuda = CudaStatus();
-  if (cuda.ok()) return {.backend = "cuda", .why = "this machine has a GPU"};
-  return {.backend = "cpu", .why = std::string(cuda.message())};
+  const absl::StatusOr<std::string> gpus = DescribeGpus();
+  if (gpus.ok()) return {.backend = "cuda", .why = absl::StrCat("this machine has ", *gpus)};
+  return {.backend = "cpu", .why = std::string(gpus.status().message())};
 }
 
 std::vector<std::string_view> LinkedBackends() {
   std::vector<std::string_view> names;
   for (const Backend& backend : kBackends) {
-    if (backend.name != "cuda" || CudaStatus().ok()) names.push_back(backend.name);
+    if (backend.name != "cuda" || DescribeGpus().ok()) names.push_back(backend.name);
   }
   return names;
 }

@@ -96,6 +96,16 @@ void SettleBackend(ModelOptions* options) {
   LogInfo(absl::StrCat("backend auto: ", options->backend, ", for ", choice.why));
 }
 
+void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
+                const EngineOptions& options) {
+  constexpr double kMiB = 1 << 20;
+  const int32_t groups = std::max(options.model.layout.data_parallel, 1);
+  const int32_t blocks = stats.kv_blocks_total / groups;
+  LogInfo(absl::StrFormat("KV cache: %d blocks of %d tokens per group, %.1f MiB on every rank",
+                          blocks, options.scheduler.block_size,
+                          static_cast<double>(blocks * memory.kv_block_bytes) / kMiB));
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
@@ -159,6 +169,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
                                                     std::move(executor), std::move(hooks)));
   LogGraphs(runtime->engine_->stats());
   runtime->model_.max_model_len = runtime->engine_->max_model_len();
+  LogKvCache(runtime->engine_->stats(), runtime->memory_, options.engine);
   return runtime;
 }
 

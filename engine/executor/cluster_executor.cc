@@ -51,6 +51,8 @@ class ClusterExecutor final : public Executor {
   absl::Status Shutdown(absl::Time deadline) override;
 
  private:
+  // Those of the other nodes, and this one's.
+  absl::Status TakeMemoryReports(const std::vector<std::string>& reports);
   // Ends the group; the control plane's reason is the better one.
   absl::Status Fail(const absl::Status& reason);
   absl::StatusOr<StepResult> Merge(NodeStepResult own, const std::vector<std::string>& others);
@@ -132,12 +134,17 @@ absl::Status ClusterExecutor::Load(const LoadProgress& observer) {
   if (absl::Status status = ranks_->Load(progress); !status.ok()) return Fail(status);
   const auto reports = group_->Gather(command, absl::Now() + kLoadTimeout);
   if (!reports.ok()) return Fail(reports.status());
+  RETURN_IF_ERROR(TakeMemoryReports(*reports));
+  if (observer) observer(1.0);
+  return absl::OkStatus();
+}
+
+absl::Status ClusterExecutor::TakeMemoryReports(const std::vector<std::string>& reports) {
   memory_ = ranks_->memory();
-  for (const std::string& report : *reports) {
+  for (const std::string& report : reports) {
     ASSIGN_OR_RETURN(const MemoryReport memory, DecodeMemoryReport(report));
     memory_ = LargestRank(memory_, memory);
   }
-  if (observer) observer(1.0);
   return absl::OkStatus();
 }
 
@@ -146,7 +153,7 @@ absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
       {.kind = NodeCommand::Kind::kAllocateKv, .num_blocks = num_blocks, .step_plan = {}});
   if (absl::Status status = ranks_->AllocateKv(num_blocks); !status.ok()) return Fail(status);
   const auto replies = group_->Gather(command, absl::Now() + kLoadTimeout);
-  return replies.ok() ? absl::OkStatus() : Fail(replies.status());
+  return replies.ok() ? TakeMemoryReports(*replies) : Fail(replies.status());
 }
 
 void ClusterExecutor::Submit(StepPlan plan) {

@@ -18,6 +18,9 @@ struct MemoryReport {
   int64_t weight_bytes = 0;    // largest rank
   int64_t buffer_bytes = 0;    // largest rank
   int64_t kv_block_bytes = 0;  // one block, all layers, largest rank
+  // Of devices with memory of their own, else 0; the fullest one's.
+  int64_t device_bytes = 0;
+  int64_t device_free_bytes = 0;
 };
 
 // Graphs of decode steps (engine/executor/step_graphs.h) of one rank.
@@ -25,6 +28,9 @@ struct StepGraphFacts {
   int32_t count = 0;
   int64_t bytes = 0;  // of device memory, as far as the device tells
 };
+
+// What has to be reckoned with when both are ranks of one group.
+MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
 
 // All ranks together, once they are loaded.
 struct GroupFacts {
@@ -41,11 +47,13 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // What loading took; the weights are loaded when the executor has been created.
+  // What loading took; the weights are loaded when the executor has been created. What is free on
+  // devices: as of the last AllocateKv, or later.
   virtual MemoryReport memory() const = 0;
   virtual GroupFacts facts() const = 0;
   virtual int32_t num_groups() const = 0;  // data-parallel groups
-  // KV storage of `num_blocks` blocks for every group.
+  // KV storage of `num_blocks` blocks for every group, in place of what there was. No step is under
+  // way.
   virtual absl::Status AllocateKv(int32_t num_blocks) = 0;
   // Steps that may be submitted and not waited for, at least 1: more than 1 where a device would
   // idle while the host takes results and plans the next step.

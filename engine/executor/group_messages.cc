@@ -105,22 +105,19 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
 
 std::string EncodeMemoryReport(const MemoryReport& report) {
   return absl::StrCat("weight_bytes ", report.weight_bytes, "\nbuffer_bytes ", report.buffer_bytes,
-                      "\nkv_block_bytes ", report.kv_block_bytes, "\n");
+                      "\nkv_block_bytes ", report.kv_block_bytes, "\ndevice_bytes ",
+                      report.device_bytes, "\ndevice_free_bytes ", report.device_free_bytes, "\n");
 }
 
 absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text) {
   Lines lines(text);
   const MemoryReport report{.weight_bytes = lines.Number("weight_bytes", 0, kMaxBytes),
                             .buffer_bytes = lines.Number("buffer_bytes", 0, kMaxBytes),
-                            .kv_block_bytes = lines.Number("kv_block_bytes", 0, kMaxBytes)};
+                            .kv_block_bytes = lines.Number("kv_block_bytes", 0, kMaxBytes),
+                            .device_bytes = lines.Number("device_bytes", 0, kMaxBytes),
+                            .device_free_bytes = lines.Number("device_free_bytes", 0, kMaxBytes)};
   RETURN_IF_ERROR(lines.status());
   return report;
-}
-
-MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b) {
-  return {.weight_bytes = std::max(a.weight_bytes, b.weight_bytes),
-          .buffer_bytes = std::max(a.buffer_bytes, b.buffer_bytes),
-          .kv_block_bytes = std::max(a.kv_block_bytes, b.kv_block_bytes)};
 }
 
 }  // namespace tessera

@@ -19,8 +19,6 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
 
 std::string EncodeMemoryReport(const MemoryReport& report);
 absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text);
-// The larger of each number.
-MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
 
 }  // namespace tessera
 

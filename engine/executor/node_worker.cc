@@ -217,7 +217,7 @@ absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks) {
   limits_.num_blocks = 0;
   RETURN_IF_ERROR(ranks_->AllocateKv(num_blocks));
   limits_.num_blocks = num_blocks;
-  return "";
+  return EncodeMemoryReport(ranks_->memory());
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/executor/rank_worker.h"
+#include "engine/executor/weight_room.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/shard.h"
 #include "kernels/core/host_device.h"
@@ -27,6 +28,8 @@ namespace {
 
 // How long ranks that were told to stop may take.
 constexpr absl::Duration kAbortGrace = absl::Seconds(1);
+// How long a rank is waited for before the others are asked whether they have failed.
+constexpr absl::Duration kLookRound = absl::Milliseconds(100);
 constexpr absl::Duration kEndGrace = absl::Seconds(60);
 
 int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
@@ -103,6 +106,8 @@ struct RankGroup::State {
   void Begin(int32_t local_rank, uint64_t step_number, const StepPlan& plan);
   // Split steps: takes every rank's results of the oldest step, which all have begun.
   absl::Status Finish(RunningStep* step);
+  // One rank's results. It may wait for a later one that has failed.
+  absl::StatusOr<RankWorkerResult> FinishRank(int32_t rank, absl::Time deadline);
   // The first reason wins; wakes Wait and everyone who waits for a rank.
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
@@ -165,6 +170,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                         .queued_step_delay = settings.queued_step_delay,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
+  RETURN_IF_ERROR(CheckWeightRoom(config, settings, ops->device()));
   ASSIGN_OR_RETURN(const Topology topology,
                    Topology::Create(settings.layout, WorldRank(local_rank)));
   Seat* const shared_seat = seats[local_rank]->shared() ? seats[local_rank] : nullptr;
@@ -205,10 +211,27 @@ void RankGroup::State::Begin(int32_t local_rank, uint64_t step_number, const Ste
   Ring();
 }
 
+absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, absl::Time deadline) {
+  while (true) {
+    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    absl::StatusOr<RankWorkerResult> result = workers[rank]->Finish(std::min(left, kLookRound));
+    if (!absl::IsDeadlineExceeded(result.status())) return result;
+    if (left <= kLookRound) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("rank ", WorldRank(rank), " has not finished within ",
+                       absl::FormatDuration(options.settings.limits.step_timeout),
+                       " (see --step-timeout): ", result.status().message()));
+    }
+    for (int32_t other = rank + 1; other < ranks; ++other) {
+      RETURN_IF_ERROR(workers[other]->Health());
+    }
+  }
+}
+
 absl::Status RankGroup::State::Finish(RunningStep* step) {
+  const absl::Time deadline = absl::Now() + options.settings.limits.step_timeout;
   for (int32_t rank = 0; rank < ranks; ++rank) {
-    absl::StatusOr<RankWorkerResult> result =
-        workers[rank]->Finish(options.settings.limits.step_timeout);
+    absl::StatusOr<RankWorkerResult> result = FinishRank(rank, deadline);
     if (!result.ok()) {
       Die(result.status());
       absl::MutexLock lock(&mutex);
@@ -344,12 +367,9 @@ absl::Status RankGroup::Load(const LoadProgress& progress) {
 }
 
 MemoryReport RankGroup::memory() const {
-  MemoryReport largest;
-  for (const auto& worker : state_->workers) {
-    const MemoryReport report = worker->memory();
-    largest.weight_bytes = std::max(largest.weight_bytes, report.weight_bytes);
-    largest.buffer_bytes = std::max(largest.buffer_bytes, report.buffer_bytes);
-    largest.kv_block_bytes = std::max(largest.kv_block_bytes, report.kv_block_bytes);
+  MemoryReport largest = state_->workers.front()->memory();
+  for (size_t i = 1; i < state_->workers.size(); ++i) {
+    largest = LargestRank(largest, state_->workers[i]->memory());
   }
   return largest;
 }

@@ -93,11 +93,14 @@ RankWorker::~RankWorker() {
 MemoryReport RankWorker::memory() const {
   const int64_t elements_per_layer =
       2 * int64_t{shard_.num_kv_heads} * options_.block_size * config_.head_dim;
+  const DeviceMemory device = ops_->device().memory().value_or(DeviceMemory());
   return {.weight_bytes = model_->weight_bytes(),
           .buffer_bytes =
               model_->buffer_bytes() + static_cast<int64_t>(logits_.bytes() + penalties_.bytes()),
           .kv_block_bytes = elements_per_layer * config_.num_hidden_layers *
-                            static_cast<int64_t>(SizeOf(options_.dtype))};
+                            static_cast<int64_t>(SizeOf(options_.dtype)),
+          .device_bytes = device.total,
+          .device_free_bytes = device.free};
 }
 
 void RankWorker::Abort(const absl::Status& reason) {
@@ -110,9 +113,10 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
   graphs_.Clear();
   const size_t half = static_cast<size_t>(memory().kv_block_bytes) / 2 / config_.num_hidden_layers *
                       num_blocks;  // K or V of one layer
+  kv_.clear();
+  kv_storage_ = DeviceBuffer();  // there may not be room for both
   ASSIGN_OR_RETURN(kv_storage_, ops_->device().Allocate(2 * half * config_.num_hidden_layers,
                                                         absl::StrCat(num_blocks, " KV blocks")));
-  kv_.clear();
   for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     const auto view = [&](size_t index) {
       return kv_storage_.View(
@@ -209,6 +213,12 @@ absl::StatusOr<RankWorkerResult> RankWorker::Finish(absl::Duration limit) {
   const auto start = std::max(step.began, std::exchange(last_end_, now));
   result.report = Report(step, absl::FromChrono(now - start));
   return result;
+}
+
+absl::Status RankWorker::Health() {
+  const UnderWay& step = under_way_[num_finished_ % kMaxSteps];
+  const absl::Status status = ops_->device().Wait(step.end, absl::ZeroDuration());
+  return absl::IsDeadlineExceeded(status) ? absl::OkStatus() : status;
 }
 
 absl::Status RankWorker::BetweenSteps() {

@@ -63,6 +63,9 @@ class RankWorker {
   // thread than Begin's may call this, also while it begins the next step, on devices that do not
   // execute at once and when experts do not move.
   absl::StatusOr<RankWorkerResult> Finish(absl::Duration limit);
+  // Why the oldest step cannot end, as far as the device knows by now; OK: nothing is wrong with
+  // it. For Finish's thread.
+  absl::Status Health();
   // After each step, when its results are out of the way: moves experts. An error is sticky.
   absl::Status BetweenSteps();
   MemoryReport memory() const;

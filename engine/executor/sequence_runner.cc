@@ -4,36 +4,10 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/scheduler/largest_step.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
-namespace {
-
-SamplingPlan GreedyRows(const SequenceRunner::Step& step, const std::vector<int32_t>& positions) {
-  const size_t rows = positions.size();
-  SamplingPlan plan;
-  plan.forced.assign(rows, -1);
-  if (!step.forced.empty()) plan.forced.assign(step.forced.begin(), step.forced.end());
-  plan.temperature.assign(rows, 0.0F);
-  plan.top_k.assign(rows, 0);
-  plan.top_p.assign(rows, 1.0F);
-  plan.min_p.assign(rows, 0.0F);
-  plan.repetition_penalty.assign(rows, 1.0F);
-  plan.presence_penalty.assign(rows, 0.0F);
-  plan.frequency_penalty.assign(rows, 0.0F);
-  plan.seed.assign(rows, 0);
-  plan.position = positions;
-  plan.num_logprobs.assign(rows, step.num_logprobs);
-  plan.penalty_slot.assign(rows, -1);
-  plan.penalty_reset.assign(rows, 0);
-  plan.pen_offsets.assign(rows + 1, 0);
-  plan.adj_offsets.assign(rows + 1, 0);
-  plan.mask_row.assign(rows, -1);
-  return plan;
-}
-
-}  // namespace
-
 absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
   const auto count = static_cast<int32_t>(step.token_ids.size());
   StepPlan plan;
@@ -42,7 +16,7 @@ absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
   plan.groups.resize(executor_.num_groups());
   for (BatchPlan& group : plan.groups) {
     group.cu_seqlens = {0};
-    group.sampling = GreedyRows({}, {});
+    group.sampling = GreedyRows({});
   }
   BatchPlan& batch = plan.groups[0];
   batch.token_ids.assign(step.token_ids.begin(), step.token_ids.end());
@@ -62,7 +36,9 @@ absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
     batch.logits_rows.push_back(row);
     next_positions.push_back(batch.positions[row] + 1);
   }
-  batch.sampling = GreedyRows(step, next_positions);
+  batch.sampling = GreedyRows(next_positions);
+  batch.sampling.num_logprobs.assign(rows, step.num_logprobs);
+  if (!step.forced.empty()) batch.sampling.forced.assign(step.forced.begin(), step.forced.end());
   executor_.Submit(std::move(plan));
   if (watchdog_ != nullptr) watchdog_->Begin();
   absl::StatusOr<StepResult> result = executor_.Wait();

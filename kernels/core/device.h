@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -18,6 +20,13 @@ namespace tessera {
 
 class DeviceBuffer;
 class HostQueue;
+
+// Memory that a device has of its own, in bytes.
+struct DeviceMemory {
+  std::string device;  // for messages: "GPU 0 (NVIDIA H100 80GB HBM3)"
+  int64_t free = 0;    // of nobody, this program and others
+  int64_t total = 0;
+};
 
 // Driven by one thread (the rank's worker). Work may run at once (cpu, ref) or later (queued
 // devices); either way it runs in the order in which it was enqueued.
@@ -45,6 +54,9 @@ class Device {
   virtual absl::Duration idle_time() const { return absl::ZeroDuration(); }
   // Waits for all enqueued work.
   absl::Status Synchronize() { return Wait(Record(), absl::InfiniteDuration()); }
+
+  // As it is now; nothing for devices that use the host's memory, or that have failed. Any thread.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
 
   // For transports of CPU devices; null where the host cannot reach device memory.
   virtual HostQueue* host_queue() { return nullptr; }

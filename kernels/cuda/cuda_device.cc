@@ -290,8 +290,7 @@ absl::Status CudaDevice::Wait(uint64_t mark, absl::Duration limit) {
     }
     if (error == cudaErrorNotReady) {
       if (absl::FromChrono(Clock::now() - begin) >= limit) {
-        return absl::DeadlineExceededError(
-            absl::StrCat("GPU ", index_, " has not finished within ", absl::FormatDuration(limit)));
+        return absl::DeadlineExceededError(absl::StrCat("GPU ", index_, " is still at work"));
       }
       Pause(begin);
       continue;
@@ -340,18 +339,25 @@ absl::Duration CudaDevice::idle_time() const {
   return idle_time_;
 }
 
-absl::StatusOr<void*> CudaDevice::AllocateMemory(size_t bytes) const {
+std::optional<DeviceMemory> CudaDevice::memory() const {
   MakeCurrent();
-  void* memory = nullptr;
-  const cudaError_t error = cudaMalloc(&memory, bytes);
-  if (error == cudaSuccess) return memory;
-  if (error != cudaErrorMemoryAllocation) return ToStatus(error, index_, "an allocation");
-  cudaGetLastError();  // is not that of a later call
   size_t free = 0;
   size_t total = 0;
-  cudaMemGetInfo(&free, &total);
-  return absl::ResourceExhaustedError(absl::StrCat("GPU ", index_, " (", properties_.name, ") has ",
-                                                   free, " of ", total,
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  return DeviceMemory{.device = absl::StrCat("GPU ", index_, " (", properties_.name, ")"),
+                      .free = static_cast<int64_t>(free),
+                      .total = static_cast<int64_t>(total)};
+}
+
+absl::StatusOr<void*> CudaDevice::AllocateMemory(size_t bytes) const {
+  MakeCurrent();
+  void* allocated = nullptr;
+  const cudaError_t error = cudaMalloc(&allocated, bytes);
+  if (error == cudaSuccess) return allocated;
+  if (error != cudaErrorMemoryAllocation) return ToStatus(error, index_, "an allocation");
+  cudaGetLastError();  // is not that of a later call
+  const DeviceMemory now = memory().value_or(DeviceMemory{.device = absl::StrCat("GPU ", index_)});
+  return absl::ResourceExhaustedError(absl::StrCat(now.device, " has ", now.free, " of ", now.total,
                                                    " bytes free, so at most that many fit"));
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -48,6 +49,7 @@ class CudaDevice : public Device {
   absl::Status Wait(uint64_t mark, absl::Duration limit) override;
   // By the GPU's clock, of work before marks that were waited for.
   absl::Duration idle_time() const override;
+  std::optional<DeviceMemory> memory() const override;
 
   int index() const { return index_; }
   const cudaDeviceProp& properties() const { return properties_; }

@@ -1,8 +1,12 @@
 #include "kernels/cuda/cuda_error.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "kernels/core/status_macros.h"
 
 namespace tessera::cuda {
 namespace {
@@ -56,6 +60,21 @@ absl::Status CheckGpu(int index) {
         properties.minor, ", but the kernels of this program need ", kOldestMajor, ".0"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> DescribeGpus() {
+  RETURN_IF_ERROR(CheckGpu(0));
+  int count = 0;
+  cudaGetDeviceCount(&count);
+  std::vector<std::string> models;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties;
+    const cudaError_t unknown = cudaGetDeviceProperties(&properties, index);
+    if (unknown != cudaSuccess) return ToStatus(unknown, index, "asking for its properties");
+    const bool known = std::find(models.begin(), models.end(), properties.name) != models.end();
+    if (!known) models.emplace_back(properties.name);
+  }
+  return absl::StrCat(count, count == 1 ? " GPU (" : " GPUs (", absl::StrJoin(models, ", "), ")");
 }
 
 }  // namespace tessera::cuda

@@ -174,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const OpsOptions& options) {
   return cuda::Create(options);
 }
 
-absl::Status CheckCuda() { return cuda::CheckGpu(0); }
+absl::StatusOr<std::string> DescribeCuda() { return cuda::DescribeGpus(); }
 
 #endif
 

@@ -3,6 +3,7 @@
 #define TESSERA_KERNELS_CUDA_CUDA_OPS_H_
 
 #include <memory>
+#include <string>
 
 #include "kernels/ops.h"
 
@@ -10,8 +11,8 @@ namespace tessera {
 
 // INVALID_ARGUMENT, with a sentence that says what is missing, when there is no such GPU.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const OpsOptions& options);
-// OK when there is a GPU that CreateCudaOps can use.
-absl::Status CheckCuda();
+// The GPUs of this machine, in words, when CreateCudaOps can use the first one; else why it cannot.
+absl::StatusOr<std::string> DescribeCuda();
 absl::StatusOr<std::unique_ptr<Ops>> CreateEmulatedCudaOps(const OpsOptions& options);
 
 }  // namespace tessera

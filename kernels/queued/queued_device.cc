@@ -169,8 +169,7 @@ absl::Status QueuedDevice::Wait(uint64_t mark, absl::Duration limit) {
   absl::MutexLock lock(&mutex_);
   const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return executed_ >= mark; };
   if (!mutex_.AwaitWithTimeout(absl::Condition(&done), limit)) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("the device has not finished within ", absl::FormatDuration(limit)));
+    return absl::DeadlineExceededError("the device is still at work");
   }
   return status_;
 }

@@ -39,8 +39,10 @@ class GpuTransport {
 // with a sentence that says what to install, when NCCL is missing or too old.
 absl::StatusOr<std::unique_ptr<GpuTransport>> CreateGpuTransport(std::string_view backend);
 
-// For backend `cuda-emulated`: NCCL's stand-in; all ranks live in this process.
-std::unique_ptr<GpuTransport> CreateEmulatedGpuTransport();
+// For backend `cuda-emulated`: NCCL's stand-in; all ranks live in this process. What the
+// environment's TESSERA_EMULATION_NCCL names is loaded in front of it, as NCCL would be, to see
+// what is said when that fails.
+absl::StatusOr<std::unique_ptr<GpuTransport>> CreateEmulatedGpuTransport();
 // For backend `cuda`.
 absl::StatusOr<std::unique_ptr<GpuTransport>> CreateCudaGpuTransport();
 

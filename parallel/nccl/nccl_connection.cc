@@ -139,6 +139,11 @@ absl::Status NcclCommunicator::NcclStatus(ncclResult_t result, ncclComm_t comm) 
   const std::string message =
       absl::StrCat("NCCL failed on rank ", rank_, " of group ", group_->name(), ": ",
                    library_.get_error_string(result), " (", library_.get_last_error(comm), ")");
+  if (result == ncclUnhandledCudaError) {
+    cudaSetDevice(device_->index());
+    const absl::Status cause = CudaStatus(cudaPeekAtLastError(), "what NCCL does on it");
+    if (!cause.ok()) return absl::InternalError(absl::StrCat(message, "; ", cause.message()));
+  }
   if (result == ncclRemoteError || result == ncclSystemError) {
     return absl::UnavailableError(message);
   }

@@ -66,8 +66,13 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
   table->Integer("block-size", &scheduler.block_size, {1, 256}, "Tokens per KV block.");
   table->Bytes("kv-cache-memory", &options->kv_cache_bytes,
                {0, std::numeric_limits<int64_t>::max()},
-               "KV cache per group, for example 2GiB; 0: a quarter of the free memory, at most "
-               "4GiB.");
+               "KV cache per group, for example 2GiB; 0: on GPUs what --gpu-memory-utilization "
+               "leaves, else a quarter of the free memory, at most 4GiB.");
+  table->Real(
+      "gpu-memory-utilization", &options->gpu_memory_utilization,
+      "Share of each GPU's memory that may be in use, other programs' included, above 0 and "
+      "at most 1: what the weights and the largest step, run once at start, leave of it "
+      "holds keys and values. Unset: 0.9; emulated GPUs are sized like CPUs.");
   table->Integer("max-queued-requests", &scheduler.max_queued_requests, {1, 1 << 20},
                  "Requests that may wait.");
   table->Integer("max-queued-tokens", &scheduler.max_queued_tokens, {1, int64_t{1} << 40},

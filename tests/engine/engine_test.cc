@@ -545,7 +545,7 @@ TEST_F(EngineTest, TooSmallACacheIsRefusedWithAReason) {
                          FakeExecutorOptions{.vocab_size = NanoConfig().vocab_size}, control_),
                      {});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(engine.status().message(), HasSubstr("lower --max-model-len"));
+  EXPECT_THAT(engine.status().message(), HasSubstr("--max-model-len 40 would fit"));
 }
 
 }  // namespace

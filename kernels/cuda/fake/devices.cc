@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/fake/runtime.h"
 
 namespace tessera::simt::fake {
@@ -21,9 +22,14 @@ using tessera::simt::emulation::GetOptions;
 
 namespace {
 
-constexpr int kVersion = 13000;  // of the runtime API that is imitated: 1000 * major + 10 * minor
-
 bool Exists(int device) { return device >= 0 && device < GetOptions().devices; }
+
+std::string NameOf(int device) {
+  const std::vector<std::string>& names = GetFaults().names;
+  const auto index = static_cast<size_t>(device);
+  if (index < names.size() && !names[index].empty()) return names[index];
+  return "Emulated GPU (sm_" + std::to_string(GetOptions().compute_capability) + ")";
+}
 
 size_t SharedBytes() { return tessera::simt::emulation::SharedBytesPerBlock(); }
 
@@ -31,15 +37,19 @@ size_t SharedBytes() { return tessera::simt::emulation::SharedBytesPerBlock(); }
 
 TESSERA_CUDA_API_BEGIN
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = kVersion;
+  *version = kRuntimeVersion;
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = kVersion;
+  *version = GetFaults().driver_version;
   return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  if (GetFaults().driver_version < kRuntimeVersion) {
+    *count = 0;
+    return Failed(cudaErrorInsufficientDriver);
+  }
   *count = GetOptions().devices;
   return *count == 0 ? Failed(cudaErrorNoDevice) : cudaSuccess;
 }
@@ -58,8 +68,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (!Exists(device)) return Failed(cudaErrorInvalidDevice);
   *properties = {};
-  std::snprintf(properties->name, sizeof(properties->name), "Emulated GPU (sm_%d)",
-                GetOptions().compute_capability);
+  std::snprintf(properties->name, sizeof(properties->name), "%s", NameOf(device).c_str());
   properties->totalGlobalMem = GetOptions().memory_bytes;
   properties->sharedMemPerBlockOptin = SharedBytes();
   properties->major = GetOptions().compute_capability / 10;

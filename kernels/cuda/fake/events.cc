@@ -93,7 +93,11 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (moment == nullptr) return cudaSuccess;
   if (moment->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
   DriveOne(moment->mark);
-  if (moment->mark.stream->done < moment->mark.sequence) return cudaErrorNotReady;
+  if (moment->mark.stream->done < moment->mark.sequence) {
+    // What a broken GPU had to do may never end: it may wait for others.
+    const cudaError_t sticky = Sticky(R().gpus[event->device]);
+    return sticky != cudaSuccess ? sticky : cudaErrorNotReady;
+  }
   Merge(&R().host_seen, moment->seen);
   return Sticky(R().gpus[event->device]);
 }

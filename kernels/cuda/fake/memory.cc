@@ -73,6 +73,11 @@ cudaError_t cudaFree(void* pointer) {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  {
+    tessera::MutexLock lock(&R().mutex);
+    const cudaError_t sticky = Sticky(R().gpus[CurrentDevice()]);
+    if (sticky != cudaSuccess) return sticky;
+  }
   *total = emulation::GetOptions().memory_bytes;
   *free = *total - emulation::AllocatedBytes(CurrentDevice());
   return cudaSuccess;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/cuda/fake/emulated_gpus.h"
+#include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/fake/runtime.h"
 
 namespace tessera::simt::fake {
@@ -65,6 +66,7 @@ void RunFirst(CUstream_st* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   Operation op = std::move(stream->queue.front());
   stream->queue.pop_front();
   Gpu& gpu = R().gpus[stream->device];
+  if (gpu.report.empty()) gpu.report = WhyLost(stream->device);
   if (gpu.report.empty() && op.run != nullptr) {
     stream->busy = true;
     R().mutex.Unlock();

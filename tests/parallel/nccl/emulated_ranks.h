@@ -26,8 +26,9 @@ inline Transport EmulatedGpus() {
           .sizes = {1, 2, 3, 8},
           .run = [](int size, absl::Duration timeout, const RankBody& body) {
             const auto transport = CreateEmulatedGpuTransport();
+            ASSERT_TRUE(transport.ok()) << transport.status();
             RunRankThreads(size, [&](int rank) {
-              RunEmulatedRank(*transport,
+              RunEmulatedRank(**transport,
                               {.name = "test", .rank = rank, .size = size, .timeout = timeout},
                               body);
             });
