@@ -56,6 +56,7 @@ std::vector<int32_t> Greedy(Executor& executor, const std::vector<int32_t>& prom
 // kernels differently, of the prompts one, and of an answer the first tokens.
 bool IsEmulated(const std::string& backend) { return backend == "cuda-emulated"; }
 constexpr size_t kEmulatedTokens = 4;
+constexpr size_t kEmulatedPrompt = 24;  // where nothing is compared with transformers
 
 std::vector<std::string> ModelsFor(const std::string& backend) {
   if (!IsEmulated(backend)) return ReferenceModels();
@@ -116,12 +117,11 @@ TEST_P(ReferenceModelTest, Float32EqualsTransformers) {
 TEST_P(ReferenceModelTest, ChunksOfAnySizeGiveTheSameBits) {
   const auto& [name, backend] = GetParam();
   const auto executor = MakeExecutor(ReferenceModelDir(name), backend, DType::kBF16);
-  const ModelGolden golden = GoldensFor(backend, name).back();
+  ModelGolden golden = GoldensFor(backend, name).back();
+  if (IsEmulated(backend)) golden.ids.resize(std::min(golden.ids.size(), kEmulatedPrompt));
   const auto whole = ScoreTokens(*executor, kBlockSize, 256, golden.ids);
   ASSERT_TRUE(whole.ok()) << whole.status();
-  std::vector<int32_t> chunks = {7, 33};
-  if (!IsEmulated(backend)) chunks.insert(chunks.end(), {1, 16});
-  for (int32_t chunk : chunks) {
+  for (int32_t chunk : IsEmulated(backend) ? std::vector{7, 17} : std::vector{1, 7, 16, 33}) {
     const auto parts = ScoreTokens(*executor, kBlockSize, chunk, golden.ids);
     ASSERT_TRUE(parts.ok()) << parts.status();
     EXPECT_EQ(parts->logprobs, whole->logprobs) << "chunk " << chunk;
