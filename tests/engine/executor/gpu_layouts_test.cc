@@ -1,6 +1,5 @@
 // Layouts of emulated GPUs, through the engine: in float32 the tokens of one rank of the cpu
-// backend, in bfloat16 the same bits alone and in a crowd. And what becomes of a group that loses a
-// GPU.
+// backend, in bfloat16 the same bits alone and in a crowd.
 //
 // A step of eight emulated GPUs takes a second: few requests, short answers. Still a prefix is
 // found and steps mix prompts with answers.
