@@ -128,18 +128,28 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
   return CaptureGraphs();
 }
 
-// Ranks that exchange enqueue their steps: transports time and watch each of their operations.
 absl::Status RankWorker::CaptureGraphs() {
-  if (!options_.graphs || !ops_->PadsSteps() || links_.world != nullptr) return absl::OkStatus();
+  // A counted exchange waits for counts, and moving experts for words between the steps.
+  const bool waits = model_->moe_comm_choice().all_to_all || options_.rebalance_interval > 0;
+  if (!options_.graphs || !ops_->PadsSteps() || waits) return absl::OkStatus();
   RETURN_IF_ERROR(graphs_.CaptureAll({.ops = *ops_,
                                       .inputs = *inputs_,
                                       .limits = limits_,
                                       .enqueue = [this](const StepViews& views) {
                                         StepViews complete = views;
                                         complete.forward.drawn_tokens = DrawnTokens();
+                                        complete.forward.group_tokens.assign(
+                                            shard_.dp_size,
+                                            static_cast<int32_t>(views.extents.tokens));
                                         EnqueueModel(complete);
                                       }}));
   return ops_->device().Synchronize();
+}
+
+// All ranks decide alike: by what every one knows of the whole step.
+StepGraph* RankWorker::GraphOf(const StepViews& views) const {
+  const bool timed = links_.world != nullptr && num_begun_ % options_.steps_per_timed_one == 0;
+  return timed || !views.all_alike ? nullptr : graphs_.Find(views.extents);
 }
 
 absl::Status RankWorker::Reserve(DeviceBuffer* buffer, size_t bytes, const char* what) {
@@ -150,14 +160,19 @@ absl::Status RankWorker::Reserve(DeviceBuffer* buffer, size_t bytes, const char*
 }
 
 absl::StatusOr<StepViews> RankWorker::UploadPlan(const StepPlan& plan) {
-  const auto extents = [&](const BatchPlan& group) {
-    return ops_->PadsSteps() ? BucketExtents(group, limits_) : ExactExtents(group);
-  };
-  const BatchPlan& own = plan.groups[shard_.dp_rank];
-  ASSIGN_OR_RETURN(StepViews views, inputs_->Upload(own, extents(own)));
-  for (const BatchPlan& group : plan.groups) {
-    views.forward.group_tokens.push_back(static_cast<int32_t>(extents(group).tokens));
+  std::vector<StepExtents> extents;
+  if (ops_->PadsSteps()) {
+    extents = GroupBuckets(plan, limits_);
+  } else {
+    for (const BatchPlan& group : plan.groups) extents.push_back(ExactExtents(group));
   }
+  const BatchPlan& own = plan.groups[shard_.dp_rank];
+  ASSIGN_OR_RETURN(StepViews views, inputs_->Upload(own, extents[shard_.dp_rank]));
+  for (const StepExtents& group : extents) {
+    views.forward.group_tokens.push_back(static_cast<int32_t>(group.tokens));
+  }
+  views.all_alike = std::count(extents.begin(), extents.end(), views.extents) ==
+                    static_cast<int64_t>(extents.size());
   views.forward.drawn_tokens = DrawnTokens();
   // Only the first rank of a group draws.
   if (own.has_sources() && links_.tp != nullptr) {
@@ -173,7 +188,9 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
   UnderWay& step = under_way_[num_begun_ % kMaxSteps];
   step.began = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const StepViews views, UploadPlan(plan));
-  if (StepGraph* const graph = graphs_.Find(views.extents)) {
+  StepGraph* const graph = GraphOf(views);
+  step.replayed = graph != nullptr;
+  if (step.replayed) {
     graph->Enqueue();
   } else {
     EnqueueModel(views);
@@ -237,7 +254,8 @@ CollectiveTimes RankWorker::TimesSinceStart() const {
 
 RankReport RankWorker::Report(const UnderWay& step, absl::Duration step_time) {
   RankReport report{.rank = shard_.dp_rank * shard_.tp_size + shard_.tp_rank,
-                    .step_seconds = static_cast<float>(absl::ToDoubleSeconds(step_time))};
+                    .step_seconds = static_cast<float>(absl::ToDoubleSeconds(step_time)),
+                    .collectives_timed = !step.replayed};
   const absl::Duration idle = ops_->device().idle_time();
   report.host_gap_seconds =
       static_cast<float>(absl::ToDoubleSeconds(idle - std::exchange(idle_time_, idle)));

@@ -30,6 +30,9 @@ struct RankWorkerOptions {
   int32_t max_num_seqs = 64;   // sequences of one step
   int32_t max_positions = 0;   // context limit
   bool graphs = true;          // of decode steps, where the backend captures
+  // Of so many steps of ranks that exchange, one runs without its graph, to time the collective
+  // operations.
+  uint64_t steps_per_timed_one = 32;
   // Steps between decisions whether experts should move; 0: they never do.
   int32_t rebalance_interval = 0;
   std::shared_ptr<QuietWork> preparation;  // of moving experts; all ranks of the process share it
@@ -87,10 +90,13 @@ class RankWorker {
     int64_t rows = 0;
     int64_t padded_rows = 0;
     int32_t num_top = 0;
+    bool replayed = false;      // as a graph
     std::vector<char> bytes;    // the results on the host
     std::vector<float> logits;  // when asked for
   };
   absl::Status CaptureGraphs();
+  // Null: the step is to be enqueued.
+  StepGraph* GraphOf(const StepViews& views) const;
   // The tokens of the step before, where every step's Embed looks for them.
   ConstTensorView DrawnTokens() const;
   // The layers, and the logits of the first rows that are drawn from: what a graph holds.

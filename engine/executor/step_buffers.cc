@@ -191,6 +191,21 @@ StepExtents BucketExtents(const BatchPlan& plan, const StepLimits& limits) {
   return bucket;
 }
 
+std::vector<StepExtents> GroupBuckets(const StepPlan& plan, const StepLimits& limits) {
+  std::vector<StepExtents> buckets;
+  StepExtents most;
+  bool decodes = true;
+  for (const BatchPlan& group : plan.groups) {
+    buckets.push_back(BucketExtents(group, limits));
+    decodes &= group.num_tokens() == group.num_sequences();
+    most.tokens = std::max(most.tokens, buckets.back().tokens);
+    most.max_blocks = std::max(most.max_blocks, buckets.back().max_blocks);
+  }
+  most.sequences = most.rows = most.tokens;
+  if (decodes) std::fill(buckets.begin(), buckets.end(), most);
+  return buckets;
+}
+
 std::vector<StepExtents> DecodeBuckets(const StepLimits& limits) {
   const int64_t most = std::min(limits.max_sequences, limits.max_tokens);
   std::vector<StepExtents> buckets;

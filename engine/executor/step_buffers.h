@@ -47,6 +47,9 @@ StepExtents ExactExtents(const BatchPlan& plan);
 // are the same number; a mixed step has a bucket for each, and block tables as wide as a power of
 // two. A padded sequence exists wherever there is a padded token.
 StepExtents BucketExtents(const BatchPlan& plan, const StepLimits& limits);
+// The buckets of all groups of a step. When all decode they get the same one, the largest, so that
+// every rank has a graph of the step.
+std::vector<StepExtents> GroupBuckets(const StepPlan& plan, const StepLimits& limits);
 // All buckets of decode steps, smallest first.
 std::vector<StepExtents> DecodeBuckets(const StepLimits& limits);
 // A plan without tokens: all of its bucket is padding.
@@ -55,6 +58,7 @@ BatchPlan EmptyPlan();
 // A step's arrays on the device.
 struct StepViews {
   StepExtents extents;
+  bool all_alike = true;        // all groups of the step have these extents
   ForwardBatch forward;         // without group_tokens and drawn_tokens
   ConstTensorView logits_rows;  // [N] int
   SampleArgs sampling;          // inputs only

@@ -134,6 +134,9 @@ void ReportFields(Archive& archive, Report& report) {
   archive.Scalar(report.rank);
   archive.Scalar(report.step_seconds);
   for (auto& seconds : report.collective_seconds) archive.Scalar(seconds);
+  auto timed = static_cast<uint8_t>(report.collectives_timed);
+  archive.Scalar(timed);
+  if constexpr (!std::is_const_v<Report>) report.collectives_timed = timed != 0;
   archive.Scalar(report.host_gap_seconds);
   archive.Scalar(report.expert_rows);
   archive.Scalar(report.moved_bytes);

@@ -19,6 +19,8 @@ struct RankReport {
   float step_seconds = 0;  // from the plan to the results
   // The part of it in collective operations, waiting for other ranks included, by CollectiveOp.
   std::array<float, kNumCollectiveOps> collective_seconds{};
+  // False: the operations were those of a graph, and what they took is not known.
+  bool collectives_timed = true;
   // How long the device waited for the host before the step; 0 for those that execute at once.
   float host_gap_seconds = 0;
   int64_t expert_rows = 0;  // (token, expert) pairs that the rank's experts computed

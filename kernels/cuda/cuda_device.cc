@@ -165,7 +165,7 @@ void CudaDevice::Launch(const char* operation, absl::FunctionRef<cudaError_t()> 
   Fail(error, operation);
 }
 
-absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueue) {
+absl::StatusOr<CudaDevice::Captured> CudaDevice::Capture(absl::FunctionRef<void()> enqueue) {
   MakeCurrent();
   {
     absl::MutexLock lock(&mutex_);
@@ -177,6 +177,7 @@ absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueu
                            "beginning a capture"));
   capturing_ = true;
   capture_error_ = cudaSuccess;
+  captured_watches_.clear();
   enqueue();
   capturing_ = false;
   cudaGraph_t graph = nullptr;
@@ -185,10 +186,22 @@ absl::StatusOr<cudaGraph_t> CudaDevice::Capture(absl::FunctionRef<void()> enqueu
   if (capture_error_ != cudaSuccess) {
     status = ToStatus(capture_error_, index_, absl::StrCat("capturing ", captured_operation_));
   }
-  if (status.ok()) return graph;
+  if (status.ok()) {
+    absl::MutexLock lock(&mutex_);
+    status = failure_;
+  }
+  if (status.ok()) return Captured{.graph = graph, .watches = std::move(captured_watches_)};
   if (graph != nullptr) cudaGraphDestroy(graph);
   cudaGetLastError();  // is not that of a later call
   return status;
+}
+
+void CudaDevice::AddToCapture(PeerWatch* watch) {
+  TESSERA_CHECK(capturing_);
+  const auto& watches = captured_watches_;
+  if (std::find(watches.begin(), watches.end(), watch) == watches.end()) {
+    captured_watches_.push_back(watch);
+  }
 }
 
 void CudaDevice::Upload(void* device, const void* host, size_t bytes) {

@@ -29,6 +29,9 @@ class PeerWatch {
   // Asked by every Wait, again and again until its work is done, and then once more. `done`: now
   // it is. Not OK: the device has failed. Any thread, one at a time.
   virtual absl::Status Check(bool done) = 0;
+  // Calls enqueue(), which launches a graph that holds operations of the watch, as one operation.
+  // By the thread that drives the device.
+  virtual void RunGraph(absl::FunctionRef<void()> enqueue) = 0;
 };
 
 // 80, 90, ...
@@ -63,10 +66,16 @@ class CudaDevice : public Device {
   // literal, or the operations between which the error must have happened. Nothing is launched
   // after a failure.
   void Launch(const char* operation, absl::FunctionRef<cudaError_t()> launch);
-  // What enqueue() launches, as a graph, which the caller destroys; nothing of it runs. enqueue()
-  // may launch and AllocateUncleared, no more. A launch that fails meanwhile ends the capture, and
-  // not the device.
-  absl::StatusOr<cudaGraph_t> Capture(absl::FunctionRef<void()> enqueue);
+  struct Captured {
+    cudaGraph_t graph = nullptr;      // the caller's to destroy
+    std::vector<PeerWatch*> watches;  // of operations in it
+  };
+  // What enqueue() launches, as a graph; nothing of it runs. enqueue() may launch and
+  // AllocateUncleared, no more. A launch that fails meanwhile ends the capture, and not the device.
+  absl::StatusOr<Captured> Capture(absl::FunctionRef<void()> enqueue);
+  // For who launches: whether a capture is under way, and that it holds operations of a watch.
+  bool capturing() const { return capturing_; }
+  void AddToCapture(PeerWatch* watch);
   // The device has failed, unless `status` is OK. Any thread.
   void Fail(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -130,6 +139,7 @@ class CudaDevice : public Device {
   bool capturing_ = false;
   cudaError_t capture_error_ = cudaSuccess;
   const char* captured_operation_ = nullptr;
+  std::vector<PeerWatch*> captured_watches_;
 
   absl::Mutex weights_mutex_;
   PinnedRing weights_ ABSL_GUARDED_BY(weights_mutex_);  // through the copy stream

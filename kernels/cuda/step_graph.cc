@@ -16,11 +16,11 @@ size_t FreeMemory() {
 
 absl::StatusOr<std::unique_ptr<StepGraph>> CudaStepGraph::Capture(
     CudaDevice& device, absl::FunctionRef<void()> enqueue) {
-  ASSIGN_OR_RETURN(const cudaGraph_t graph, device.Capture(enqueue));
+  ASSIGN_OR_RETURN(CudaDevice::Captured captured, device.Capture(enqueue));
   const size_t free_before = FreeMemory();
   cudaGraphExec_t exec = nullptr;
-  cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
-  cudaGraphDestroy(graph);
+  cudaError_t error = cudaGraphInstantiate(&exec, captured.graph, 0);
+  cudaGraphDestroy(captured.graph);
   if (error == cudaSuccess) {
     error = cudaGraphUpload(exec, device.stream());
     if (error != cudaSuccess) cudaGraphExecDestroy(exec);
@@ -31,13 +31,20 @@ absl::StatusOr<std::unique_ptr<StepGraph>> CudaStepGraph::Capture(
   }
   const size_t free_after = FreeMemory();
   const size_t taken = free_before > free_after ? free_before - free_after : 0;
-  return std::unique_ptr<StepGraph>(new CudaStepGraph(device, exec, taken));
+  return std::unique_ptr<StepGraph>(
+      new CudaStepGraph(device, exec, std::move(captured.watches), taken));
 }
 
 CudaStepGraph::~CudaStepGraph() { cudaGraphExecDestroy(exec_); }
 
-void CudaStepGraph::Enqueue() {
-  device_.Launch("a step's graph", [&] { return cudaGraphLaunch(exec_, device_.stream()); });
+void CudaStepGraph::Enqueue() { LaunchFor(watches_); }
+
+void CudaStepGraph::LaunchFor(absl::Span<PeerWatch* const> watches) {
+  if (watches.empty()) {
+    device_.Launch("a step's graph", [&] { return cudaGraphLaunch(exec_, device_.stream()); });
+    return;
+  }
+  watches[0]->RunGraph([&] { LaunchFor(watches.subspan(1)); });
 }
 
 }  // namespace tessera::cuda

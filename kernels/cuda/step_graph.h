@@ -6,9 +6,12 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/ops.h"
 
@@ -19,7 +22,7 @@ namespace tessera::cuda {
 class CudaStepGraph final : public StepGraph {
  public:
   // See Ops::Capture. The graph is on the GPU when this returns, so that its first step is no
-  // slower than the others. The device must outlive it.
+  // slower than the others. The device and whose operations it holds must outlive it.
   static absl::StatusOr<std::unique_ptr<StepGraph>> Capture(CudaDevice& device,
                                                             absl::FunctionRef<void()> enqueue);
   ~CudaStepGraph() override;
@@ -30,11 +33,15 @@ class CudaStepGraph final : public StepGraph {
   size_t bytes() const override { return bytes_; }
 
  private:
-  CudaStepGraph(CudaDevice& device, cudaGraphExec_t exec, size_t bytes)
-      : device_(device), exec_(exec), bytes_(bytes) {}
+  CudaStepGraph(CudaDevice& device, cudaGraphExec_t exec, std::vector<PeerWatch*> watches,
+                size_t bytes)
+      : device_(device), exec_(exec), watches_(std::move(watches)), bytes_(bytes) {}
+  // As one operation of each of these watches.
+  void LaunchFor(absl::Span<PeerWatch* const> watches);
 
   CudaDevice& device_;
   const cudaGraphExec_t exec_;
+  const std::vector<PeerWatch*> watches_;
   const size_t bytes_;
 };
 

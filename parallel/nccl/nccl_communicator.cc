@@ -29,6 +29,9 @@ constexpr int64_t kChunkElements = 8;
 void NcclCommunicator::Run(const Operation& operation, absl::FunctionRef<absl::Status()> enqueue) {
   absl::Status status;
   bool left_alone = false;
+  // What is captured runs, and is timed and watched, as a part of the graph.
+  const bool captured = device_->capturing();
+  if (captured) device_->AddToCapture(this);
   device_->Launch(operation.call.operation.data(), [&] {
     const uint64_t number = calls_++;
     status = group_->Enter(rank_, operation.call);
@@ -36,7 +39,8 @@ void NcclCommunicator::Run(const Operation& operation, absl::FunctionRef<absl::S
       status = group_->CheckPresent(number);
       left_alone = !status.ok();
     }
-    if (!status.ok()) return cudaSuccess;
+    if (status.ok() && captured) status = enqueue();
+    if (!status.ok() || captured) return cudaSuccess;
     const cudaError_t error =
         times_.Begin({.kind = operation.kind, .name = operation.call.operation, .number = number},
                      device_->stream());
@@ -52,6 +56,13 @@ void NcclCommunicator::Run(const Operation& operation, absl::FunctionRef<absl::S
     status = FailGroup(status);
   }
   device_->Fail(status);
+}
+
+void NcclCommunicator::RunGraph(absl::FunctionRef<void()> enqueue) {
+  Run({.call = {.operation = "a step's graph"}}, [&] {
+    enqueue();
+    return absl::OkStatus();
+  });
 }
 
 absl::Status NcclCommunicator::Issue(absl::FunctionRef<ncclResult_t(ncclComm_t)> calls) {

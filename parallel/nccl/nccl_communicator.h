@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,7 +100,7 @@ class NcclCommunicator final : public Communicator, private PeerWatch, private N
   absl::Status PrepareMemory();
 
   struct Operation {
-    CollectiveOp kind;
+    std::optional<CollectiveOp> kind;  // none: a graph of some
     NcclGroup::Call call;
   };
   void Run(const Operation& operation, absl::FunctionRef<absl::Status()> enqueue);
@@ -125,6 +126,7 @@ class NcclCommunicator final : public Communicator, private PeerWatch, private N
   absl::Status CudaStatus(cudaError_t error, std::string_view action) const;
 
   absl::Status Check(bool done) override;
+  void RunGraph(absl::FunctionRef<void()> enqueue) override;
   void GiveUp(const absl::Status& reason) override;
   absl::Status FailGroup(const absl::Status& reason);
   // Whether all that NCCL was called for is in the stream.

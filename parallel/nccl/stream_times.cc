@@ -49,8 +49,10 @@ void StreamTimes::CollectEnded() {
     const Timed& oldest = open_.front();
     if (oldest.end == nullptr || cudaEventQuery(oldest.end) != cudaSuccess) return;
     float milliseconds = 0;
-    if (cudaEventElapsedTime(&milliseconds, oldest.begin, oldest.end) == cudaSuccess) {
-      sum_[static_cast<size_t>(oldest.operation.kind)] += milliseconds / 1e3;
+    const std::optional<CollectiveOp> kind = oldest.operation.kind;
+    if (kind.has_value() &&
+        cudaEventElapsedTime(&milliseconds, oldest.begin, oldest.end) == cudaSuccess) {
+      sum_[static_cast<size_t>(*kind)] += milliseconds / 1e3;
     }
     events_.push_back(oldest.begin);
     events_.push_back(oldest.end);

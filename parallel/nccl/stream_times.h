@@ -22,8 +22,8 @@ namespace tessera::cuda {
 class StreamTimes {
  public:
   struct Operation {
-    CollectiveOp kind;
-    std::string_view name;  // a literal
+    std::optional<CollectiveOp> kind;  // none: its time is not counted
+    std::string_view name;             // a literal
     uint64_t number = 0;
   };
 

@@ -178,8 +178,8 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
     {Metric::kRankComputeSeconds,
      kCounter,
      "tessera_rank_compute_seconds_total",
-     "Time of a rank in steps, outside collective operations: a slow rank has more than the "
-     "others.",
+     "Time of a rank outside collective operations, in steps that timed them: a slow rank has more "
+     "than the others.",
      {}},
     {Metric::kRankWaitSeconds,
      kCounter,

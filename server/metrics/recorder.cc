@@ -286,8 +286,10 @@ void MetricsRecorder::State::ObserveRank(const RankReport& report) {
   }
   AddRanks(report.rank + 1);
   const RankCounters& counters = ranks[report.rank];
-  counters.compute->Increment(std::max(0.0, report.step_seconds - wait));
-  counters.wait->Increment(wait);
+  if (report.collectives_timed) {
+    counters.compute->Increment(std::max(0.0, report.step_seconds - wait));
+    counters.wait->Increment(wait);
+  }
   counters.expert_tokens->Increment(static_cast<double>(report.expert_rows));
   counters.moved_bytes->Increment(static_cast<double>(report.moved_bytes));
 }

@@ -124,7 +124,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
       const cudaError_t error = WaitFor(at, done[before]);
       if (error != cudaSuccess) return error;
     }
-    const cudaError_t error = EnqueueLocked(at, {.make = node.make});
+    const cudaError_t error = node.enqueue(at);
     if (error != cudaSuccess) return error;
     done[i] = {{at, at->enqueued}, at->seen};
   }

@@ -54,7 +54,8 @@ struct Operation {
 };
 
 struct Node {
-  Make make;
+  // Puts it into a stream, in a launch of the graph; with the runtime's mutex held.
+  std::function<cudaError_t(CUstream_st*)> enqueue;
   std::vector<size_t> after;  // nodes in front of it
   size_t branch;              // nodes of a branch are in order
 };
@@ -107,6 +108,9 @@ struct Request {
   Make make;
   Mark after = {};
   std::function<bool()> ready = nullptr;
+  // What every launch of a graph that captures it does in its place; with the runtime's mutex held.
+  // Needed of operations that streams meet in: they meet anew each time.
+  std::function<cudaError_t(CUstream_st*)> again = nullptr;
 };
 // Appends to a stream, or to the graph that it captures.
 cudaError_t Enqueue(cudaStream_t stream, Request request);

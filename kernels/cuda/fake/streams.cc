@@ -135,9 +135,14 @@ cudaError_t EnqueueLocked(CUstream_st* s, Request request) {
     Append(s, std::move(request));
     return cudaSuccess;
   }
-  if (request.ready != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+  if (request.again == nullptr) {
+    if (request.ready != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
+    request.again =
+        [make = std::move(request.make)](CUstream_st* at)
+            ABSL_NO_THREAD_SAFETY_ANALYSIS { return EnqueueLocked(at, {.make = make}); };
+  }
   std::vector<Node>& nodes = s->capture->nodes;
-  nodes.push_back({std::move(request.make), s->last_nodes, s->branch});
+  nodes.push_back({std::move(request.again), s->last_nodes, s->branch});
   s->last_nodes = {nodes.size() - 1};
   return cudaSuccess;
 }

@@ -29,11 +29,30 @@ int Polls(ncclComm* comm) {
   return static_cast<int>(mixed % 4);
 }
 
+// Among the rank's collectives, or among its sends to (receives from) the peer.
+uint64_t NextNumber(ncclComm* comm, const Call& call) {
+  if (call.collective()) return comm->collectives++;
+  return (call.kind == Kind::kSend ? comm->sends : comm->receives)[call.peer]++;
+}
+
 cudaError_t Append(ncclComm* comm, const std::shared_ptr<Launch>& launch)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
+
+// The same calls once more, as a graph makes them.
+cudaError_t Repeat(ncclComm* comm, const Launch& captured, CUstream_st* stream)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  auto launch = std::make_shared<Launch>();
+  launch->stream = stream;
+  launch->calls = captured.calls;
+  for (Call& call : launch->calls) call.number = NextNumber(comm, call);
+  return Append(comm, launch);
+}
+
+cudaError_t Append(ncclComm* comm, const std::shared_ptr<Launch>& launch) {
   // Keeps the communicator, too.
   const std::shared_ptr<Clique> clique = comm->clique->shared_from_this();
-  comm->open.push_back(launch);
+  const bool captured = launch->stream->capture != nullptr;
+  if (!captured) comm->open.push_back(launch);
   const cudaError_t error = EnqueueLocked(
       launch->stream,
       {.make = [clique, comm, launch]() -> Run {
@@ -42,7 +61,10 @@ cudaError_t Append(ncclComm* comm, const std::shared_ptr<Launch>& launch)
        },
        // Asked with the runtime's mutex held.
        .ready = [clique, comm, launch]()
-                    ABSL_NO_THREAD_SAFETY_ANALYSIS { return IsReady(comm, launch.get()); }});
+                    ABSL_NO_THREAD_SAFETY_ANALYSIS { return IsReady(comm, launch.get()); },
+       .again = [clique, comm, launch](CUstream_st* at)
+                    ABSL_NO_THREAD_SAFETY_ANALYSIS { return Repeat(comm, *launch, at); }});
+  if (captured) return error;
   if (error == cudaSuccess) {
     launch->sequence = launch->stream->enqueued;
   } else {
@@ -80,10 +102,7 @@ ncclResult_t Add(ncclComm_t comm, Call call, cudaStream_t stream) {
     if (result != ncclSuccess) {
       if (t_group.result == ncclSuccess) t_group.result = result;
     } else {
-      uint64_t& number = call.collective()          ? comm->collectives
-                         : call.kind == Kind::kSend ? comm->sends[call.peer]
-                                                    : comm->receives[call.peer];
-      call.number = number++;
+      call.number = NextNumber(comm, call);
       LaunchOf(comm, stream)->calls.push_back(call);
     }
   }

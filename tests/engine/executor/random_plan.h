@@ -66,6 +66,7 @@ class RandomPlan {
     for (int rank = Below(3); rank < kRandomPlanLimits.num_ranks; rank += 1 + Below(2)) {
       RankReport report{.rank = rank, .step_seconds = 0.5F, .expert_rows = Below(100)};
       report.collective_seconds[Below(kNumCollectiveOps)] = 0.25F;
+      report.collectives_timed = Below(2) == 0;
       result.ranks.push_back(report);
     }
     return result;

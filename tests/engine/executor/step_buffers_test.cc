@@ -126,6 +126,17 @@ std::vector<int32_t> WidenedTables(const std::vector<int32_t>& tables) {
   return wide;
 }
 
+// Groups that all decode run one graph; one with a prompt leaves every group its own.
+TEST(GroupBuckets, AreOneWhenAllDecode) {
+  StepPlan plan;
+  plan.groups = {PlanOf({1, 1, 1}), EmptyPlan(), PlanOf(std::vector<int32_t>(9, 1))};
+  std::vector<StepExtents> buckets = GroupBuckets(plan, kLimits);
+  EXPECT_THAT(buckets, Each(BucketExtents(plan.groups[2], kLimits)));
+  plan.groups[1] = PlanOf({5});
+  buckets = GroupBuckets(plan, kLimits);
+  for (size_t g = 0; g < 3; ++g) EXPECT_EQ(buckets[g], BucketExtents(plan.groups[g], kLimits)) << g;
+}
+
 class StepInputsTest : public testing::Test {
  protected:
   std::vector<int32_t> Ints(ConstTensorView view) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -15,9 +16,11 @@
 #include "engine/executor/rank_connector.h"
 #include "engine/executor/rank_worker.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
 #include "kernels/ops.h"
 #include "parallel/topology.h"
+#include "tests/parallel/rank_threads.h"
 #include "tests/support/golden_files.h"
 
 namespace tessera {
@@ -31,24 +34,39 @@ constexpr int32_t kMaxPositions = 72;
 constexpr int32_t kBuckets = 6;
 constexpr int32_t kDecodeSteps = 2;
 
-std::unique_ptr<RankWorker> MakeWorker(const std::string& model, DType dtype, bool graphs) {
-  const auto config = LoadModelConfig(ReferenceModelDir(model));
-  const Topology topology = *Topology::Create({1, 1, false}, 0);
-  RankConnector connector({});
+struct WorkerOptions {
+  std::string model;
+  DType dtype = DType::kF32;
+  bool graphs = true;
+  uint64_t steps_per_timed_one = 1000;
+};
+
+std::unique_ptr<RankWorker> MakeWorker(const WorkerOptions& options, const Topology& topology,
+                                       RankConnector& connector) {
+  const std::string folder = ReferenceModelDir(options.model);
+  const auto config = LoadModelConfig(folder);
   auto worker = RankWorker::Create(
       *config, MakeShard(*config, topology),
-      {.dtype = dtype,
+      {.dtype = options.dtype,
        .block_size = kBlockSize,
        .max_tokens = 12,
        .max_num_seqs = kMaxSequences,
        .max_positions = kMaxPositions,
-       .graphs = graphs},
-      *Checkpoint::Open(ReferenceModelDir(model)),
-      [&](Device* device) { return connector.Connect({.topology = topology, .device = device}); },
-      *CreateEmulatedCudaOps({}), nullptr);
+       .graphs = options.graphs,
+       .steps_per_timed_one = options.steps_per_timed_one},
+      *Checkpoint::Open(folder),
+      [&](Device* device) {
+        return connector.Connect({.topology = topology, .device = device, .shared_seat = nullptr});
+      },
+      *CreateEmulatedCudaOps({.device_index = topology.rank()}), nullptr);
   TESSERA_CHECK(worker.ok());
   TESSERA_CHECK((*worker)->AllocateKv(kMaxSequences * kBlocksPerSequence).ok());
   return *std::move(worker);
+}
+
+std::unique_ptr<RankWorker> MakeWorker(const WorkerOptions& options) {
+  RankConnector connector({});
+  return MakeWorker(options, *Topology::Create({1, 1, false}, 0), connector);
 }
 
 // What one sequence adds to a step.
@@ -145,10 +163,10 @@ INSTANTIATE_TEST_SUITE_P(All, StepGraphsTest,
 TEST_P(StepGraphsTest, GiveTheBitsOfEnqueuedSteps) {
   const auto& [model, dtype] = GetParam();
   const auto begin = simt::fake::CountedGraphCalls();
-  const auto enqueues = MakeWorker(model, dtype, /*graphs=*/false);
+  const auto enqueues = MakeWorker({model, dtype, /*graphs=*/false});
   EXPECT_EQ(simt::fake::CountedGraphCalls().captured, begin.captured);
   EXPECT_EQ(enqueues->step_graphs().count, 0);
-  const auto replays = MakeWorker(model, dtype, /*graphs=*/true);
+  const auto replays = MakeWorker({model, dtype, /*graphs=*/true});
   EXPECT_EQ(simt::fake::CountedGraphCalls().captured, begin.captured + kBuckets);
   EXPECT_EQ(replays->step_graphs().count, kBuckets);
   // Buckets of 1, 2 and 4 sequences, the last one with padding; of the slower model that one only.
@@ -176,7 +194,7 @@ TEST_P(StepGraphsTest, GiveTheBitsOfEnqueuedSteps) {
 
 // A new cache lies elsewhere: its graphs are captured anew.
 TEST(StepGraphsOfAWorkerTest, FollowTheKvCache) {
-  const auto worker = MakeWorker("dense-sliding", DType::kBF16, true);
+  const auto worker = MakeWorker({"dense-sliding", DType::kBF16});
   const std::vector<BatchResult> expected = Decode(*worker, 1);
   ASSERT_TRUE(worker->AllocateKv(2 * kMaxSequences * kBlocksPerSequence).ok());
   EXPECT_EQ(worker->step_graphs().count, kBuckets);
@@ -187,7 +205,7 @@ TEST(StepGraphsOfAWorkerTest, FollowTheKvCache) {
 
 // More alternatives than there is room for in place leave the tokens where graphs look for them.
 TEST(StepGraphsOfAWorkerTest, FindTokensBesideManyAlternatives) {
-  const auto worker = MakeWorker("dense-sliding", DType::kF32, true);
+  const auto worker = MakeWorker({"dense-sliding", DType::kF32});
   const auto run = [&](int32_t alternatives) {
     RunStep(*worker, {{.tokens = {7, 8, 9}}});
     StepPlan plan = PlanOf({{.begin = 3, .tokens = {11}}});
@@ -204,6 +222,116 @@ TEST(StepGraphsOfAWorkerTest, FindTokensBesideManyAlternatives) {
   EXPECT_EQ(run(288), few);  // the whole vocabulary
   EXPECT_EQ(run(2), few);
   EXPECT_EQ(simt::fake::AnyReport(), "");
+}
+
+// All ranks of a layout, each on a GPU and, while they work, on a thread of its own.
+class Ranks {
+ public:
+  Ranks(const WorkerOptions& options, const LayoutRequest& layout)
+      : connector_({.moe_comm = MoeComm::kAllReduce, .backend = "cuda-emulated"}),
+        workers_(layout.tensor_parallel * layout.data_parallel) {
+    OnEach([&](size_t rank) {
+      workers_[rank] =
+          MakeWorker(options, *Topology::Create(layout, static_cast<int>(rank)), connector_);
+    });
+  }
+  ~Ranks() {
+    OnEach([&](size_t rank) { workers_[rank].reset(); });
+  }
+
+  // The results of the groups, and whether the collective operations of all ranks were timed.
+  std::pair<std::vector<BatchResult>, bool> Run(const StepPlan& plan) {
+    std::vector<RankWorkerResult> results(workers_.size());
+    OnEach([&](size_t rank) {
+      EXPECT_TRUE(workers_[rank]->Begin(plan).ok());
+      auto result = workers_[rank]->Finish(absl::Minutes(5));
+      EXPECT_TRUE(result.ok()) << result.status();
+      if (result.ok()) results[rank] = *std::move(result);
+    });
+    std::vector<BatchResult> groups;
+    bool timed = true;
+    for (RankWorkerResult& result : results) {
+      timed &= result.report.collectives_timed;
+      if (!result.batch.logits.empty()) groups.push_back(std::move(result.batch));
+    }
+    return {std::move(groups), timed};
+  }
+
+ private:
+  void OnEach(const std::function<void(size_t rank)>& work) {
+    RunRankThreads(static_cast<int>(workers_.size()),
+                   [&](int rank) { work(static_cast<size_t>(rank)); });
+  }
+
+  RankConnector connector_;
+  std::vector<std::unique_ptr<RankWorker>> workers_;
+};
+
+StepPlan PlanOfGroups(const std::vector<std::vector<Piece>>& groups) {
+  StepPlan plan{.return_logits = true};
+  for (const std::vector<Piece>& pieces : groups) {
+    plan.groups.push_back(std::move(PlanOf(pieces).groups[0]));
+  }
+  return plan;
+}
+
+// Prompts, then decode steps, as enqueued and as graphs. The second group has less to do.
+void ExpectSameBits(const WorkerOptions& options, const LayoutRequest& layout) {
+  WorkerOptions enqueue = options;
+  enqueue.graphs = false;
+  Ranks enqueues(enqueue, layout);
+  Ranks replays(options, layout);
+  const bool two_groups = layout.data_parallel == 2;
+  const auto step = [&](const std::vector<Piece>& first, const std::vector<Piece>& second) {
+    const StepPlan plan = two_groups ? PlanOfGroups({first, second}) : PlanOfGroups({first});
+    const auto [expected, timed] = enqueues.Run(plan);
+    EXPECT_TRUE(timed);
+    const auto [results, all_timed] = replays.Run(plan);
+    EXPECT_EQ(results.size(), expected.size());
+    for (size_t g = 0; g < results.size(); ++g) {
+      EXPECT_EQ(results[g].token, expected[g].token);
+      EXPECT_EQ(results[g].logits, expected[g].logits);
+    }
+    return !all_timed;
+  };
+  EXPECT_FALSE(step({{.tokens = {3, 4}}, {.sequence = 1, .tokens = {5, 6, 7}}}, {}));
+  EXPECT_FALSE(step({{.begin = 2, .tokens = {9}}}, {{.tokens = {11, 12}}}) && two_groups);
+  EXPECT_TRUE(step({{.begin = 2, .tokens = {9}}, {.sequence = 1, .begin = 3, .tokens = {8}}},
+                   {{.begin = 2, .tokens = {13}}}));
+  EXPECT_TRUE(step({{.begin = 3, .drawn = true}}, {{.begin = 3, .drawn = true}}));
+  EXPECT_TRUE(step({{.begin = 4, .tokens = {21}}}, {}));
+  EXPECT_EQ(simt::fake::AnyReport(), "");
+}
+
+// Forced switches inside kernels are for the kernels' own tests.
+class StepGraphsOfRanksTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    simt::emulation::Options options = simt::emulation::GetOptions();
+    options.preempt_every = 0;
+    simt::emulation::SetOptions(options);
+  }
+  void TearDown() override {
+    simt::emulation::SetOptions(simt::emulation::OptionsFromEnvironment());
+  }
+};
+
+TEST_F(StepGraphsOfRanksTest, GiveTheBitsOfTensorParallelSteps) {
+  ExpectSameBits({"dense-sliding", DType::kF32}, {.tensor_parallel = 2});
+}
+TEST_F(StepGraphsOfRanksTest, GiveTheBitsOfDataAndExpertParallelSteps) {
+  ExpectSameBits({"moe-sparse-step-2", DType::kBF16},
+                 {.data_parallel = 2, .expert_parallel = true});
+}
+
+// So that the time of collective operations stays known.
+TEST_F(StepGraphsOfRanksTest, OneStepOfManyIsEnqueued) {
+  Ranks ranks({.model = "dense-sliding", .dtype = DType::kBF16, .steps_per_timed_one = 2},
+              {.tensor_parallel = 2});
+  for (int step = 0; step < 3; ++step) {
+    const auto [results, timed] = ranks.Run(PlanOfGroups({{{.begin = 0, .tokens = {9}}}}));
+    EXPECT_EQ(timed, step != 1) << step;
+  }
 }
 
 }  // namespace

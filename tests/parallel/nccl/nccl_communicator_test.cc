@@ -1,5 +1,6 @@
 #include "parallel/nccl/nccl_communicator.h"
 
+#include "kernels/cuda/step_graph.h"
 #include "parallel/nccl/fake/fake_nccl.h"
 #include "parallel/nccl/nccl_transport.h"
 #include "tests/parallel/communicator_conformance.h"
@@ -42,6 +43,79 @@ TEST(NcclCommunicatorTest, TimesGrowWithTheOperations) {
     EXPECT_GT(times[static_cast<size_t>(CollectiveOp::kAllReduce)], 0);
     EXPECT_GT(times[static_cast<size_t>(CollectiveOp::kBarrier)], 0);
     EXPECT_EQ(times[static_cast<size_t>(CollectiveOp::kBroadcast)], 0);
+  });
+}
+
+std::unique_ptr<StepGraph> CaptureOn(Device& device, absl::FunctionRef<void()> enqueue) {
+  auto graph = cuda::CudaStepGraph::Capture(static_cast<cuda::CudaDevice&>(device), enqueue);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return graph.ok() ? *std::move(graph) : nullptr;
+}
+
+// They meet their peers anew in every launch, which is one operation of each communicator.
+TEST(NcclCommunicatorTest, OperationsInAGraphRunWithEveryLaunch) {
+  RunRanks(3, [](Communicator& comm, Device& device) {
+    const auto own = static_cast<float>(comm.rank() + 1);
+    TestTensor<float> sum(&device, DType::kF32, {2}, {own, 0});
+    TestTensor<float> all(&device, DType::kF32, {6});
+    TestTensor<float> turned(&device, DType::kF32, {3, 2});
+    TestTensor<float> gathered(&device, DType::kF32, {6});
+    const std::unique_ptr<StepGraph> graph = CaptureOn(device, [&] {
+      comm.AllReduce(sum.view());
+      comm.AllGather(sum.view(), all.view());
+      const AllToAllPart parts[] = {
+          {TensorView(all.view().data(), DType::kF32, {3, 2}), turned.view()}};
+      comm.AllToAll(parts);
+      comm.Gather(sum.view(), gathered.view(), 1);
+    });
+    ASSERT_NE(graph, nullptr);
+    EXPECT_EQ(sum.Get(), (std::vector<float>{own, 0})) << "a capture has run something";
+    float expected = 2;
+    for (int launch = 0; launch < 3; ++launch) {
+      graph->Enqueue();
+      expected *= 3;
+      EXPECT_EQ(sum.Get(), (std::vector<float>{expected, 0}));
+      const std::vector<float> three = {expected, 0, expected, 0, expected, 0};
+      EXPECT_EQ(all.Get(), three);
+      EXPECT_EQ(turned.Get(), three);
+      if (comm.rank() == 1) {
+        EXPECT_EQ(gathered.Get(), three);
+      }
+      comm.Barrier();  // one that is enqueued, in between
+    }
+    ASSERT_TRUE(device.Synchronize().ok()) << device.Synchronize();
+    EXPECT_EQ(comm.times()[static_cast<size_t>(CollectiveOp::kAllReduce)], 0);
+  });
+}
+
+TEST(NcclCommunicatorTest, AGraphIsWatchedLikeAnOperation) {
+  RunRanks(2, [](Communicator& comm, Device& device) {
+    TestTensor<float> data(&device, DType::kF32, {8});
+    const std::unique_ptr<StepGraph> graph =
+        CaptureOn(device, [&] { comm.AllReduce(data.view()); });
+    ASSERT_NE(graph, nullptr);
+    comm.Barrier();
+    ASSERT_TRUE(device.Synchronize().ok());
+    if (comm.rank() == 1) return;  // leaves
+    graph->Enqueue();
+    EXPECT_EQ(device.Synchronize().code(), absl::StatusCode::kUnavailable) << device.Synchronize();
+  });
+}
+
+TEST(NcclCommunicatorTest, AGraphOnOneSideOnlyFailsOnBoth) {
+  RunRanks(2, [](Communicator& comm, Device& device) {
+    TestTensor<float> data(&device, DType::kF32, {8});
+    const std::unique_ptr<StepGraph> graph =
+        CaptureOn(device, [&] { comm.AllReduce(data.view()); });
+    ASSERT_NE(graph, nullptr);
+    if (comm.rank() == 0) {
+      graph->Enqueue();
+    } else {
+      comm.AllReduce(data.view());
+    }
+    const absl::Status status = device.Synchronize();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a step's graph"));
   });
 }
 
