@@ -21,7 +21,10 @@ SIMT_KERNEL(64, 1) AtomicKernel(uint32_t* narrow, uint64_t* wide) {
   const uint32_t scattered = i * 37 % 101;
   const uint32_t bit = 1U << (i % 32 / 2 * 2);
   const uint64_t large = (uint64_t{1} << 33) + i;
-  if (Thread() == 0) shared = {};
+  if (Thread() == 0) {
+    shared.wide = 0;
+    shared.sum = shared.largest = shared.bits = 0;
+  }
   __syncthreads();
   ptx::AtomicAddShared(&shared.wide, large);
   ptx::AtomicAddShared(&shared.sum, i + 1);
