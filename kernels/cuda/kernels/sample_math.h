@@ -105,7 +105,8 @@ SIMT_DEVICE uint64_t MassOf(float logit, float largest) {
   constexpr float kWeightless = 31.0F;  // exp(-31) is less than half a unit
   if (!(largest - logit < kWeightless)) return 0;
   const double weight = PortableExp(static_cast<double>(logit) - static_cast<double>(largest));
-  return static_cast<uint64_t>(weight * kMassUnits + 0.5);
+  const double units = weight * kMassUnits + 0.5;
+  return static_cast<uint64_t>(units);
 }
 
 // The same, good to about 2^-20 of itself: enough for a sum that is reported as a float.

@@ -16,8 +16,8 @@ inline constexpr int kChunkBytes = 16;  // what one thread copies at a time
 template <int kChunks>
 SIMT_HOST_DEVICE constexpr int SwizzledChunk(int row, int chunk) {
   static_assert((kChunks & (kChunks - 1)) == 0, "a power of two");
-  constexpr int kPerLine = kChunks < 8 ? kChunks : 8;
-  constexpr int kRowsPerLine = 8 / kPerLine;
+  constexpr int kRowsPerLine = kChunks < 8 ? 8 / kChunks : 1;
+  constexpr int kPerLine = 8 / kRowsPerLine;
   return row * kChunks + (chunk ^ (row / kRowsPerLine % kPerLine));
 }
 
