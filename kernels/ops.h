@@ -309,6 +309,9 @@ class Ops : public ExpertOps {
   // INVALID_ARGUMENT for shapes or types the backend cannot hold, RESOURCE_EXHAUSTED for memory.
   // The source is read before the call returns. Any thread when the source says `background`.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) = 0;
+  // Threads that may call PrepareWeight at the same time, with `background` sources, while weights
+  // are loaded: more than one where reading, converting and copying to a device can overlap.
+  virtual int max_preparing_threads() const { return 1; }
   // RESOURCE_EXHAUSTED without room on the device. The table must not outlive the backend.
   virtual absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
       const ExpertTableShape& shape) = 0;

@@ -1,12 +1,15 @@
 #include "engine/model/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/preparation.h"
 
 namespace tessera {
 namespace {
@@ -108,21 +111,27 @@ class Loader : private SliceReader {
  public:
   Loader(const ModelConfig& config, const ModelShard& shard, DType dtype, Checkpoint& checkpoint,
          Ops& ops, const LoadProgress& progress)
-      : SliceReader(config, shard, checkpoint), dtype_(dtype), ops_(ops), progress_(progress) {}
+      : SliceReader(config, shard, checkpoint),
+        dtype_(dtype),
+        ops_(ops),
+        progress_(progress),
+        preparation_(ops.max_preparing_threads()) {}
 
   absl::StatusOr<ModelWeights> Load() {
     ModelWeights weights;
     // The largest matrices first: while their file pages are in memory, the layers are not yet.
-    ASSIGN_OR_RETURN(weights.embedding, VocabMatrix("model.embed_tokens.weight"));
+    RETURN_IF_ERROR(VocabMatrix("model.embed_tokens.weight", &weights.embedding));
     if (!config_.tie_word_embeddings) {
-      ASSIGN_OR_RETURN(weights.lm_head, VocabMatrix("lm_head.weight"));
+      RETURN_IF_ERROR(VocabMatrix("lm_head.weight", &weights.lm_head));
     }
+    weights.layers.resize(config_.num_hidden_layers);
     for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
-      ASSIGN_OR_RETURN(LayerWeights layer, Layer(i));
-      weights.layers.push_back(std::move(layer));
+      RETURN_IF_ERROR(LoadLayer(i, weights.layers[i]));
       if (progress_) progress_(static_cast<double>(i + 1) / (config_.num_hidden_layers + 1));
     }
     ASSIGN_OR_RETURN(weights.final_norm, WholeVector("model.norm.weight"));
+    RETURN_IF_ERROR(preparation_.Finish());
+    for (LoadedExpert& expert : experts_) expert.slots->Set(expert.slot, std::move(expert.weight));
     weights.bytes = bytes_;
     if (progress_) progress_(1.0);
     return weights;
@@ -136,15 +145,28 @@ class Loader : private SliceReader {
     int64_t count = -1;  // -1: to the end
   };
 
-  // Packs the parts one below the other and drops their file pages.
-  absl::StatusOr<std::unique_ptr<Weight>> Prepare(const std::vector<Part>& parts,
-                                                  int64_t pad_rows = 0) {
-    WeightSource source{.parts = {}, .pad_rows = pad_rows, .dtype = dtype_};
-    for (const Part& part : parts) source.parts.push_back(part.matrix);
-    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, ops_.PrepareWeight(source));
-    for (const Part& part : parts) part.tensor.Release();
-    bytes_ += static_cast<int64_t>(weight->bytes());
-    return weight;
+  // An expert's matrix on its way to its slot.
+  struct LoadedExpert {
+    ExpertSlots* slots = nullptr;
+    int32_t slot = 0;
+    std::unique_ptr<Weight> weight;
+  };
+
+  // Packs the parts one below the other into *weight, which stays where it is until all is loaded,
+  // and drops their file pages: now, or beside what is read next.
+  absl::Status Prepare(std::vector<Part> parts, std::unique_ptr<Weight>* weight,
+                       int64_t pad_rows = 0) {
+    return preparation_.Add([this, parts = std::move(parts), weight, pad_rows]() -> absl::Status {
+      WeightSource source{.parts = {},
+                          .pad_rows = pad_rows,
+                          .dtype = dtype_,
+                          .background = ops_.max_preparing_threads() > 1};
+      for (const Part& part : parts) source.parts.push_back(part.matrix);
+      ASSIGN_OR_RETURN(*weight, ops_.PrepareWeight(source));
+      for (const Part& part : parts) part.tensor.Release();
+      bytes_ += static_cast<int64_t>((*weight)->bytes());
+      return absl::OkStatus();
+    });
   }
 
   // Several named vectors one behind the other, as fp32 on the device.
@@ -173,27 +195,22 @@ class Loader : private SliceReader {
   }
 
   // Rows of the vocabulary that this rank holds, padded with zeros at the end.
-  absl::StatusOr<std::unique_ptr<Weight>> VocabMatrix(const std::string& name) {
+  absl::Status VocabMatrix(const std::string& name, std::unique_ptr<Weight>* weight) {
     const int64_t begin = shard_.vocab_begin;
     const int64_t end =
         std::max(begin, std::min<int64_t>(config_.vocab_size, begin + shard_.vocab_rows));
     ASSIGN_OR_RETURN(const Part rows, Matrix(name, {begin, end - begin, 0, config_.hidden_size}));
-    return Prepare({rows}, shard_.vocab_rows - (end - begin));
+    return Prepare({rows}, weight, shard_.vocab_rows - (end - begin));
   }
 
-  absl::StatusOr<LayerWeights> Layer(int32_t index) {
+  absl::Status LoadLayer(int32_t index, LayerWeights& layer) {
     const std::string prefix = absl::StrCat("model.layers.", index, ".");
-    LayerWeights layer;
     ASSIGN_OR_RETURN(layer.input_norm, WholeVector(prefix + "input_layernorm.weight"));
     ASSIGN_OR_RETURN(layer.post_attention_norm,
                      WholeVector(prefix + "post_attention_layernorm.weight"));
     RETURN_IF_ERROR(LoadAttention(prefix + "self_attn.", layer));
-    if (config_.layer_is_moe[index]) {
-      RETURN_IF_ERROR(LoadMoe(MlpPrefix(index), layer.moe));
-    } else {
-      RETURN_IF_ERROR(LoadDenseMlp(MlpPrefix(index), layer.mlp));
-    }
-    return layer;
+    return config_.layer_is_moe[index] ? LoadMoe(MlpPrefix(index), layer.moe)
+                                       : LoadDenseMlp(MlpPrefix(index), layer.mlp);
   }
 
   absl::Status LoadAttention(const std::string& prefix, LayerWeights& layer) {
@@ -209,8 +226,8 @@ class Loader : private SliceReader {
     ASSIGN_OR_RETURN(const Part v,
                      Matrix(prefix + "v_proj.weight", {kv_begin, kv_count, 0, hidden}));
     ASSIGN_OR_RETURN(const Part o, Matrix(prefix + "o_proj.weight", {0, hidden, q_begin, q_count}));
-    ASSIGN_OR_RETURN(layer.qkv, Prepare({q, k, v}));
-    ASSIGN_OR_RETURN(layer.o, Prepare({o}));
+    RETURN_IF_ERROR(Prepare({q, k, v}, &layer.qkv));
+    RETURN_IF_ERROR(Prepare({o}, &layer.o));
     ASSIGN_OR_RETURN(layer.q_norm, WholeVector(prefix + "q_norm.weight"));
     ASSIGN_OR_RETURN(layer.k_norm, WholeVector(prefix + "k_norm.weight"));
     if (!config_.attention_bias) return absl::OkStatus();
@@ -230,25 +247,27 @@ class Loader : private SliceReader {
     ASSIGN_OR_RETURN(const Part up, Matrix(prefix + "up_proj.weight", rows));
     ASSIGN_OR_RETURN(const Part down, Matrix(prefix + "down_proj.weight",
                                              {0, hidden, shard_.ffn_begin, shard_.ffn_size}));
-    ASSIGN_OR_RETURN(mlp.gate_up, Prepare({gate, up}));
-    ASSIGN_OR_RETURN(mlp.down, Prepare({down}));
-    return absl::OkStatus();
+    RETURN_IF_ERROR(Prepare({gate, up}, &mlp.gate_up));
+    return Prepare({down}, &mlp.down);
   }
 
   absl::Status LoadMoe(const std::string& prefix, MoeWeights& moe) {
     ASSIGN_OR_RETURN(const Part router, Matrix(prefix + "gate.weight",
                                                {0, config_.num_experts, 0, config_.hidden_size}));
-    ASSIGN_OR_RETURN(moe.router, Prepare({router}));
+    RETURN_IF_ERROR(Prepare({router}, &moe.router));
     ASSIGN_OR_RETURN(moe.gate_up, Slots(2 * int64_t{shard_.moe_ffn_size}, config_.hidden_size));
     ASSIGN_OR_RETURN(moe.down, Slots(config_.hidden_size, shard_.moe_ffn_size));
     for (int32_t i = 0; i < shard_.num_experts; ++i) {
       ASSIGN_OR_RETURN(const ExpertMatrices expert, Expert(prefix, shard_.expert_begin + i));
-      ASSIGN_OR_RETURN(auto gate_up, Prepare({expert.gate, expert.up}));
-      ASSIGN_OR_RETURN(auto down, Prepare({expert.down}));
-      moe.gate_up.Set(i, std::move(gate_up));
-      moe.down.Set(i, std::move(down));
+      RETURN_IF_ERROR(PrepareExpert({expert.gate, expert.up}, &moe.gate_up, i));
+      RETURN_IF_ERROR(PrepareExpert({expert.down}, &moe.down, i));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status PrepareExpert(std::vector<Part> parts, ExpertSlots* slots, int32_t slot) {
+    LoadedExpert& expert = experts_.emplace_back(LoadedExpert{.slots = slots, .slot = slot});
+    return Prepare(std::move(parts), &expert.weight);
   }
 
   // Empty ones for matrices of this size.
@@ -264,7 +283,9 @@ class Loader : private SliceReader {
   const DType dtype_;
   Ops& ops_;
   const LoadProgress& progress_;
-  int64_t bytes_ = 0;
+  std::atomic<int64_t> bytes_ = 0;
+  std::deque<LoadedExpert> experts_;  // which stay where they are while there come more
+  Preparation preparation_;           // ends before what its pieces write to
 };
 
 }  // namespace

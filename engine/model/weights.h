@@ -69,11 +69,12 @@ struct ModelWeights {
   int64_t bytes = 0;  // device memory of all of the above
 };
 
-// Reads the rank's slices only, one weight at a time, the largest first; file pages are released
-// once packed. So the most memory held at a time is the weights and the stored form of one matrix
-// of a layer. The checkpoint must have passed VerifyCheckpoint. May run concurrently for several
-// ranks of one checkpoint, each with its own Ops. `progress` is told the share of the rank's bytes,
-// on the calling thread.
+// Reads the rank's slices only, as many weights at a time as the backend prepares
+// (Ops::max_preparing_threads), the largest first; file pages are released once packed. So the most
+// memory held at a time is the weights and the stored form of that many matrices of a layer. The
+// checkpoint must have passed VerifyCheckpoint. May run concurrently for several ranks of one
+// checkpoint, each with its own Ops. `progress` is told the share of the rank's bytes, on the
+// calling thread.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress);

@@ -74,10 +74,7 @@ absl::Status CudaDevice::Initialize() {
   RETURN_IF_ERROR(
       check(cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking), "creating a stream"));
   RETURN_IF_ERROR(check(uploads_.Create(stream_), "locking host memory"));
-  {
-    absl::MutexLock lock(&weights_mutex_);
-    RETURN_IF_ERROR(check(weights_.Create(copy_stream_), "locking host memory"));
-  }
+  RETURN_IF_ERROR(check(weights_.Create(copy_stream_), "locking host memory"));
   void* fault = nullptr;
   ASSIGN_OR_RETURN(fault, AllocateBytes(sizeof(Fault)));
   fault_ = static_cast<Fault*>(fault);
@@ -400,16 +397,7 @@ void CudaDevice::FreeBytes(void* device, size_t /*bytes*/) {
 absl::Status CudaDevice::WriteNow(void* device, size_t bytes, size_t unit,
                                   absl::FunctionRef<void(char*, size_t, size_t)> write) {
   MakeCurrent();
-  TESSERA_CHECK(unit > 0 && unit <= PinnedRing::kSegmentBytes && bytes % unit == 0);
-  const size_t most = PinnedRing::kSegmentBytes / unit * unit;
-  absl::MutexLock lock(&weights_mutex_);
-  for (size_t begin = 0; begin < bytes; begin += most) {
-    const size_t size = std::min(most, bytes - begin);
-    const cudaError_t error = weights_.Copy(static_cast<char*>(device) + begin, size,
-                                            [&](char* memory) { write(memory, begin, size); });
-    if (error != cudaSuccess) return ToStatus(error, index_, "writing weights");
-  }
-  return ToStatus(cudaStreamSynchronize(copy_stream_), index_, "writing weights");
+  return ToStatus(weights_.Write(device, bytes, unit, write), index_, "writing weights");
 }
 
 }  // namespace tessera::cuda

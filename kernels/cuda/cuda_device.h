@@ -19,6 +19,7 @@
 #include "kernels/cuda/kernels/fault.h"
 #include "kernels/cuda/pinned_pool.h"
 #include "kernels/cuda/pinned_ring.h"
+#include "kernels/cuda/weight_uploads.h"
 
 namespace tessera::cuda {
 
@@ -87,7 +88,8 @@ class CudaDevice : public Device {
   absl::StatusOr<DeviceBuffer> AllocateUncleared(size_t bytes, std::string_view what);
   // Writes `bytes` bytes at `device` through the copy stream and waits for them: work that is
   // enqueued later sees them. write(memory, begin, n) puts bytes [begin, begin + n) into memory;
-  // begin and n are multiples of `unit`, at most PinnedRing::kSegmentBytes. Any thread.
+  // begin and n are multiples of `unit`, at most WeightUploads::kSegmentBytes. Any thread, several
+  // at a time.
   absl::Status WriteNow(void* device, size_t bytes, size_t unit,
                         absl::FunctionRef<void(char*, size_t, size_t)> write);
 
@@ -141,8 +143,7 @@ class CudaDevice : public Device {
   const char* captured_operation_ = nullptr;
   std::vector<PeerWatch*> captured_watches_;
 
-  absl::Mutex weights_mutex_;
-  PinnedRing weights_ ABSL_GUARDED_BY(weights_mutex_);  // through the copy stream
+  WeightUploads weights_;  // through the copy stream
 
   absl::Mutex watches_mutex_;  // held while they are asked; never taken under mutex_
   std::vector<PeerWatch*> watches_ ABSL_GUARDED_BY(watches_mutex_);

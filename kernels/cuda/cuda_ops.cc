@@ -1,5 +1,6 @@
 #include "kernels/cuda/cuda_ops.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/base/call_once.h"
@@ -19,10 +20,17 @@ namespace tessera {
 namespace cuda {
 namespace {
 
+// A thread reads and converts a few GB/s; beyond these the link to the GPU or the disk is the
+// limit, and all segments of WeightUploads could be in use.
+constexpr int kMostPreparingThreads = 8;
+
 class CudaOps : public Ops {
  public:
-  CudaOps(std::unique_ptr<CudaDevice> device, DeviceBuffer counters)
-      : device_(std::move(device)), counters_(std::move(counters)), scratch_(*device_) {
+  CudaOps(std::unique_ptr<CudaDevice> device, DeviceBuffer counters, int preparing_threads)
+      : device_(std::move(device)),
+        counters_(std::move(counters)),
+        preparing_threads_(preparing_threads),
+        scratch_(*device_) {
     const cudaDeviceProp& properties = device_->properties();
     context_ = {.stream = device_->stream(),
                 .multiprocessors = properties.multiProcessorCount,
@@ -45,6 +53,7 @@ class CudaOps : public Ops {
     RETURN_IF_ERROR(Check(source));
     return CudaWeight::Create(*device_, source);
   }
+  int max_preparing_threads() const override { return preparing_threads_; }
   absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
       const ExpertTableShape& shape) override {
     return CudaExpertTable::Create(*device_, shape);
@@ -126,6 +135,7 @@ class CudaOps : public Ops {
 
   std::unique_ptr<CudaDevice> device_;
   DeviceBuffer counters_;
+  const int preparing_threads_;
   Scratch scratch_;
   Context context_;
 };
@@ -142,7 +152,8 @@ absl::StatusOr<std::unique_ptr<Ops>> Create(const OpsOptions& options) {
   DeviceBuffer counters;
   ASSIGN_OR_RETURN(
       counters, device->Allocate(Workspace::kNumCounters * sizeof(uint32_t), "kernels' counters"));
-  return std::make_unique<CudaOps>(std::move(device), std::move(counters));
+  return std::make_unique<CudaOps>(std::move(device), std::move(counters),
+                                   std::clamp(options.num_threads, 1, kMostPreparingThreads));
 }
 
 #ifdef SIMT_EMULATED

@@ -8,6 +8,7 @@
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/kernels/gemm_sm90.h"
 #include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/weight_uploads.h"
 
 namespace tessera::cuda {
 namespace {
@@ -96,7 +97,7 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaWeight::Create(CudaDevice& device,
                                                            const WeightSource& source) {
   const RowSource rows(source);
   const auto row_bytes = static_cast<size_t>(rows.row_bytes());
-  if (row_bytes > PinnedRing::kSegmentBytes) {
+  if (row_bytes > WeightUploads::kSegmentBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("a weight with ", rows.cols(), " columns is too wide for the cuda backend"));
   }

@@ -35,7 +35,8 @@ class DeviceMemoryTest : public testing::Test {
     config_ = *LoadModelConfig(options_.model.model_dir);
     return CreateLocalExecutor(options_.model,
                                {.max_num_batched_tokens = options_.scheduler.max_num_batched_tokens,
-                                .max_num_seqs = options_.scheduler.max_num_seqs},
+                                .max_num_seqs = options_.scheduler.max_num_seqs,
+                                .step_timeout = absl::Minutes(10)},
                                config_, nullptr);
   }
 
