@@ -10,20 +10,15 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/cuda/pinned_segment.h"
 
 namespace tessera::cuda {
 
 // Segments that are filled in turn; one is used again when the copies out of it are done. Used by
-// one thread at a time, with the stream's device current.
+// one thread at a time, with the stream's device current. The copies must be done when it ends.
 class PinnedRing {
  public:
-  static constexpr size_t kSegmentBytes = size_t{2} << 20;
-
-  PinnedRing() = default;
-  PinnedRing(const PinnedRing&) = delete;
-  PinnedRing& operator=(const PinnedRing&) = delete;
-  // The copies must be done.
-  ~PinnedRing();
+  static constexpr size_t kSegmentBytes = PinnedSegment::kBytes;
 
   cudaError_t Create(cudaStream_t stream);
   // Enqueues a copy of `bytes` bytes, at most kSegmentBytes, which write(memory) puts into pinned
@@ -31,15 +26,10 @@ class PinnedRing {
   cudaError_t Copy(void* device, size_t bytes, absl::FunctionRef<void(char*)> write);
 
  private:
-  struct Segment {
-    char* memory = nullptr;
-    cudaEvent_t copied = nullptr;
-  };
-
   cudaError_t NextSegment();
 
   cudaStream_t stream_ = nullptr;
-  std::array<Segment, 8> segments_;
+  std::array<PinnedSegment, 8> segments_;
   size_t segment_ = 0;
   size_t used_ = 0;  // bytes of the current segment
 };

@@ -6,48 +6,37 @@
 
 namespace tessera::cuda {
 
-WeightUploads::~WeightUploads() {
-  for (const Segment& segment : segments_) {
-    if (segment.memory != nullptr) cudaFreeHost(segment.memory);
-    if (segment.copied != nullptr) cudaEventDestroy(segment.copied);
-  }
-}
-
 cudaError_t WeightUploads::Create(cudaStream_t stream) {
   stream_ = stream;
-  for (Segment& segment : segments_) {
-    void* memory = nullptr;
-    cudaError_t error = cudaMallocHost(&memory, kSegmentBytes);
-    if (error != cudaSuccess) return error;
-    segment.memory = static_cast<char*>(memory);
-    error = cudaEventCreateWithFlags(&segment.copied, cudaEventDisableTiming);
+  for (PinnedSegment& segment : segments_) {
+    const cudaError_t error = segment.Create();
     if (error != cudaSuccess) return error;
     GiveBack(&segment);
   }
   return cudaSuccess;
 }
 
-WeightUploads::Segment* WeightUploads::Take() {
+PinnedSegment* WeightUploads::Take() {
   absl::MutexLock lock(&mutex_);
   const auto some = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !free_.empty(); };
   mutex_.Await(absl::Condition(&some));
-  Segment* const segment = free_.front();
+  PinnedSegment* const segment = free_.front();
   free_.pop_front();
   return segment;
 }
 
-void WeightUploads::GiveBack(Segment* segment) {
+void WeightUploads::GiveBack(PinnedSegment* segment) {
   absl::MutexLock lock(&mutex_);
   free_.push_back(segment);
 }
 
-cudaError_t WeightUploads::CopyPiece(Segment& segment, char* device, size_t bytes,
+cudaError_t WeightUploads::CopyPiece(PinnedSegment& segment, char* device, size_t bytes,
                                      absl::FunctionRef<void(char*)> write) {
-  cudaError_t error = cudaEventSynchronize(segment.copied);  // at once when never recorded
+  cudaError_t error = segment.Wait();
   if (error != cudaSuccess) return error;
-  write(segment.memory);
-  error = cudaMemcpyAsync(device, segment.memory, bytes, cudaMemcpyHostToDevice, stream_);
-  return error != cudaSuccess ? error : cudaEventRecord(segment.copied, stream_);
+  write(segment.memory());
+  error = cudaMemcpyAsync(device, segment.memory(), bytes, cudaMemcpyHostToDevice, stream_);
+  return error != cudaSuccess ? error : segment.MarkCopies(stream_);
 }
 
 cudaError_t WeightUploads::Write(void* device, size_t bytes, size_t unit,
@@ -57,12 +46,12 @@ cudaError_t WeightUploads::Write(void* device, size_t bytes, size_t unit,
   const size_t most = kSegmentBytes / unit * unit;
   for (size_t begin = 0; begin < bytes; begin += most) {
     const size_t size = std::min(most, bytes - begin);
-    Segment* const segment = Take();
+    PinnedSegment* const segment = Take();
     cudaError_t error = CopyPiece(*segment, static_cast<char*>(device) + begin, size,
                                   [&](char* memory) { write(memory, begin, size); });
     // Copies of a stream end in order: the last one's end is the end of all.
     const bool last = begin + size == bytes;
-    if (error == cudaSuccess && last) error = cudaEventSynchronize(segment->copied);
+    if (error == cudaSuccess && last) error = segment->Wait();
     GiveBack(segment);
     if (error != cudaSuccess) return error;
   }

@@ -11,22 +11,18 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/cuda/pinned_segment.h"
 
 namespace tessera::cuda {
 
 // A few segments that travel one by one: while some are copied, others are filled, each by its own
 // thread, so that reading a file, converting and copying overlap. A thread that finds all of them
 // in use waits. Thread-safe after Create; callers have the stream's device current.
+// The copies must be done when it ends.
 class WeightUploads {
  public:
-  static constexpr size_t kSegmentBytes = size_t{2} << 20;
+  static constexpr size_t kSegmentBytes = PinnedSegment::kBytes;
   static constexpr size_t kNumSegments = 16;  // 32 MiB stay locked, however large the weights
-
-  WeightUploads() = default;
-  WeightUploads(const WeightUploads&) = delete;
-  WeightUploads& operator=(const WeightUploads&) = delete;
-  // The copies must be done.
-  ~WeightUploads();
 
   cudaError_t Create(cudaStream_t stream);
 
@@ -37,21 +33,16 @@ class WeightUploads {
                     absl::FunctionRef<void(char*, size_t, size_t)> write);
 
  private:
-  struct Segment {
-    char* memory = nullptr;
-    cudaEvent_t copied = nullptr;  // behind its last copy
-  };
-
   // The one that was given back first: its copy is the likeliest to be done.
-  Segment* Take() ABSL_LOCKS_EXCLUDED(mutex_);
-  void GiveBack(Segment* segment) ABSL_LOCKS_EXCLUDED(mutex_);
-  cudaError_t CopyPiece(Segment& segment, char* device, size_t bytes,
+  PinnedSegment* Take() ABSL_LOCKS_EXCLUDED(mutex_);
+  void GiveBack(PinnedSegment* segment) ABSL_LOCKS_EXCLUDED(mutex_);
+  cudaError_t CopyPiece(PinnedSegment& segment, char* device, size_t bytes,
                         absl::FunctionRef<void(char*)> write);
 
   cudaStream_t stream_ = nullptr;
-  std::array<Segment, kNumSegments> segments_;
+  std::array<PinnedSegment, kNumSegments> segments_;
   absl::Mutex mutex_;
-  std::deque<Segment*> free_ ABSL_GUARDED_BY(mutex_);
+  std::deque<PinnedSegment*> free_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera::cuda
