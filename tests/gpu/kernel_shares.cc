@@ -6,7 +6,6 @@
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <numeric>
 #include <set>
 #include <utility>
 
@@ -18,6 +17,7 @@
 #include "engine/planning/gpu_table.h"
 #include "kernels/ops.h"
 #include "tests/kernels/op_test.h"
+#include "tests/kernels/perf_inputs.h"
 #include "tests/kernels/sample_case.h"
 
 namespace tessera::test {
@@ -69,7 +69,9 @@ class KernelShares {
   }
   // Small numbers, bfloat16.
   Tensor Activations(std::initializer_list<int64_t> dims);
-  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols);
+  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols) {
+    return SmallWeight(*ops_, rows, cols, DType::kBF16);
+  }
   double Time(int64_t delays, int64_t calls, const std::function<void()>& run);
   double SecondsPerCall(const std::function<void()>& run);
   void Report(const std::string& name, const Work& work, double seconds);
@@ -94,31 +96,11 @@ class KernelShares {
 KernelShares::Tensor KernelShares::Activations(std::initializer_list<int64_t> dims) {
   int64_t count = 1;
   for (const int64_t dim : dims) count *= dim;
-  std::vector<uint16_t> bits(count);
-  uint32_t state = 1;
-  for (uint16_t& value : bits) {  // signs and mantissas at random, 2^-7
-    state = state * 1664525U + 1013904223U;
-    value = static_cast<uint16_t>(0x3c00U | ((state >> 16) & 0x807fU));
-  }
   absl::StatusOr<DeviceBuffer> buffer = device().Allocate(count * sizeof(uint16_t), "a benchmark");
   TESSERA_CHECK(buffer.ok());
-  device().Upload(buffer->data(), bits.data(), bits.size() * sizeof(uint16_t));
+  device().Upload(buffer->data(), SmallBFloat16Bits(count), count * sizeof(uint16_t));
   const TensorView view = buffer->View(DType::kBF16, dims);
   return {*std::move(buffer), view};
-}
-
-std::unique_ptr<Weight> KernelShares::RandomWeight(int64_t rows, int64_t cols) {
-  static std::vector<uint16_t> bits;  // the same numbers for all: only addresses matter
-  uint32_t state = 1;
-  while (static_cast<int64_t>(bits.size()) < rows * cols) {
-    state = state * 1664525U + 1013904223U;
-    bits.push_back(static_cast<uint16_t>(0x3c00U | ((state >> 16) & 0x807fU)));
-  }
-  const HostMatrix matrix{bits.data(), DType::kBF16, rows, cols, cols};
-  absl::StatusOr<std::unique_ptr<Weight>> weight =
-      ops_->PrepareWeight({.parts = {matrix}, .pad_rows = 0, .dtype = DType::kBF16});
-  TESSERA_CHECK(weight.ok());
-  return *std::move(weight);
 }
 
 double KernelShares::Time(int64_t delays, int64_t calls, const std::function<void()>& run) {
@@ -226,33 +208,21 @@ void KernelShares::Attention(int64_t sequences, int64_t query, int64_t context) 
   constexpr int32_t kQ = 32;
   constexpr int32_t kKv = 4;
   constexpr int64_t kDim = 128;
-  constexpr int64_t kBlock = 16;
-  const int64_t blocks = (context + kBlock - 1) / kBlock;
-  std::vector<int32_t> tables(sequences * blocks);
-  std::iota(tables.begin(), tables.end(), 0);
-  std::shuffle(tables.begin(), tables.end(), random_.engine());
-  std::vector<int32_t> cu_seqlens;
-  for (int64_t s = 0; s <= sequences; ++s) cu_seqlens.push_back(static_cast<int32_t>(s * query));
-  const Tensor k = Activations({sequences * blocks, kKv, kBlock, kDim});
-  const Tensor v = Activations({sequences * blocks, kKv, kBlock, kDim});
+  const PagedSequences paged(device(), random_, sequences, query, context);
+  const Tensor k = Activations({paged.num_blocks, kKv, PagedSequences::kBlock, kDim});
+  const Tensor v = Activations({paged.num_blocks, kKv, PagedSequences::kBlock, kDim});
   const Tensor q = Activations({sequences * query, kQ * kDim});
   const Tensor out = Activations({sequences * query, kQ * kDim});
-  const TestTensor tables_tensor = TestTensor::Ints(device(), {sequences, blocks}, tables);
-  const TestTensor cu_tensor = TestTensor::Ints(device(), {sequences + 1}, cu_seqlens);
-  const TestTensor contexts = TestTensor::Ints(
-      device(), {sequences}, std::vector<int32_t>(sequences, static_cast<int32_t>(context)));
-  const double keys = static_cast<double>(query) *
-                      (static_cast<double>(context) - static_cast<double>(query - 1) / 2);
   Measure(absl::StrCat("attention ", sequences, " x ", query, " of ", context),
           {.bytes = 2.0 * static_cast<double>(2 * sequences * context * kKv * kDim +
                                               2 * sequences * query * kQ * kDim),
-           .flops = static_cast<double>(sequences) * keys * 4 * kQ * kDim},
+           .flops = static_cast<double>(sequences) * paged.visible_keys * 4 * kQ * kDim},
           [&] {
             ops_->PagedAttention({.q = q.second,
                                   .kv = {k.second, v.second},
-                                  .block_tables = tables_tensor,
-                                  .cu_seqlens = cu_tensor,
-                                  .context_lens = contexts,
+                                  .block_tables = paged.block_tables,
+                                  .cu_seqlens = paged.cu_seqlens,
+                                  .context_lens = paged.context_lens,
                                   .num_q_heads = kQ,
                                   .num_kv_heads = kKv,
                                   .window = 0,
@@ -335,10 +305,7 @@ void KernelShares::RunAll() {
 
 int RunKernelShares(const std::vector<std::string>& arguments) {
   Options options;
-  for (const std::string& argument : arguments) {
-    const size_t equals = argument.find('=');
-    const std::string key = argument.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+  for (const auto& [key, value] : KeysAndValues(arguments)) {
     if (key == "--backend") options.backend = value;
     if (key == "--gpu") options.gpu = value;
     if (key == "--json") options.json = value;

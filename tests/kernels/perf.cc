@@ -21,6 +21,7 @@
 #include "kernels/ops.h"
 #include "tests/kernels/ceilings.h"
 #include "tests/kernels/op_test.h"
+#include "tests/kernels/perf_inputs.h"
 #include "tests/kernels/sample_case.h"
 
 namespace tessera::test {
@@ -83,7 +84,9 @@ class Perf {
   bool Wanted(const std::string& name) const {
     return name.find(options_.filter) != std::string::npos;
   }
-  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols);
+  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols) {
+    return SmallWeight(*ops_, rows, cols, options_.dtype);
+  }
   void Report(const std::string& name, double bytes, double flops,
               const std::function<void()>& run);
 
@@ -100,21 +103,6 @@ class Perf {
   const Ceilings ceilings_;
   Random random_{1};
 };
-
-std::unique_ptr<Weight> Perf::RandomWeight(int64_t rows, int64_t cols) {
-  // Bits of small bfloat16 numbers: much faster to make than normal variates.
-  std::vector<uint16_t> bits(rows * cols);
-  uint32_t state = 1;
-  for (uint16_t& value : bits) {
-    state = state * 1664525U + 1013904223U;
-    value = static_cast<uint16_t>(0x3c00U | ((state >> 16) & 0x80ffU));
-  }
-  const HostMatrix matrix{bits.data(), DType::kBF16, rows, cols, cols};
-  absl::StatusOr<std::unique_ptr<Weight>> weight =
-      ops_->PrepareWeight({.parts = {matrix}, .pad_rows = 0, .dtype = options_.dtype});
-  TESSERA_CHECK(weight.ok());
-  return *std::move(weight);
-}
 
 void Perf::Report(const std::string& name, double bytes, double flops,
                   const std::function<void()>& run) {
@@ -204,36 +192,23 @@ void Perf::Attention(int64_t sequences, int64_t query, int64_t context) {
   constexpr int64_t kQ = 16;
   constexpr int64_t kKv = 8;
   constexpr int64_t kDim = 128;
-  constexpr int64_t kBlock = 16;
   const std::string name = "attention " + std::to_string(sequences) + " x " +
                            std::to_string(query) + " queries, context " + std::to_string(context);
   if (!Wanted(name)) return;
-  const int64_t blocks = (context + kBlock - 1) / kBlock;
-  std::vector<int32_t> tables(sequences * blocks);
-  std::iota(tables.begin(), tables.end(), 0);
-  std::shuffle(tables.begin(), tables.end(), random_.engine());
-  std::vector<int32_t> cu_seqlens;
-  for (int64_t s = 0; s <= sequences; ++s) cu_seqlens.push_back(static_cast<int32_t>(s * query));
-  const int64_t elements = sequences * blocks * kKv * kBlock * kDim;
-  const TestTensor k(device(), DType::kBF16, {sequences * blocks, kKv, kBlock, kDim},
-                     random_.Normals(elements));
-  const TestTensor v(device(), DType::kBF16, {sequences * blocks, kKv, kBlock, kDim},
-                     random_.Normals(elements));
+  const PagedSequences paged(device(), random_, sequences, query, context);
+  const std::vector<int64_t> cache{paged.num_blocks, kKv, PagedSequences::kBlock, kDim};
+  const int64_t elements = paged.num_blocks * kKv * PagedSequences::kBlock * kDim;
+  const TestTensor k(device(), DType::kBF16, cache, random_.Normals(elements));
+  const TestTensor v(device(), DType::kBF16, cache, random_.Normals(elements));
   const TestTensor q = Activations(sequences * query, kQ * kDim, act_);
   const TestTensor out(device(), act_, {sequences * query, kQ * kDim});
-  const TestTensor tables_tensor = TestTensor::Ints(device(), {sequences, blocks}, tables);
-  const TestTensor cu_tensor = TestTensor::Ints(device(), {sequences + 1}, cu_seqlens);
-  const TestTensor contexts = TestTensor::Ints(
-      device(), {sequences}, std::vector<int32_t>(sequences, static_cast<int32_t>(context)));
-  const double visible = static_cast<double>(query) *
-                         (static_cast<double>(context) - static_cast<double>(query - 1) / 2);
   Report(name, static_cast<double>(2 * elements * 2),
-         static_cast<double>(sequences) * visible * 4 * kQ * kDim, [&] {
+         static_cast<double>(sequences) * paged.visible_keys * 4 * kQ * kDim, [&] {
            ops_->PagedAttention({.q = q,
                                  .kv = {k, v},
-                                 .block_tables = tables_tensor,
-                                 .cu_seqlens = cu_tensor,
-                                 .context_lens = contexts,
+                                 .block_tables = paged.block_tables,
+                                 .cu_seqlens = paged.cu_seqlens,
+                                 .context_lens = paged.context_lens,
                                  .num_q_heads = kQ,
                                  .num_kv_heads = kKv,
                                  .window = 0,
@@ -393,10 +368,7 @@ void Perf::RunAll() {
 
 int RunPerf(const std::vector<std::string>& arguments) {
   PerfOptions options;
-  for (const std::string& argument : arguments) {
-    const size_t equals = argument.find('=');
-    const std::string key = argument.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+  for (const auto& [key, value] : KeysAndValues(arguments)) {
     if (key == "--backend") options.backend = value;
     if (key == "--threads") options.threads = std::max(1, std::atoi(value.c_str()));
     if (key == "--filter") options.filter = value;
