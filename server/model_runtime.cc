@@ -19,6 +19,8 @@
 namespace tessera {
 namespace {
 
+constexpr double kMiB = 1 << 20;
+
 std::string FolderName(const std::string& path) {
   const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
   const std::string name =
@@ -73,7 +75,6 @@ void LogCommunicationChoice(const MoeCommChoice& choice) {
 
 void LogRebalancing(const GroupFacts& group) {
   if (group.expert_rebalance_interval == 0) return;
-  constexpr double kMiB = 1 << 20;
   LogInfo(absl::StrFormat(
       "experts may move every %d steps; %d spare slots per rank and layer take up to %.1f MiB of "
       "every rank",
@@ -83,7 +84,6 @@ void LogRebalancing(const GroupFacts& group) {
 
 void LogGraphs(const EngineStats& stats) {
   if (stats.step_graphs == 0) return;
-  constexpr double kMiB = 1 << 20;
   LogInfo(absl::StrFormat("decode steps run as %d graphs, which take %.1f MiB of every rank",
                           stats.step_graphs, static_cast<double>(stats.step_graph_bytes) / kMiB));
 }
@@ -98,7 +98,6 @@ void SettleBackend(ModelOptions* options) {
 
 void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
                 const EngineOptions& options) {
-  constexpr double kMiB = 1 << 20;
   const int32_t groups = std::max(options.model.layout.data_parallel, 1);
   const int32_t blocks = stats.kv_blocks_total / groups;
   LogInfo(absl::StrFormat("KV cache: %d blocks of %d tokens per group, %.1f MiB on every rank",

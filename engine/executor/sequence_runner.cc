@@ -4,20 +4,18 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/executor/step_buffers.h"
 #include "engine/scheduler/largest_step.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
+
 absl::StatusOr<BatchResult> SequenceRunner::Append(const Step& step) {
   const auto count = static_cast<int32_t>(step.token_ids.size());
   StepPlan plan;
   plan.step_id = ++step_id_;
   plan.return_logits = step.return_logits;
-  plan.groups.resize(executor_.num_groups());
-  for (BatchPlan& group : plan.groups) {
-    group.cu_seqlens = {0};
-    group.sampling = GreedyRows({});
-  }
+  plan.groups.assign(executor_.num_groups(), EmptyPlan());
   BatchPlan& batch = plan.groups[0];
   batch.token_ids.assign(step.token_ids.begin(), step.token_ids.end());
   batch.token_source.assign(count, -1);
