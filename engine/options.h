@@ -31,6 +31,7 @@ struct ModelOptions {
   DType dtype = DType::kBF16;    // kF32 or kBF16
   std::string cpu_isa = "auto";  // vector instructions of the cpu backend, see OpsOptions
   int32_t emulated_gpus = 0;     // of this process, see OpsOptions
+  std::string gemm = "ours";     // products of GPUs, see OpsOptions
   int32_t num_threads = 0;       // of all local ranks together; 0: the CPUs this process may use
   int32_t max_model_len = 0;     // tokens; 0: the model's own context limit
   // Steps enqueued before the results of the first are known, 1 or 2; 0: two where a device would

@@ -57,6 +57,11 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateOps(const OpsOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("a backend needs at least one thread, not ", options.num_threads));
   }
+  if (options.gemm != "ours" && options.backend.substr(0, 4) != "cuda") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--gemm ", std::string(options.gemm), " is for GPUs; the ",
+                     std::string(options.backend), " backend has products of its own only"));
+  }
   if (const Backend* backend = Find(options.backend)) return backend->create(options);
   if (options.backend == "cuda") return DescribeGpus().status();
   std::string linked;

@@ -357,6 +357,8 @@ struct OpsOptions {
   bool spin = true;       // idle threads may poll briefly: all ranks together fit the cores
   int device_index = 0;   // GPU of this rank, of those of its machine
   int emulated_gpus = 0;  // GPUs that this process emulates; 0: as many as the emulator offers
+  // Products of GPUs: "ours", or "cublas" for NVIDIA's library, whose bits may depend on the batch.
+  std::string_view gemm = "ours";
   // Of the queued backend: what a step takes at least, see QueuedDevice.
   absl::Duration queued_step_delay;
   // Vector instructions of the cpu backend: "portable", "avx2", "avx512", "avx512bf16" or "amx";

@@ -96,6 +96,12 @@ void SettleBackend(ModelOptions* options) {
   LogInfo(absl::StrCat("backend auto: ", options->backend, ", for ", choice.why));
 }
 
+void WarnOfForeignProducts(const GroupFacts& group) {
+  if (group.gemm == "ours") return;
+  LogWarning(absl::StrCat("--gemm ", group.gemm,
+                          ": a token's bits may depend on what is served beside it"));
+}
+
 void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
                 const EngineOptions& options) {
   const int32_t groups = std::max(options.model.layout.data_parallel, 1);
@@ -162,6 +168,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   runtime->group_ = executor->facts();
   LogCommunicationChoice(runtime->group_.moe_comm);
   LogRebalancing(runtime->group_);
+  WarnOfForeignProducts(runtime->group_);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,

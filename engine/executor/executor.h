@@ -3,6 +3,7 @@
 #define TESSERA_ENGINE_EXECUTOR_EXECUTOR_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +36,7 @@ MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
 // All ranks together, once they are loaded.
 struct GroupFacts {
   int32_t num_ranks = 1;
+  std::string gemm = "ours";              // see OpsOptions
   MoeCommChoice moe_comm;                 // of all MoE layers and steps
   int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay
   int32_t spare_expert_slots = 0;         // of every rank and MoE layer

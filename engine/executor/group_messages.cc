@@ -62,13 +62,14 @@ std::string EncodeGroupSettings(const GroupSettings& settings) {
       "tensor_parallel ", settings.layout.tensor_parallel, "\ndata_parallel ",
       settings.layout.data_parallel, "\nexpert_parallel ", settings.layout.expert_parallel ? 1 : 0,
       "\nnodes ", settings.layout.nodes, "\nmoe_comm ", static_cast<int>(settings.moe_comm),
-      "\nbackend ", settings.backend, "\ndtype ", static_cast<int>(settings.dtype), "\nblock_size ",
-      settings.limits.block_size, "\nmax_num_batched_tokens ",
-      settings.limits.max_num_batched_tokens, "\nmax_num_seqs ", settings.limits.max_num_seqs,
-      "\nexpert_rebalance_interval ", settings.rebalance.interval, "\nexpert_spare_slots ",
-      settings.rebalance.spare_slots, "\nsteps_under_way ", settings.steps_under_way,
-      "\nqueued_step_delay_us ", absl::ToInt64Microseconds(settings.queued_step_delay),
-      "\nmax_model_len ", settings.limits.max_model_len, "\nstep_timeout_ms ",
+      "\nbackend ", settings.backend, "\ngemm ", settings.gemm, "\ndtype ",
+      static_cast<int>(settings.dtype), "\nblock_size ", settings.limits.block_size,
+      "\nmax_num_batched_tokens ", settings.limits.max_num_batched_tokens, "\nmax_num_seqs ",
+      settings.limits.max_num_seqs, "\nexpert_rebalance_interval ", settings.rebalance.interval,
+      "\nexpert_spare_slots ", settings.rebalance.spare_slots, "\nsteps_under_way ",
+      settings.steps_under_way, "\nqueued_step_delay_us ",
+      absl::ToInt64Microseconds(settings.queued_step_delay), "\nmax_model_len ",
+      settings.limits.max_model_len, "\nstep_timeout_ms ",
       absl::ToInt64Milliseconds(settings.limits.step_timeout), "\n");
 }
 
@@ -83,6 +84,7 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
                      .nodes = lines.Int("nodes", 1, kMany)};
   settings.moe_comm = static_cast<MoeComm>(lines.Int("moe_comm", 0, 2));
   settings.backend = lines.Text("backend");
+  settings.gemm = lines.Text("gemm");
   settings.dtype = static_cast<DType>(lines.Int("dtype", 0, static_cast<int>(DType::kBF16)));
   settings.rebalance = {.interval = lines.Int("expert_rebalance_interval", 0, kMany),
                         .spare_slots = lines.Int("expert_spare_slots", 0, kMany)};

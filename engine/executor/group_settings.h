@@ -41,6 +41,7 @@ struct GroupSettings {
   LayoutRequest layout;
   MoeComm moe_comm = MoeComm::kAuto;
   std::string backend = "cpu";
+  std::string gemm = "ours";
   DType dtype = DType::kBF16;
   RebalanceSettings rebalance;
   int32_t steps_under_way = 0;  // 0: as many as the backend gains by

@@ -167,6 +167,7 @@ absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
                                         .spin = threads.spin,
                                         .device_index = local_rank,
                                         .emulated_gpus = options.emulated_gpus,
+                                        .gemm = settings.gemm,
                                         .queued_step_delay = settings.queued_step_delay,
                                         .cpu_isa = options.cpu_isa,
                                         .shared_weights = weights}));
@@ -376,6 +377,7 @@ MemoryReport RankGroup::memory() const {
 
 GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
+          .gemm = state_->options.settings.gemm,
           .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,
           .spare_expert_slots = state_->options.settings.rebalance.spare_slots,

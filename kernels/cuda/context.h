@@ -33,6 +33,8 @@ class Scratch {
   std::vector<DeviceBuffer> outgrown_;  // that graphs may hold
 };
 
+class CublasGemm;
+
 struct Context {
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
@@ -40,6 +42,7 @@ struct Context {
   uint32_t* counters = nullptr;  // Workspace::kNumCounters, zeros between kernels
   Fault* fault = nullptr;
   Scratch* scratch = nullptr;
+  CublasGemm* cublas = nullptr;  // for products that it takes; null: none
 };
 
 // For a launcher that can use `bytes` bytes. Where the GPU has no room for them, it gets none: it

@@ -1,3 +1,4 @@
+#include "kernels/cuda/cublas_gemm.h"
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/kernels/gemm.h"
 #include "kernels/cuda/kernels/gemm_sm90.h"
@@ -54,6 +55,9 @@ cudaError_t Gemm(const Context& context, const GemmArgs& args) {
   problem.weight = weight.data();
   problem.weight_stride = weight.row_stride();
   problem.bias = args.bias.as<float>();
+  if (context.cublas != nullptr && problem.bias == nullptr && context.cublas->Takes(problem)) {
+    return context.cublas->Launch(problem);
+  }
   GemmSm90Maps maps{.weight = weight.map()};
   return Launch(context, problem, maps);
 }

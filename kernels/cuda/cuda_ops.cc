@@ -1,10 +1,13 @@
 #include "kernels/cuda/cuda_ops.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/base/call_once.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/cuda/cublas_gemm.h"
+#include "kernels/cuda/cublas_library.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/cuda_weight.h"
@@ -26,9 +29,11 @@ constexpr int kMostPreparingThreads = 8;
 
 class CudaOps : public Ops {
  public:
-  CudaOps(std::unique_ptr<CudaDevice> device, DeviceBuffer counters, int preparing_threads)
+  CudaOps(std::unique_ptr<CudaDevice> device, DeviceBuffer counters,
+          std::unique_ptr<CublasGemm> cublas, int preparing_threads)
       : device_(std::move(device)),
         counters_(std::move(counters)),
+        cublas_(std::move(cublas)),
         preparing_threads_(preparing_threads),
         scratch_(*device_) {
     const cudaDeviceProp& properties = device_->properties();
@@ -37,7 +42,8 @@ class CudaOps : public Ops {
                 .compute_capability = CapabilityOf(properties),
                 .counters = static_cast<uint32_t*>(counters_.data()),
                 .fault = device_->fault(),
-                .scratch = &scratch_};
+                .scratch = &scratch_,
+                .cublas = cublas_.get()};
   }
 
   std::string_view name() const override {
@@ -135,6 +141,7 @@ class CudaOps : public Ops {
 
   std::unique_ptr<CudaDevice> device_;
   DeviceBuffer counters_;
+  std::unique_ptr<CublasGemm> cublas_;
   const int preparing_threads_;
   Scratch scratch_;
   Context context_;
@@ -146,13 +153,35 @@ using DeviceType = EmulatedDevice;
 using DeviceType = CudaDevice;
 #endif
 
+absl::StatusOr<CublasLibrary> OpenCublas() {
+#ifdef SIMT_EMULATED
+  // What the variable names is loaded in front of the stand-in, as cuBLASLt would be.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing here changes the environment
+  const char* file = std::getenv("TESSERA_EMULATION_CUBLAS");
+  if (file != nullptr) RETURN_IF_ERROR(LoadCublas({file}).status());
+  return FakeCublas();
+#else
+  return LoadCublas();
+#endif
+}
+
+absl::StatusOr<std::unique_ptr<CublasGemm>> CreateCublas(const OpsOptions& options,
+                                                         CudaDevice* device) {
+  if (options.gemm == "ours") return nullptr;
+  CublasLibrary library;
+  ASSIGN_OR_RETURN(library, OpenCublas());
+  return CublasGemm::Create(device, library);
+}
+
 absl::StatusOr<std::unique_ptr<Ops>> Create(const OpsOptions& options) {
   std::unique_ptr<CudaDevice> device;
   ASSIGN_OR_RETURN(device, DeviceType::Create(options.device_index));
   DeviceBuffer counters;
   ASSIGN_OR_RETURN(
       counters, device->Allocate(Workspace::kNumCounters * sizeof(uint32_t), "kernels' counters"));
-  return std::make_unique<CudaOps>(std::move(device), std::move(counters),
+  std::unique_ptr<CublasGemm> cublas;
+  ASSIGN_OR_RETURN(cublas, CreateCublas(options, device.get()));
+  return std::make_unique<CudaOps>(std::move(device), std::move(counters), std::move(cublas),
                                    std::clamp(options.num_threads, 1, kMostPreparingThreads));
 }
 

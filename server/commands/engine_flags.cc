@@ -39,6 +39,10 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
                  "Threads of all ranks together; 0: the CPUs this process may use.");
   AddCpuIsaOption(table, &model.cpu_isa);
   AddEmulatedGpusOption(table, &model.emulated_gpus);
+  table->Choice("gemm", &model.gemm, {"ours", "cublas"},
+                "Products of GPUs: our kernels, or those of NVIDIA's cuBLASLt, found at run time "
+                "(libcublasLt.so.13 or .12). With cublas a token's bits may depend on what is "
+                "served beside it: it chooses how to multiply by the size of the batch, too.");
   table->Integer("max-model-len", &model.max_model_len, {0, kMax},
                  "Tokens of prompt and output together; 0: the model's context.");
   table->Section("Layout");

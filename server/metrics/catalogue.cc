@@ -174,6 +174,12 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "tessera_moe_comm_info",
      "Always 1; the label tells the mode that --moe-comm=auto chose for all steps.",
      {}},
+    {Metric::kGemmInfo,
+     kGauge,
+     "tessera_gemm_info",
+     "Always 1; the labels tell whose products --gemm chose, and whether a token's bits are the "
+     "same in every batch with them.",
+     {}},
     {Metric::kRankUp, kGauge, "tessera_rank_up", "1 while the rank serves, 0 after a failure.", {}},
     {Metric::kRankComputeSeconds,
      kCounter,

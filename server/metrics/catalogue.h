@@ -46,6 +46,7 @@ enum class Metric : uint8_t {
   kStepGraphBytes,
   kMoeCommCost,
   kMoeCommInfo,
+  kGemmInfo,
   kRankUp,
   kRankComputeSeconds,
   kRankWaitSeconds,

@@ -142,6 +142,9 @@ void AppendGroupFamilies(const GroupFacts& group, bool alive,
     up.push_back({{{"rank", absl::StrCat(rank)}}, alive ? 1.0 : 0.0});
   }
   out->push_back(Snapshot(Metric::kRankUp, up));
+  const char* const invariant = group.gemm == "ours" ? "true" : "false";
+  out->push_back(
+      Snapshot(Metric::kGemmInfo, {{{{"gemm", group.gemm}, {"batch_invariant", invariant}}, 1}}));
   std::vector<Sample> costs;
   for (const MoeCommCost& cost : group.moe_comm.costs) {
     const std::string tokens = absl::StrCat(cost.tokens);

@@ -66,6 +66,21 @@ class GpuFaultsTest(unittest.TestCase):
         self.assertIn("is version 2.17.1; install",
                       self.refusal(*TWO, TESSERA_EMULATION_NCCL=os.environ["TESSERA_OLD_NCCL"]))
 
+    def test_cublas(self):
+        self.assertIn("--gemm cublas is for GPUs; the cpu backend has products of its own only",
+                      self.refusal("--gemm", "cublas"))
+        self.assertIn("needs cuBLASLt 12 or newer, but there is no /nowhere/libcublasLt.so",
+                      self.refusal(*EMULATED, "--gemm", "cublas",
+                                   TESSERA_EMULATION_CUBLAS="/nowhere/libcublasLt.so"))
+        with mock.patch.dict(os.environ, CHEAP):
+            with Server(*EMULATED, "--gemm", "cublas", "--max-num-batched-tokens", 8) as server:
+                request = pb.GenerateRequest(text="Hi")
+                request.stopping.max_tokens = 2
+                server.stub.Generate(request, timeout=120)
+                self.assertIn(
+                    'tessera_gemm_info{batch_invariant="false",gemm="cublas"}', server.metrics())
+                self.assertIn("bits may depend on what is served beside it", server.output())
+
     def test_memory(self):
         said = self.refusal(*EMULATED, TESSERA_EMULATION_MEMORY=str(8 * MIB))
         self.assertRegex(said, "weights of a rank need at least [0-9]+ bytes, GPU 0 .* has [0-9]+ "

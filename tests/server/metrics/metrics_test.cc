@@ -41,11 +41,12 @@ TEST(CatalogueTest, NamesFollowPrometheus) {
 std::string FullPage() {
   FakeEngine engine;
   MetricsRecorder metrics;
-  metrics.Attach({.engine = &engine,
-                  .active_requests = [] { return 3; },
-                  .large_requests_queued = [] { return 2; },
-                  .block_size = 16,
-                  .group = {.num_ranks = 2, .moe_comm = {{{8, 2e-6F, 1e-6F}}, true}}});
+  metrics.Attach(
+      {.engine = &engine,
+       .active_requests = [] { return 3; },
+       .large_requests_queued = [] { return 2; },
+       .block_size = 16,
+       .group = {.num_ranks = 2, .gemm = "cublas", .moe_comm = {{{8, 2e-6F, 1e-6F}}, true}}});
   metrics.CountCall("Generate", absl::StatusCode::kOk);
   metrics.CountRejected(absl::StatusCode::kInvalidArgument);
   metrics.CountCancelled(true);
@@ -86,6 +87,7 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_info{mode=\"alltoall\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_gemm_info{batch_invariant=\"false\",gemm=\"cublas\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_up{rank=\"1\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"0\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"1\"} 0.25\n"));
