@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/core/tensor.h"
 #include "parallel/collective_times.h"
@@ -70,6 +71,13 @@ class Communicator {
   virtual void AllToAllV(absl::Span<const AllToAllPart> parts,
                          ConstTensorView send_counts,  // [size] int
                          TensorView recv_counts) = 0;  // [size] int, written
+  // Memory of this rank for what AllToAll and AllToAllV bring (every `out`, and the counts), at the
+  // same offsets on all ranks: where devices reach each other's memory, rows then go straight there
+  // and no count comes to a host, so that both can be captured. All ranks call it in the same order
+  // with the same size, and wait for each other. Null on all ranks: any memory is as good. Cleared;
+  // lives as long as the communicator.
+  virtual absl::StatusOr<void*> ShareMemory(int64_t /*bytes*/) { return nullptr; }
+
   // data of rank `root` to all. Any type and shape.
   virtual void Broadcast(TensorView data, int root) = 0;
   // No rank's later work starts before every rank's earlier work is done.

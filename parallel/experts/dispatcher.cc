@@ -131,9 +131,14 @@ absl::StatusOr<std::unique_ptr<ExpertDispatcher>> ExpertDispatcher::Create(
   for (int i = 1; i < Buffers::kNumArrays; ++i) {
     buffers.offsets[i] = buffers.offsets[i - 1] + sizes[i - 1];
   }
-  ASSIGN_OR_RETURN(dispatcher->memory_,
-                   ops->device().Allocate(BufferBytes(options), "expert dispatch"));
-  buffers.base = static_cast<char*>(dispatcher->memory_.data());
+  void* shared = nullptr;
+  ASSIGN_OR_RETURN(shared, communicator->ShareMemory(BufferBytes(options)));
+  if (shared == nullptr) {
+    ASSIGN_OR_RETURN(dispatcher->memory_,
+                     ops->device().Allocate(BufferBytes(options), "expert dispatch"));
+    shared = dispatcher->memory_.data();
+  }
+  buffers.base = static_cast<char*>(shared);
   return dispatcher;
 }
 

@@ -89,8 +89,9 @@ struct DispatchedRows {
 // not exist and impossible data from a peer: INTERNAL) surface at Device::Synchronize().
 class ExpertDispatcher {
  public:
-  // `ops` and `communicator`, of the same device, must outlive the dispatcher. INVALID_ARGUMENT for
-  // sizes that do not agree, RESOURCE_EXHAUSTED without room for the buffers.
+  // All ranks call it, and wait for each other where they share memory. `ops` and `communicator`,
+  // of the same device, must outlive the dispatcher. INVALID_ARGUMENT for sizes that do not agree,
+  // RESOURCE_EXHAUSTED without room for the buffers.
   static absl::StatusOr<std::unique_ptr<ExpertDispatcher>> Create(ExpertOps* ops,
                                                                   Communicator* communicator,
                                                                   const DispatcherOptions& options);
@@ -124,7 +125,7 @@ class ExpertDispatcher {
   ExpertOps* ops_;
   Communicator* communicator_;
   const DispatcherOptions options_;
-  DeviceBuffer memory_;
+  DeviceBuffer memory_;  // empty: the communicator shares memory
   std::unique_ptr<Buffers> buffers_;
   bool outstanding_ = false;
 };

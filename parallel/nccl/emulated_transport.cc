@@ -8,7 +8,8 @@ namespace tessera {
 namespace {
 
 // Small enough that short tensors take every path.
-constexpr cuda::NcclOptions kOptions{.scratch_bytes = 64 << 10, .small_bytes = 4 << 10};
+constexpr cuda::NcclOptions kOptions{
+    .scratch_bytes = 64 << 10, .small_bytes = 4 << 10, .peer_bytes = 2 << 10};
 
 }  // namespace
 

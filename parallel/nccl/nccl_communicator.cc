@@ -148,6 +148,9 @@ absl::Status NcclCommunicator::SumScattered(const Sum& sum) {
 
 absl::Status NcclCommunicator::SumAll(char* data, int64_t count, DType dtype) {
   const int64_t element = ElementBytes(dtype);
+  if (peers_ != nullptr && count * element <= options_.peer_bytes) {
+    return SumByPeers(data, count, dtype);
+  }
   const int64_t small = std::min(options_.small_bytes, options_.scratch_bytes / size()) / element;
   while (count > 0) {
     const int64_t chunk = std::min(count, options_.scratch_bytes / element) / size() /
@@ -303,8 +306,11 @@ void NcclCommunicator::AllToAll(absl::Span<const AllToAllPart> parts) {
   const std::vector<Chunks> chunks = CheckedChunks(parts);
   int64_t bytes = 0;
   for (const Chunks& part : chunks) bytes += part.capacity * part.row_bytes;
-  Run({.kind = CollectiveOp::kAllToAll, .call = {.operation = "AllToAll", .bytes = bytes}},
-      [&] { return bytes == 0 ? absl::OkStatus() : Exchange(chunks, nullptr, nullptr); });
+  Run({.kind = CollectiveOp::kAllToAll, .call = {.operation = "AllToAll", .bytes = bytes}}, [&] {
+    if (bytes == 0) return absl::OkStatus();
+    const std::optional<PeerExchangeLaunch> by_peers = PeerExchangeOf(chunks, nullptr);
+    return by_peers ? ExchangeByPeers(*by_peers) : Exchange(chunks, nullptr, nullptr);
+  });
 }
 
 absl::Status NcclCommunicator::CheckCounts(absl::Span<const Chunks> parts) const {
@@ -349,6 +355,11 @@ void NcclCommunicator::AllToAllV(absl::Span<const AllToAllPart> parts, ConstTens
   int64_t bytes = 0;
   for (const Chunks& part : chunks) bytes += part.capacity * part.row_bytes;
   Run({.kind = CollectiveOp::kAllToAll, .call = {.operation = "AllToAllV", .bytes = bytes}}, [&] {
+    std::optional<PeerExchangeLaunch> by_peers = PeerExchangeOf(chunks, recv_counts.as<int32_t>());
+    if (by_peers) {
+      by_peers->send_counts = send_counts.as<int32_t>();
+      return ExchangeByPeers(*by_peers);
+    }
     return ExchangeCounted(chunks, send_counts.as<int32_t>(), recv_counts.as<int32_t>());
   });
 }

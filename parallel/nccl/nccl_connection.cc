@@ -55,6 +55,7 @@ NcclCommunicator::~NcclCommunicator() {
   device_->RemoveWatch(this);
   group_->Leave(rank_);
   Disconnect();
+  peers_.reset();
   cudaSetDevice(device_->index());
   if (counts_event_ != nullptr) cudaEventDestroy(counts_event_);
   if (host_counts_ != nullptr) cudaFreeHost(host_counts_);
@@ -129,10 +130,23 @@ absl::Status NcclCommunicator::Connect(RendezvousStore* store) {
     if (result != ncclSuccess && result != ncclInProgress) return NcclStatus(result, comm_);
   }
   const absl::Status status = AwaitIssued(options_.connect_timeout);
+  if (status.ok()) return ConnectPeers(store);
   if (!absl::IsDeadlineExceeded(status)) return status;
   return absl::DeadlineExceededError(absl::StrCat("NCCL did not connect the ", size(),
                                                   " ranks of group ", group_->name(), " within ",
                                                   absl::FormatDuration(options_.connect_timeout)));
+}
+
+absl::Status NcclCommunicator::ConnectPeers(RendezvousStore* store) {
+  if (options_.peer_bytes == 0 || size() == 1) return absl::OkStatus();
+  std::unique_ptr<PeerMemory> peers;
+  ASSIGN_OR_RETURN(peers, PeerMemory::Join(*group_, {.rank = rank_,
+                                                     .device = device_,
+                                                     .store = store,
+                                                     .timeout = options_.connect_timeout}));
+  absl::MutexLock lock(&mutex_);
+  peers_ = std::move(peers);
+  return given_up_;
 }
 
 absl::Status NcclCommunicator::NcclStatus(ncclResult_t result, ncclComm_t comm) const {
@@ -221,6 +235,7 @@ absl::Status NcclCommunicator::CheckProgress() {
 void NcclCommunicator::GiveUp(const absl::Status& reason) {
   absl::MutexLock lock(&mutex_);
   given_up_.Update(reason);
+  if (peers_ != nullptr) peers_->Stop();
   if (comm_ != nullptr) library_.comm_abort(std::exchange(comm_, nullptr));
 }
 

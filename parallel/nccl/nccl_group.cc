@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "parallel/nccl/peer_memory.h"
 
 namespace tessera::cuda {
 namespace {
@@ -15,6 +16,13 @@ std::string Describe(int rank, const NcclGroup::Call& call) {
 }
 
 }  // namespace
+
+std::shared_ptr<PeerWindows> NcclGroup::Windows() {
+  absl::MutexLock lock(&mutex_);
+  std::shared_ptr<PeerWindows> windows = windows_.lock();
+  if (windows == nullptr) windows_ = windows = std::make_shared<PeerWindows>();
+  return windows;
+}
 
 void NcclGroup::Join(int rank, NcclMember* member) {
   absl::MutexLock lock(&mutex_);

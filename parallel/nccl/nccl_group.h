@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,8 @@ class NcclMember {
   virtual void GiveUp(const absl::Status& reason) = 0;
 };
 
+class PeerWindows;
+
 // Any thread.
 class NcclGroup {
  public:
@@ -37,6 +40,9 @@ class NcclGroup {
 
   const std::string& name() const { return name_; }
   int size() const { return size_; }
+
+  // The memory of all ranks of this process that their peers use; goes with its last user.
+  std::shared_ptr<PeerWindows> Windows();
 
   void Join(int rank, NcclMember* member);
   // Ranks that wait for a call which this one has not made wait in vain from now on.
@@ -76,6 +82,7 @@ class NcclGroup {
   const int size_;
   mutable absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<PeerWindows> windows_ ABSL_GUARDED_BY(mutex_);
   std::vector<Rank> ranks_ ABSL_GUARDED_BY(mutex_);
   std::deque<Expected> calls_ ABSL_GUARDED_BY(mutex_);
   uint64_t first_call_ ABSL_GUARDED_BY(mutex_) = 0;  // number of calls_[0]

@@ -182,6 +182,31 @@ struct ExchangeCase {
   int64_t width = 0;
   uint32_t seed = 0;
   bool counted = false;  // AllToAllV
+  bool shared = false;   // into memory that ranks share, if they can
+};
+
+// Tensors in memory that all ranks share, at the same offsets; or in any.
+class Targets {
+ public:
+  Targets(Communicator& comm, Device& device, bool shared) : device_(device) {
+    if (!shared) return;
+    const absl::StatusOr<void*> memory = comm.ShareMemory(kBytes);
+    EXPECT_TRUE(memory.ok()) << memory.status();
+    if (memory.ok()) next_ = static_cast<char*>(*memory);
+  }
+  template <typename T>
+  TestTensor<T> Make(DType dtype, std::initializer_list<int64_t> dims,
+                     const std::vector<T>& values) {
+    if (next_ == nullptr) return TestTensor<T>(&device_, dtype, dims, values);
+    const TensorView view(next_, dtype, dims);
+    next_ += (view.num_bytes() + 3) / 4 * 4;
+    return TestTensor<T>(&device_, view, values);
+  }
+
+ private:
+  static constexpr int64_t kBytes = 256 << 10;
+  Device& device_;
+  char* next_ = nullptr;
 };
 
 inline int32_t CountOf(const ExchangeCase& exchange, int from, int to) {
@@ -221,12 +246,15 @@ inline void CheckExchange(Communicator& comm, Device& device, const ExchangeCase
     }
   }
   TestTensor<int32_t> source(&device, DType::kI32, {rows, exchange.width}, in);
-  TestTensor<int32_t> target(&device, DType::kI32, {rows, exchange.width},
-                             std::vector<int32_t>(in.size(), kUntouched));
+  Targets targets(comm, device, exchange.shared);
+  const auto target = targets.Make<int32_t>(DType::kI32, {rows, exchange.width},
+                                            std::vector<int32_t>(in.size(), kUntouched));
   TestTensor<uint8_t> byte_source(&device, DType::kU8, {rows}, bytes);
-  TestTensor<uint8_t> byte_target(&device, DType::kU8, {rows}, std::vector<uint8_t>(rows, 255));
+  const auto byte_target =
+      targets.Make<uint8_t>(DType::kU8, {rows}, std::vector<uint8_t>(rows, 255));
   TestTensor<int32_t> sent(&device, DType::kI32, {size}, send_counts);
-  TestTensor<int32_t> received(&device, DType::kI32, {size});
+  const auto received =
+      targets.Make<int32_t>(DType::kI32, {size}, std::vector<int32_t>(size, kUntouched));
   const AllToAllPart parts[] = {{source.view(), target.view()},
                                 {byte_source.view(), byte_target.view()}};
   if (exchange.counted) {
@@ -275,6 +303,38 @@ TEST_P(CommunicatorConformance, AllToAllMovesWholeChunksOfEveryPart) {
     CheckExchange(comm, device, {.capacity = 1, .width = 1});
     CheckExchange(comm, device, {.capacity = 5, .width = 17});
     CheckExchange(comm, device, {.capacity = 300, .width = 64});
+  });
+}
+
+TEST_P(CommunicatorConformance, ExchangesIntoSharedMemory) {
+  ForEachWorld([](Communicator& comm, Device& device) {
+    CheckExchange(comm, device, {.capacity = 1, .width = 1, .shared = true});
+    CheckExchange(comm, device, {.capacity = 90, .width = 12, .shared = true});
+    CheckExchange(comm, device,
+                  {.capacity = 1, .width = 3, .seed = 1, .counted = true, .shared = true});
+    CheckExchange(comm, device,
+                  {.capacity = 150, .width = 17, .seed = 2, .counted = true, .shared = true});
+  });
+}
+
+// What an exchange brings may be read, and sent on, while peers already begin the next one.
+TEST_P(CommunicatorConformance, ExchangesFollowEachOtherInSharedMemory) {
+  ForEachWorld([](Communicator& comm, Device& device) {
+    const int size = comm.size();
+    Targets targets(comm, device, true);
+    std::vector<int32_t> values(size * 8);
+    for (int i = 0; i < size * 8; ++i) values[i] = comm.rank() * 1000 + i;
+    const auto there = targets.Make<int32_t>(DType::kI32, {size, 8}, values);
+    const auto back = targets.Make<int32_t>(DType::kI32, {size, 8}, values);
+    const auto counts = targets.Make<int32_t>(DType::kI32, {size}, std::vector<int32_t>(size, 1));
+    TestTensor<int32_t> ones(&device, DType::kI32, {size}, std::vector<int32_t>(size, 1));
+    for (int i = 0; i < 2; ++i) {
+      const AllToAllPart go{back.view(), there.view()};
+      const AllToAllPart come{there.view(), back.view()};
+      comm.AllToAllV({&go, 1}, ones.view(), counts.view());
+      comm.AllToAll({&come, 1});
+    }
+    EXPECT_EQ(back.Get(), values);
   });
 }
 
@@ -421,6 +481,25 @@ TEST_P(CommunicatorConformance, ImpossibleCountFailsTheGroup) {
       if (comm.rank() == 1) counts[0] = 3;  // more than the two rows of a chunk
       TestTensor<int32_t> sent(&device, DType::kI32, {size}, counts);
       TestTensor<int32_t> received(&device, DType::kI32, {size});
+      const AllToAllPart parts[] = {{in.view(), out.view()}};
+      comm.AllToAllV(parts, sent.view(), received.view());
+      comm.Barrier();
+      EXPECT_FALSE(device.Synchronize().ok());
+    });
+  }
+}
+
+TEST_P(CommunicatorConformance, ImpossibleCountFailsTheGroupInSharedMemory) {
+  for (int size : {2, 3}) {
+    GetParam().run(size, absl::Seconds(60), [size](Communicator& comm, Device& device) {
+      Targets targets(comm, device, true);
+      TestTensor<float> in(&device, DType::kF32, {size * 2, 4});
+      const auto out =
+          targets.Make<float>(DType::kF32, {size * 2, 4}, std::vector<float>(size * 8));
+      std::vector<int32_t> counts(size, 1);
+      if (comm.rank() == 1) counts[0] = 3;
+      TestTensor<int32_t> sent(&device, DType::kI32, {size}, counts);
+      const auto received = targets.Make<int32_t>(DType::kI32, {size}, std::vector<int32_t>(size));
       const AllToAllPart parts[] = {{in.view(), out.view()}};
       comm.AllToAllV(parts, sent.view(), received.view());
       comm.Barrier();

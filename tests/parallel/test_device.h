@@ -157,6 +157,12 @@ class TestTensor {
     Set(values);
   }
 
+  // In memory of somebody else.
+  TestTensor(Device* device, TensorView view, const std::vector<T>& values)
+      : device_(device), view_(view) {
+    Set(values);
+  }
+
   TensorView view() const { return view_; }
   void Set(const std::vector<T>& values) {
     TESSERA_CHECK(static_cast<int64_t>(values.size() * sizeof(T)) == view_.num_bytes());

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "kernels/cuda/emulation/global_memory.h"
+#include "kernels/cuda/emulation/knowledge.h"
 #include "kernels/cuda/emulation/mbarrier.h"
 #include "kernels/cuda/emulation/report.h"
 #include "kernels/cuda/emulation/scheduler.h"
@@ -20,25 +21,18 @@ std::map<const void*, SnapshotPtr>& Published() {
   return published;
 }
 
-// Clusters of operations that everybody knows to be over need not be remembered.
-void Prune(std::map<uint32_t, ClockVector>* clusters) {
-  clusters->erase(clusters->begin(), clusters->lower_bound(FirstOpenSerial()));
-}
-
-void JoinInto(std::map<uint32_t, ClockVector>* into, uint32_t serial, const ClockVector& clock) {
-  ClockVector& known = (*into)[serial];
-  if (known.size() < clock.size()) known.resize(clock.size(), 0);
-  Join(known.data(), clock.data(), clock.size());
-}
-
 std::shared_ptr<Snapshot> Publish(Thread* t, Scope scope) {
   Cluster& c = *t->block->cluster;
   auto s = std::make_shared<Snapshot>();
   s->device = GridOf(t).device;
   s->scope = scope;
-  s->clusters = c.acquired;
-  s->clusters[c.serial] = ClockVector(t->clock, t->clock + c.components);
-  Prune(&s->clusters);
+  s->known = c.acquired;
+  s->known.clusters[c.serial] = ClockVector(t->clock, t->clock + c.components);
+  // Other GPUs do not know this one's streams.
+  if (scope == Scope::kSystem && t->waited_for_grid) {
+    JoinSeen(&s->known.seen, GridOf(t).record->position.seen);
+  }
+  Prune(&s->known);
   Tick(t);
   return s;
 }
@@ -47,11 +41,13 @@ void Acquire(Thread* t, const Snapshot& s, Scope scope) {
   Cluster& c = *t->block->cluster;
   const bool other_device = s.device != GridOf(t).device;
   if (other_device && (scope != Scope::kSystem || s.scope != Scope::kSystem)) return;
-  for (const auto& [serial, clock] : s.clusters) {
+  const bool others = scope != Scope::kBlock && s.scope != Scope::kBlock;
+  if (others) JoinSeen(&c.acquired.seen, s.known.seen);
+  for (const auto& [serial, clock] : s.known.clusters) {
     if (serial == c.serial) {
       Join(t->clock, clock.data(), clock.size());
-    } else if (scope != Scope::kBlock && s.scope != Scope::kBlock) {
-      JoinInto(&c.acquired, serial, clock);
+    } else if (others) {
+      JoinClock(&c.acquired, serial, clock);
     }
   }
 }
@@ -107,7 +103,9 @@ void CheckAtomic(Thread* t, const AtomicCall& a) {
 void AcquireFrom(Thread* t, const AtomicCall& a, const SnapshotPtr& published) {
   if (a.operation == Rmw::kStore || published == nullptr) return;
   if (a.order == Order::kAcquire || a.order == Order::kAcqRel) {
+    if (a.scope == Scope::kSystem && t->acquired == published) return;
     Acquire(t, *published, a.scope);
+    if (a.scope == Scope::kSystem) t->acquired = published;
   } else {
     t->unfenced_reads.push_back(published);
   }
@@ -123,14 +121,19 @@ void ReleaseTo(Thread* t, const AtomicCall& a, SnapshotPtr* published) {
   }
   if (*published != nullptr && a.operation != Rmw::kStore) {  // a release sequence
     auto merged = std::make_shared<Snapshot>(*s);
-    for (const auto& [serial, clock] : (*published)->clusters) {
-      JoinInto(&merged->clusters, serial, clock);
-    }
+    JoinKnowledge(&merged->known, (*published)->known);
     merged->scope = std::min(s->scope, (*published)->scope);
-    Prune(&merged->clusters);
+    Prune(&merged->known);
     s = std::move(merged);
   }
   *published = std::move(s);
+}
+
+// Of a word that the host writes meanwhile.
+uint32_t LoadMapped(const uint32_t* word) {
+  const uint32_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+  YieldIdle("a loop around a load of host memory");
+  return value;
 }
 
 uint64_t Atomic(const AtomicCall& a, uint64_t operand) {
@@ -239,6 +242,7 @@ uint32_t LoadAcquire(const uint32_t* address) {
 }
 uint32_t LoadAcquireSystem(const uint32_t* address) {
   TESSERA_SIMT_NOTE_PLACE;
+  if (IsMapped(address, sizeof(*address))) return LoadMapped(address);
   return Load(address, Order::kAcquire, Scope::kSystem);
 }
 void StoreRelease(uint32_t* address, uint32_t value) {

@@ -234,6 +234,38 @@ bool PeerAccessEnabled(int device, int peer) {
   return a.peers.count({device, peer}) != 0;
 }
 
+namespace {
+
+// Begins and ends of mapped host memory.
+struct Mapped {
+  Mutex mutex;
+  std::map<uintptr_t, uintptr_t> ranges ABSL_GUARDED_BY(mutex);
+};
+Mapped& H() {
+  static Mapped& mapped = *new Mapped;
+  return mapped;
+}
+
+}  // namespace
+
+void Map(const void* host, size_t bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(host);
+  MutexLock lock(&H().mutex);
+  H().ranges[begin] = begin + bytes;
+}
+
+void Unmap(const void* host) {
+  MutexLock lock(&H().mutex);
+  H().ranges.erase(reinterpret_cast<uintptr_t>(host));
+}
+
+bool IsMapped(const void* host, size_t bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(host);
+  MutexLock lock(&H().mutex);
+  const auto after = H().ranges.upper_bound(begin);
+  return after != H().ranges.begin() && begin + bytes <= std::prev(after)->second;
+}
+
 ShortText DescribeAccess(const GlobalAccess& access) {
   ShortText out;
   Allocations& a = A();

@@ -2,15 +2,15 @@
 // and global memory checked. See kernels/cuda/README.md. The fake runtime (kernels/cuda/fake) is
 // its caller; kernels reach it through simt.h and ptx.h.
 //
-// Threads: Execute, Copy and Fill are for one thread at a time (the runtime sees to it); the rest
-// may be called at any time by any thread.
+// Threads: Run is for one thread, because those of kernels stay on it; it and Begin, Execute, Copy,
+// Fill and Abandon for one at a time (the runtime sees to it); the rest may be called at any time
+// by any thread.
 #ifndef TESSERA_KERNELS_CUDA_EMULATION_EMULATOR_H_
 #define TESSERA_KERNELS_CUDA_EMULATION_EMULATOR_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -45,6 +45,7 @@ struct Shape {
   dim3 grid, block, cluster{1, 1, 1};
   size_t shared_bytes = 0;
   bool dependent = false;  // may start before the launch before it has ended
+  bool together = false;   // all blocks must fit the GPU at once
 };
 // Why no GPU of these options would take it; empty when it would.
 // code: the kernel, if the bound of SIMT_KERNEL is to be checked too.
@@ -66,18 +67,22 @@ struct Body {
   const void* parameters;
   size_t bytes;
 };
-// What was found first; empty when nothing was. A kernel that waits in a loop for something that no
-// thread of its own does (another GPU's flag) asks `more` for other operations: it may execute
-// some, which then run interleaved with this one, and answers whether it did.
+// Executes a launch that waits for no other one; returns what was found first, or nothing.
 std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
-                    const Body& body, const std::function<bool()>& more);
-
-// While `more` waits for another thread's launch, that thread may execute something itself first:
-// takes what executes here out of its way, and back again. Fibers never change the thread that runs
-// them.
-struct Parked;
-std::shared_ptr<Parked> Park();
-void Unpark(const std::shared_ptr<Parked>& parked);
+                    const Body& body);
+// Takes a launch in, whose threads Run executes, interleaved with those of others. `ended`, called
+// by Run, is told what was found first.
+void Begin(const char* name, const Shape& shape, const StreamPosition& at, const Body& body,
+           std::function<void(const std::string&)> ended);
+// kEnded: a launch has. kIdle: all of them wait in loops for something that none of them does, such
+// as another GPU's flag; or there are none.
+enum class Progress { kEnded, kIdle };
+Progress Run(bool thoroughly);  // before kIdle is believed
+bool Executing();               // whether a launch has not ended
+// Ends the oldest launch as a deadlock; the next Run tells.
+void FailOldest();
+// Forgets all launches.
+void Abandon();
 
 // Device memory: filled with 0xff (NaN), bounds and initialisation known to the byte. Addresses are
 // never used again. What is only cleared as a whole takes no memory of the system. Null when the
@@ -89,6 +94,11 @@ size_t AllocatedBytes(int device);
 // The GPU whose memory holds the address; -1: none.
 int DeviceOf(const void* pointer);
 bool EnablePeerAccess(int device, int peer);  // false: it was
+
+// Host memory that kernels may read, by atomic loads of system scope. Unmap: as Map was called.
+void Map(const void* host, size_t bytes);
+void Unmap(const void* host);
+bool IsMapped(const void* host, size_t bytes);
 
 // Accesses by copies and collectives; return what is wrong with them.
 std::string CopyIn(void* device, const void* host, size_t bytes, const StreamPosition& at);

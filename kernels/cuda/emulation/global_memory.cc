@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <set>
 
 #include "kernels/core/status_macros.h"
 #include "kernels/cuda/emulation/device_memory.h"
+#include "kernels/cuda/emulation/knowledge.h"
 #include "kernels/cuda/emulation/report.h"
 
 namespace tessera::simt::emulation {
@@ -17,20 +19,6 @@ namespace {
 
 // Whether an earlier operation is ordered before the present one.
 enum class Past { kDone, kOrdered, kOrderedKernel, kUnordered };
-
-const OperationRecord* OperationOf(uint32_t serial) {
-  const auto& operations = M().operations;
-  if (operations.empty() || serial < operations.front().first_serial) return nullptr;
-  auto it = std::upper_bound(
-      operations.begin(), operations.end(), serial,
-      [](uint32_t s, const OperationRecord& record) { return s < record.first_serial; });
-  return &*(it - 1);
-}
-
-bool Reaches(const std::vector<uint64_t>& seen, const StreamPosition& position) {
-  return static_cast<size_t>(position.stream) < seen.size() &&
-         seen[static_cast<size_t>(position.stream)] >= position.sequence;
-}
 
 Past PastOf(const OperationRecord* then, const OperationRecord& now) {
   if (then == nullptr) return Past::kDone;
@@ -87,8 +75,12 @@ Order OrderOf(const Access& a, Cell cell) {
     // A dependent launch sees what earlier kernels did only behind griddepcontrol.wait.
     return a.thread->waited_for_grid ? Order::kBefore : Order::kUnseen;
   }
-  const auto found = cluster.acquired.find(serial);
-  const bool known = found != cluster.acquired.end() && Ordered(e, found->second.data());
+  // An operation that this launch is not ordered after may have been forgotten meanwhile.
+  const OperationRecord* then = OperationOf(serial);
+  if (then == nullptr || Reaches(cluster.acquired.seen, then->position)) return Order::kBefore;
+  const auto& clusters = cluster.acquired.clusters;
+  const auto found = clusters.find(serial);
+  const bool known = found != clusters.end() && Ordered(e, found->second.data());
   return known ? Order::kBefore : Order::kUnordered;
 }
 
@@ -236,7 +228,16 @@ class HostAccess {
  private:
   bool Unordered(Cell cell) const {
     return cell != 0 && SerialOf(cell) != now_.first_serial &&
-           PastOf(SerialOf(cell), now_) == Past::kUnordered;
+           PastOf(SerialOf(cell), now_) == Past::kUnordered && !Knows(cell);
+  }
+  // Whether launches before it in its stream have learnt of it.
+  bool Knows(Cell cell) const {
+    if (!known_.has_value()) known_ = KnowledgeAt(now_.position);
+    const OperationRecord* then = OperationOf(SerialOf(cell));
+    if (then == nullptr || Reaches(known_->seen, then->position)) return true;
+    const auto found = known_->clusters.find(SerialOf(cell));
+    return found != known_->clusters.end() &&
+           Ordered(static_cast<Epoch>(cell), found->second.data());
   }
   void CheckStates(size_t offset, size_t bytes);
   void CheckHistory(const History& history);
@@ -253,6 +254,7 @@ class HostAccess {
   const OperationRecord& now_;
   const GlobalAccess a_;
   const Cell own_ = CellOf(now_.first_serial, 0);
+  mutable std::optional<Knowledge> known_;
   std::string found_;
 };
 

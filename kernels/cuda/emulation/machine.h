@@ -4,6 +4,7 @@
 #define TESSERA_KERNELS_CUDA_EMULATION_MACHINE_H_
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -34,11 +35,18 @@ struct CpAsync {
   bool landed;
 };
 
-// What a release publishes: the clocks of clusters, by their serial number.
+// What is known of other launches: operations that are over, by stream, and clocks of clusters, by
+// their serial number.
+struct Knowledge {
+  std::vector<uint64_t> seen;
+  std::map<uint32_t, ClockVector> clusters;
+};
+
+// What a release publishes.
 struct Snapshot {
   int device = 0;
   Scope scope = Scope::kDevice;
-  std::map<uint32_t, ClockVector> clusters;
+  Knowledge known;
 };
 
 struct Thread {
@@ -60,6 +68,7 @@ struct Thread {
   bool waited_for_grid = false;
   std::shared_ptr<const Snapshot> fence;
   std::vector<std::shared_ptr<const Snapshot>> unfenced_reads;
+  std::shared_ptr<const Snapshot> acquired;  // the last one: loops acquire the same again and again
 };
 
 // A warp-wide operation that lanes are arriving at; the last one executes it for all.
@@ -147,7 +156,7 @@ struct Cluster {
   std::vector<Block> blocks;
   std::vector<uint32_t> clocks;
   Barrier barrier;
-  std::map<uint32_t, ClockVector> acquired;  // what it learnt of other clusters, by serial
+  Knowledge acquired;
 };
 
 struct TmaTransfer {
@@ -177,7 +186,10 @@ struct Grid {
   std::string failure;          // what was found first; its threads do not go on then
   std::vector<uint32_t> order;  // of its clusters
   size_t next = 0;
+  Knowledge known;   // when it began
+  Knowledge learnt;  // by its clusters that have ended
   std::vector<std::unique_ptr<Cluster>> resident;
+  std::function<void(const std::string&)> ended;  // called once it is over
 };
 
 struct Machine {
@@ -185,10 +197,10 @@ struct Machine {
   Random random;
   Statistics statistics;
   void* scheduler = nullptr;
-  std::vector<Grid*> grids;            // that execute, interleaved
-  std::vector<Thread*> runnable;       // of all grids that execute
-  std::vector<TmaTransfer> transfers;  // under way
-  const char* format = nullptr;        // of the finding
+  std::vector<std::unique_ptr<Grid>> grids;  // that execute, interleaved; oldest first
+  std::vector<Thread*> runnable;             // of all grids that execute
+  std::vector<TmaTransfer> transfers;        // under way
+  const char* format = nullptr;              // of the finding
   std::set<std::string> formats;
   char finding[640] = "";  // what the failing thread says
   int preempt_in = 0;
@@ -196,6 +208,7 @@ struct Machine {
   const void* pc = nullptr;
   const void* address = nullptr;  // of the present access
   std::deque<OperationRecord> operations;
+  std::map<int, Knowledge> learnt;  // by the launches of a stream
   uint32_t next_serial = 1;
 };
 // Made before main, because a guard at every use would be felt; so without what takes memory.

@@ -79,6 +79,10 @@ std::string Refusal(const Shape& s, const void* code) {
   if (s.grid.x % s.cluster.x != 0 || s.grid.y % s.cluster.y != 0 || s.grid.z % s.cluster.z != 0) {
     return "a grid that is no multiple of the cluster";
   }
+  if (s.together && s.grid.x * s.grid.y * s.grid.z > static_cast<unsigned>(o.multiprocessors)) {
+    return text("blocks that wait for other GPUs, more than the ",
+                std::to_string(o.multiprocessors), " multiprocessors");
+  }
   if (s.shared_bytes > SharedBytesPerBlock()) {
     return text(std::to_string(s.shared_bytes), " bytes of shared memory; a block may have ",
                 std::to_string(SharedBytesPerBlock()));

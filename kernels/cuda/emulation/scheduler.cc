@@ -8,14 +8,14 @@
 #include "kernels/cuda/emulation/barrier.h"
 #include "kernels/cuda/emulation/fiber.h"
 #include "kernels/cuda/emulation/global_memory.h"
+#include "kernels/cuda/emulation/knowledge.h"
 #include "kernels/cuda/emulation/report.h"
 #include "kernels/cuda/emulation/shared_memory.h"
 
 namespace tessera::simt::emulation {
 namespace {
 
-constexpr uint64_t kIdleTurns = uint64_t{1} << 18;  // in a row: nothing will change any more
-constexpr size_t kWindowsPerGrid = 32;              // several grids may execute together
+constexpr size_t kWindowsPerGrid = 32;  // several grids may execute together
 
 void ToScheduler() {
   Thread* t = Current();
@@ -101,6 +101,7 @@ std::unique_ptr<Cluster> StartCluster(Grid* grid, uint32_t index) {
   const uint32_t per_block = s.block.x * s.block.y * s.block.z;
   cluster->grid = grid;
   cluster->serial = grid->record->first_serial + index;
+  cluster->acquired = grid->known;
   cluster->threads = cluster->live = static_cast<int>(blocks * per_block);
   cluster->first_copy = blocks * per_block;
   cluster->first_wgmma = 2 * blocks * per_block;
@@ -156,6 +157,7 @@ void EndClusterOf(const Thread& t) {
                       Where(&t).c_str() + "]" + HowToRepeat();
       return;
     }
+    JoinKnowledge(&grid->learnt, cluster->acquired);
     EndCluster(*cluster);
     grid->resident.erase(grid->resident.begin() + static_cast<ptrdiff_t>(c));
     return;
@@ -195,35 +197,43 @@ void EndGrid(Grid* grid) {
 void FillUp(Grid* grid) {
   const Shape& s = grid->shape;
   const size_t blocks = size_t{s.cluster.x} * s.cluster.y * s.cluster.z;
-  const auto wanted = static_cast<size_t>(M().options.resident_clusters);
+  const size_t wanted =
+      s.together ? grid->order.size() : static_cast<size_t>(M().options.resident_clusters);
   const size_t limit = std::clamp<size_t>(wanted, 1, kWindowsPerGrid / blocks);
   while (grid->resident.size() < limit && grid->next < grid->order.size()) {
     grid->resident.push_back(StartCluster(grid, grid->order[grid->next++]));
   }
 }
 
-// Runs the grids that execute until this one has ended.
-void RunGrid(Grid* grid, const std::function<bool()>& more) {
+// Whether nothing of it is left to run.
+bool IsOver(Grid* grid) {
+  if (grid->failure.empty()) FillUp(grid);
+  return !grid->failure.empty() || grid->resident.empty();
+}
+
+// Takes the grids that are over out, and tells who began them.
+bool EndGrids() {
   Machine& m = M();
-  m.grids.push_back(grid);
-  while (grid->failure.empty()) {
-    for (Grid* each : m.grids) {
-      if (each->failure.empty()) FillUp(each);
+  bool ended = false;
+  for (size_t i = 0; i < m.grids.size();) {
+    if (!IsOver(m.grids[i].get())) {
+      ++i;
+      continue;
     }
-    if (grid->resident.empty()) break;
-    if (!m.transfers.empty() && (m.runnable.empty() || m.random.Below(64) == 0)) {
-      LandTransfer();
-    } else if (m.runnable.empty()) {
-      grid->failure = Deadlock(*grid);
-    } else if (m.idle > kIdleTurns) {
-      if (!more()) grid->failure = Deadlock(*grid);
-      m.idle = 0;
-    } else {
-      RunOne();
-    }
+    const std::unique_ptr<Grid> grid = std::move(m.grids[i]);
+    m.grids.erase(m.grids.begin() + static_cast<ptrdiff_t>(i));
+    EndGrid(grid.get());
+    PassOn(*grid);
+    grid->ended(grid->failure);
+    ended = true;
   }
-  EndGrid(grid);
-  std::erase(m.grids, grid);
+  return ended;
+}
+
+// In a row, after which nothing will change any more. The lower number: with near certainty every
+// thread has had its turn.
+uint64_t IdleTurns(bool thoroughly) {
+  return thoroughly ? uint64_t{1} << 18 : 256 + 64 * M().runnable.size();
 }
 
 uint64_t SeedOf(const StreamPosition& at) {
@@ -269,31 +279,8 @@ void Tick(Thread* t) {
   if (++t->clock[t->component] >= kClockMask) Fail("the emulator's clock overflows");
 }
 
-struct Parked {
-  std::vector<Grid*> grids;
-  std::vector<Thread*> runnable;
-  std::vector<TmaTransfer> transfers;
-};
-
-std::shared_ptr<Parked> Park() {
-  Machine& m = M();
-  auto parked = std::make_shared<Parked>();
-  parked->grids.swap(m.grids);
-  parked->runnable.swap(m.runnable);
-  parked->transfers.swap(m.transfers);
-  return parked;
-}
-
-void Unpark(const std::shared_ptr<Parked>& parked) {
-  Machine& m = M();
-  m.grids.swap(parked->grids);
-  m.runnable.swap(parked->runnable);
-  m.transfers.swap(parked->transfers);
-  m.idle = 0;
-}
-
-std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
-                    const Body& body, const std::function<bool()>& more) {
+void Begin(const char* name, const Shape& shape, const StreamPosition& at, const Body& body,
+           std::function<void(const std::string&)> ended) {
   Machine& m = M();
   ReserveMemory();
   ++m.statistics.launches;
@@ -301,20 +288,72 @@ std::string Execute(const char* name, const Shape& shape, const StreamPosition& 
                          (shape.grid.z / shape.cluster.z);
   OperationRecord* record = RecordOperation(name, at, total, true);
   record->shape = shape;
-  Grid grid;
-  grid.name = name;
-  grid.shape = shape;
-  grid.body = body;
-  grid.device = at.device;
-  grid.record = record;
+  auto grid = std::make_unique<Grid>();
+  grid->name = name;
+  grid->shape = shape;
+  grid->body = body;
+  grid->device = at.device;
+  grid->record = record;
+  grid->ended = std::move(ended);
+  if (m.options.check_races) grid->known = KnowledgeAt(at);
   m.random.Seed(SeedOf(at));
   m.preempt_in = 1;
   m.idle = 0;
-  grid.order.resize(total);
-  for (uint32_t i = 0; i < total; ++i) grid.order[i] = i;
-  for (uint32_t i = total; i > 1; --i) std::swap(grid.order[i - 1], grid.order[m.random.Below(i)]);
-  RunGrid(&grid, more);
-  return grid.failure;
+  grid->order.resize(total);
+  for (uint32_t i = 0; i < total; ++i) grid->order[i] = i;
+  for (uint32_t i = total; i > 1; --i) {
+    std::swap(grid->order[i - 1], grid->order[m.random.Below(i)]);
+  }
+  m.grids.push_back(std::move(grid));
+}
+
+Progress Run(bool thoroughly) {
+  Machine& m = M();
+  m.idle = 0;
+  while (true) {
+    if (EndGrids()) return Progress::kEnded;
+    if (m.grids.empty()) return Progress::kIdle;
+    if (!m.transfers.empty() && (m.runnable.empty() || m.random.Below(64) == 0)) {
+      LandTransfer();
+    } else if (m.runnable.empty()) {
+      FailOldest();
+    } else if (m.idle > IdleTurns(thoroughly)) {
+      return Progress::kIdle;
+    } else {
+      RunOne();
+    }
+  }
+}
+
+std::string Execute(const char* name, const Shape& shape, const StreamPosition& at,
+                    const Body& body) {
+  Machine& m = M();
+  std::vector<std::unique_ptr<Grid>> grids;
+  std::vector<Thread*> runnable;
+  std::vector<TmaTransfer> transfers;
+  const auto exchange = [&] {
+    grids.swap(m.grids);
+    runnable.swap(m.runnable);
+    transfers.swap(m.transfers);
+  };
+  exchange();
+  std::string found;
+  Begin(name, shape, at, body, [&](const std::string& error) { found = error; });
+  if (Run(true) == Progress::kIdle) {
+    FailOldest();
+    Run(true);
+  }
+  exchange();
+  return found;
+}
+
+bool Executing() { return !M().grids.empty(); }
+
+void FailOldest() { M().grids.front()->failure = Deadlock(*M().grids.front()); }
+
+void Abandon() {
+  for (const auto& grid : M().grids) EndGrid(grid.get());
+  M().grids.clear();
 }
 
 }  // namespace tessera::simt::emulation

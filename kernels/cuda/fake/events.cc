@@ -56,12 +56,13 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     moment->nodes = s->last_nodes;
     return cudaSuccess;
   }
-  const cudaError_t error = EnqueueLocked(s, {.make = [moment]() -> Run {
-                                            return [moment](const StreamPosition&) {
-                                              moment->milliseconds = Milliseconds();
-                                              return std::string();
-                                            };
-                                          }});
+  const cudaError_t error =
+      EnqueueLocked(s, {.make = [moment]() -> Run {
+                      return [moment](const StreamPosition&, const Ended& ended) {
+                        moment->milliseconds = Milliseconds();
+                        ended("");
+                      };
+                    }});
   moment->mark = {s, s->enqueued};
   moment->seen = s->seen;
   return error;

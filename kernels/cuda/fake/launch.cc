@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "kernels/cuda/fake/runtime.h"
 
@@ -14,6 +15,7 @@ cudaError_t EnqueueKernel(const LaunchShape& shape, const KernelCall& kernel) {
   s.cluster = shape.cluster;
   s.shared_bytes = shape.shared_bytes;
   s.dependent = shape.dependent;
+  s.together = shape.together;
   const std::string refusal = emulation::Refusal(s, kernel.code);
   if (!refusal.empty()) {
     return fake::Failed(cudaErrorInvalidConfiguration, std::string(kernel.name) + ": " + refusal);
@@ -31,13 +33,19 @@ cudaError_t EnqueueKernel(const LaunchShape& shape, const KernelCall& kernel) {
                             std::to_string(stream->device) + ", but the thread has GPU " +
                             std::to_string(fake::CurrentDevice()));
   }
-  return fake::EnqueueLocked(stream, {.make = [s, kernel, copy]() -> fake::Run {
-                               return [=](const fake::StreamPosition& at) {
-                                 return emulation::Execute(kernel.name, s, at,
-                                                           {kernel.call, copy.get(), kernel.bytes},
-                                                           fake::RunAnother);
-                               };
-                             }});
+  return fake::EnqueueLocked(
+      stream, {.make = [s, kernel, copy]() -> fake::Run {
+        return [=](const fake::StreamPosition& at, fake::Ended ended) {
+          if (!s.together) {
+            ended(emulation::Execute(kernel.name, s, at, {kernel.call, copy.get(), kernel.bytes}));
+            return;
+          }
+          fake::StartWork();
+          emulation::Begin(
+              kernel.name, s, at, {kernel.call, copy.get(), kernel.bytes},
+              [copy, ended = std::move(ended)](const std::string& error) { ended(error); });
+        };
+      }});
 }
 
 }  // namespace tessera::simt

@@ -25,22 +25,25 @@ uint64_t Fingerprint(const void* bytes, size_t n) {
 
 Run CopyToGpu(void* to, const void* from, size_t bytes) {
   const uint64_t before = Fingerprint(from, bytes);
-  return [=](const StreamPosition& at) -> std::string {
-    if (Fingerprint(from, bytes) != before) {
-      return "copy to the GPU: the host memory changed before it was read";
-    }
-    return emulation::CopyIn(to, from, bytes, at);
+  return [=](const StreamPosition& at, const Ended& ended) {
+    ended(Fingerprint(from, bytes) == before
+              ? emulation::CopyIn(to, from, bytes, at)
+              : "copy to the GPU: the host memory changed before it was read");
   };
 }
 
 Run CopyToHost(void* to, const void* from, size_t bytes) {
   constexpr int kNotYet = 0xa5;  // who reads before the copy has been waited for sees it
   std::memset(to, kNotYet, bytes);
-  return [=](const StreamPosition& at) { return emulation::CopyOut(to, from, bytes, at); };
+  return [=](const StreamPosition& at, const Ended& ended) {
+    ended(emulation::CopyOut(to, from, bytes, at));
+  };
 }
 
 Run CopyWithin(void* to, const void* from, size_t bytes) {
-  return [=](const StreamPosition& at) { return emulation::CopyBetween(to, from, bytes, at); };
+  return [=](const StreamPosition& at, const Ended& ended) {
+    ended(emulation::CopyBetween(to, from, bytes, at));
+  };
 }
 
 }  // namespace
@@ -66,6 +69,9 @@ cudaError_t cudaFree(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
   const cudaError_t error = cudaDeviceSynchronize();
   tessera::MutexLock lock(&R().mutex);
+  if (IsOpen(pointer)) {
+    return Failed(cudaErrorInvalidValue, "cudaFree of memory that another process has open");
+  }
   BeginDriving();
   const bool freed = emulation::Free(pointer);
   EndDriving();
@@ -89,13 +95,22 @@ cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   return *pointer == nullptr && bytes > 0 ? Failed(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
-cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
-  return cudaMallocHost(pointer, bytes);
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flags) {
+  const cudaError_t error = cudaMallocHost(pointer, bytes);
+  if (error == cudaSuccess && (flags & cudaHostAllocMapped) != 0) emulation::Map(*pointer, bytes);
+  return error;
+}
+
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned flags) {
+  if (flags != 0 || !emulation::IsMapped(host, 1)) return Failed(cudaErrorInvalidValue);
+  *device = host;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
   // Copies may still be under way; CUDA waits for them too.
   const cudaError_t error = cudaDeviceSynchronize();
+  emulation::Unmap(pointer);
   std::free(pointer);
   return error;
 }
@@ -129,8 +144,8 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   return Enqueue(stream, {.make = [=]() -> Run {
-                   return [=](const StreamPosition& at) {
-                     return emulation::Fill(to, value, bytes, at);
+                   return [=](const StreamPosition& at, const Ended& ended) {
+                     ended(emulation::Fill(to, value, bytes, at));
                    };
                  }});
 }

@@ -2,7 +2,8 @@
 //
 // One mutex guards it all; no operation runs under it. Whoever waits for something drives: takes
 // the operations that it needs and runs them, one driver at a time, while others enqueue or wait
-// for it.
+// for it. Kernels that wait for other GPUs' (LaunchShape::together) run interleaved on a thread of
+// their own, which drives too, so that nobody is kept by them.
 #ifndef TESSERA_KERNELS_CUDA_FAKE_RUNTIME_H_
 #define TESSERA_KERNELS_CUDA_FAKE_RUNTIME_H_
 
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "kernels/core/mutex.h"
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/emulation/global_memory.h"
@@ -34,8 +36,10 @@ namespace tessera::simt::fake {
 
 using emulation::StreamPosition;
 
-// Runs an operation; returns what is wrong, or nothing.
-using Run = std::function<std::string(const StreamPosition& at)>;
+// Tells that an operation has ended, and what is wrong with it, or nothing.
+using Ended = std::function<void(const std::string& error)>;
+// Runs an operation, or begins to: `ended` is called at its end.
+using Run = std::function<void(const StreamPosition& at, Ended ended)>;
 // What an operation does, made when it is enqueued (or the graph that holds it is launched): so it
 // can look at host memory then.
 using Make = std::function<Run()>;
@@ -83,7 +87,14 @@ struct Gpu {
 struct Runtime {
   Mutex mutex;
   CondVar changed;
-  bool driven ABSL_GUARDED_BY(mutex) = false;
+  bool driven ABSL_GUARDED_BY(mutex) = false;    // something is being done to operations or memory
+  int waiting ABSL_GUARDED_BY(mutex) = 0;        // threads in BeginDriving
+  bool works ABSL_GUARDED_BY(mutex) = false;     // the thread of kernels that wait is there
+  uint64_t progress ABSL_GUARDED_BY(mutex) = 0;  // changes whenever something does
+  // While nothing can be done: since when, and what `progress` was.
+  absl::Time idle_since ABSL_GUARDED_BY(mutex);
+  uint64_t rested_at ABSL_GUARDED_BY(mutex) = 0;
+  absl::Time asked_at ABSL_GUARDED_BY(mutex);  // when a host last asked how far a stream is
   Gpu gpus[emulation::kMaxDevices] ABSL_GUARDED_BY(mutex);
   std::vector<uint64_t> host_seen ABSL_GUARDED_BY(mutex);  // what the host has waited for
   std::vector<std::unique_ptr<CUstream_st>> streams ABSL_GUARDED_BY(mutex);
@@ -102,6 +113,8 @@ cudaError_t Sticky(const Gpu& gpu);
 
 CUstream_st* Resolve(cudaStream_t stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
 CUstream_st* NewStream(int device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
+// Whether another "process" has memory open that cudaMalloc gave.
+bool IsOpen(const void* pointer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
 void Merge(std::vector<uint64_t>* into, const std::vector<uint64_t>& from);
 
 struct Request {
@@ -116,13 +129,12 @@ struct Request {
 cudaError_t Enqueue(cudaStream_t stream, Request request);
 cudaError_t EnqueueLocked(CUstream_st* stream, Request request)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
-// Runs what is needed to get to a mark.
+// Waits until a mark is reached.
 void DriveTo(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
-// Runs one operation that is needed for it, if one can run.
+// Lets one operation run that is needed for it, if one can.
 void DriveOne(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
-// For an operation under way that waits for another stream's: runs one of those, when there is one
-// or somebody enqueues one in time.
-bool RunAnother();
+// Before a kernel that waits for other GPUs' can run.
+void StartWork() ABSL_LOCKS_EXCLUDED(R().mutex);
 // Keeps all operations from running until EndDriving.
 void BeginDriving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);
 void EndDriving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex);

@@ -1,10 +1,11 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <chrono>
 #include <set>
+#include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
 #include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/fake/runtime.h"
@@ -12,7 +13,7 @@
 namespace tessera::simt::fake {
 namespace {
 
-// How long a driver that can run nothing waits for another thread to enqueue what is missing.
+// How long waiting goes on while nothing happens, in case a host thread brings what is missing.
 absl::Duration Patience() {
   return absl::Milliseconds(emulation::GetOptions().patience_milliseconds);
 }
@@ -61,23 +62,78 @@ CUstream_st* Next(const Mark& mark) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   return needed != nullptr ? needed : NextOfAny();
 }
 
+void End(CUstream_st* stream, const StreamPosition& at, const std::string& error)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  Gpu& gpu = R().gpus[stream->device];
+  if (!error.empty() && gpu.report.empty()) {
+    gpu.report = "GPU " + std::to_string(stream->device) + ": " + error;
+  }
+  stream->busy = false;
+  stream->done = at.sequence;
+  ++R().progress;
+}
+
 // The caller drives.
 void RunFirst(CUstream_st* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
   Operation op = std::move(stream->queue.front());
   stream->queue.pop_front();
+  ++R().progress;
   Gpu& gpu = R().gpus[stream->device];
   if (gpu.report.empty()) gpu.report = WhyLost(stream->device);
-  if (gpu.report.empty() && op.run != nullptr) {
-    stream->busy = true;
-    R().mutex.Unlock();
-    std::string error = op.run(op.position);
-    R().mutex.Lock();
-    stream->busy = false;
-    if (!error.empty() && gpu.report.empty()) {
-      gpu.report = "GPU " + std::to_string(stream->device) + ": " + std::move(error);
-    }
+  if (!gpu.report.empty() || op.run == nullptr) {
+    End(stream, op.position, "");
+    return;
   }
-  stream->done = op.position.sequence;
+  stream->busy = true;
+  R().mutex.Unlock();
+  op.run(op.position, [stream, at = op.position](const std::string& error) {
+    MutexLock lock(&R().mutex);
+    End(stream, at, error);
+  });
+  R().mutex.Lock();
+}
+
+// Goes on with the kernels that wait for other GPUs'. False: nothing can be done.
+bool GoOn(bool in_vain) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  R().mutex.Unlock();
+  const emulation::Progress progress = emulation::Run(in_vain);
+  R().mutex.Lock();
+  if (progress == emulation::Progress::kEnded) return true;
+  // Those GPUs get on, whatever their host threads do.
+  CUstream_st* next = NextOfAny();
+  if (next != nullptr) {
+    RunFirst(next);
+    return true;
+  }
+  if (in_vain) emulation::FailOldest();
+  return in_vain;
+}
+
+// For a moment, or until something changes: the kernels may be waiting for the host, which does not
+// say when it has written what they wait for. True: it has neither enqueued nor asked for anything
+// for so long that they wait in vain.
+bool Rest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
+  const absl::Time begin = absl::Now();
+  if (R().progress != R().rested_at) R().idle_since = begin;
+  R().rested_at = R().progress;
+  R().changed.WaitWithTimeout(
+      &R().mutex,
+      std::clamp((begin - R().idle_since) / 4, absl::Microseconds(50), absl::Milliseconds(10)));
+  return R().progress == R().rested_at &&
+         absl::Now() - std::max(R().idle_since, R().asked_at) > Patience();
+}
+
+// The thread of the kernels that wait for other GPUs'.
+[[noreturn]] void Work() {
+  MutexLock lock(&R().mutex);
+  bool in_vain = false;
+  while (true) {
+    while (R().driven || R().waiting > 0 || !emulation::Executing()) R().changed.Wait(&R().mutex);
+    R().driven = true;
+    const bool done = GoOn(in_vain);
+    EndDriving();
+    in_vain = !done && Rest();
+  }
 }
 
 void Append(CUstream_st* s, Request request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
@@ -87,13 +143,19 @@ void Append(CUstream_st* s, Request request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().m
   Run run = request.make == nullptr ? nullptr : request.make();
   s->queue.push_back(
       {std::move(position), request.after, std::move(request.ready), std::move(run)});
+  ++R().progress;
   R().changed.SignalAll();
 }
 
 }  // namespace
 
+void StartWork() {
+  MutexLock lock(&R().mutex);
+  if (!std::exchange(R().works, true)) std::thread(Work).detach();
+}
+
 Runtime& R() {
-  static Runtime runtime;
+  static Runtime& runtime = *new Runtime;  // outlives the thread that works
   return runtime;
 }
 
@@ -153,7 +215,9 @@ cudaError_t Enqueue(cudaStream_t stream, Request request) {
 }
 
 void BeginDriving() {
+  ++R().waiting;
   while (R().driven) R().changed.Wait(&R().mutex);
+  --R().waiting;
   R().driven = true;
 }
 
@@ -163,43 +227,27 @@ void EndDriving() {
 }
 
 void DriveOne(const Mark& mark) {
+  R().asked_at = absl::Now();
   if (R().driven) return;
-  BeginDriving();
   std::set<const CUstream_st*> asked;
   CUstream_st* next = NextNeeded(mark, &asked);
   // GPUs get there by themselves, whatever their host threads do.
   if (next == nullptr && MeetsOthers(mark)) next = NextOfAny();
-  if (next != nullptr) RunFirst(next);
+  if (next == nullptr) return;
+  R().driven = true;
+  RunFirst(next);
   EndDriving();
-}
-
-bool RunAnother() {
-  MutexLock lock(&R().mutex);
-  while (true) {
-    CUstream_st* next = NextOfAny();
-    if (next != nullptr) {
-      RunFirst(next);
-      R().changed.SignalAll();
-      return true;
-    }
-    // Whoever is to launch it may have to wait for something of its own first.
-    const std::shared_ptr<emulation::Parked> parked = emulation::Park();
-    EndDriving();
-    const bool in_vain = R().changed.WaitWithTimeout(&R().mutex, Patience());
-    BeginDriving();
-    emulation::Unpark(parked);
-    if (in_vain && NextOfAny() == nullptr) return false;
-  }
 }
 
 void DriveTo(const Mark& mark) {
   while (!Reached(mark)) {
     BeginDriving();
-    CUstream_st* next = Next(mark);
+    CUstream_st* next = Reached(mark) ? nullptr : Next(mark);
     if (next != nullptr) RunFirst(next);
     EndDriving();
     if (next != nullptr || Reached(mark)) continue;
-    if (R().changed.WaitWithTimeout(&R().mutex, Patience()) && !Reached(mark) && !R().driven) {
+    const bool in_vain = R().changed.WaitWithTimeout(&R().mutex, Patience());
+    if (in_vain && !Reached(mark) && !R().driven && !emulation::Executing()) {
       R().gpus[mark.stream->device].report =
           "streams wait for each other, or for an operation that nobody enqueues";
       mark.stream->queue.clear();
@@ -212,9 +260,11 @@ void DriveTo(const Mark& mark) {
 void Reset() {
   MutexLock lock(&R().mutex);
   BeginDriving();
+  emulation::Abandon();
   for (Gpu& gpu : R().gpus) gpu.report.clear();
   for (const auto& s : R().streams) {
     s->queue.clear();
+    s->busy = false;
     s->done = s->enqueued;
     s->capture.reset();
     s->last_nodes.clear();

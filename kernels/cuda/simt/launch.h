@@ -22,6 +22,9 @@ struct LaunchShape {
   // launch): the kernel calls ptx::GridDependencyWait before it touches what others produce or
   // read.
   bool dependent = false;
+  // Its blocks wait for blocks of other GPUs, so all of them must get onto the GPU, whichever come
+  // first: at most one per multiprocessor.
+  bool together = false;
 };
 
 inline constexpr size_t kMaxParameterBytes = 4096;

@@ -56,8 +56,9 @@ cudaError_t Append(ncclComm* comm, const std::shared_ptr<Launch>& launch) {
   const cudaError_t error = EnqueueLocked(
       launch->stream,
       {.make = [clique, comm, launch]() -> Run {
-         return
-             [clique, comm, launch](const StreamPosition& at) { return Execute(comm, launch, at); };
+         return [clique, comm, launch](const StreamPosition& at, const Ended& ended) {
+           ended(Execute(comm, launch, at));
+         };
        },
        // Asked with the runtime's mutex held.
        .ready = [clique, comm, launch]()

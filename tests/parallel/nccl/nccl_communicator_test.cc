@@ -1,5 +1,6 @@
 #include "parallel/nccl/nccl_communicator.h"
 
+#include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/step_graph.h"
 #include "parallel/nccl/fake/fake_nccl.h"
 #include "parallel/nccl/nccl_transport.h"
@@ -167,6 +168,72 @@ TEST(NcclCommunicatorTest, ProcessesMeetInAStore) {
         });
     EXPECT_TRUE(status.ok()) << status;
   });
+}
+
+std::atomic<int> gathers;
+
+// What NCCL gathers of the ranks' all-reduces of `count` floats.
+int GathersOfSums(int size, int64_t count) {
+  cuda::NcclLibrary library = cuda::FakeNccl();
+  library.all_gather = [](const void* in, void* out, size_t elements, ncclDataType_t type,
+                          ncclComm_t comm, cudaStream_t stream) {
+    ++gathers;
+    return cuda::FakeNccl().all_gather(in, out, elements, type, comm, stream);
+  };
+  gathers = 0;
+  cuda::NcclTransport transport(
+      library, {.scratch_bytes = 64 << 10, .small_bytes = 4 << 10, .peer_bytes = 1 << 10});
+  RunRankThreads(size, [&](int rank) {
+    RunEmulatedRank(transport, {.name = "sums", .rank = rank, .size = size},
+                    [&](Communicator& comm, Device& device) {
+                      CheckAllReduce<float>(comm, device, DType::kF32, count, 7);
+                    });
+  });
+  EXPECT_EQ(simt::fake::AnyReport(), "");
+  return gathers;
+}
+
+TEST(NcclCommunicatorTest, SmallSumsGoOverPeerMemory) {
+  EXPECT_EQ(GathersOfSums(3, 256), 0);
+  EXPECT_EQ(GathersOfSums(3, 257), 3);
+}
+
+TEST(NcclCommunicatorTest, MoreRanksThanPeersSumWithoutThem) {
+  simt::emulation::Options options = simt::emulation::OptionsFromEnvironment();
+  options.devices = cuda::kMaxPeers + 1;
+  simt::emulation::SetOptions(options);
+  EXPECT_EQ(GathersOfSums(cuda::kMaxPeers + 1, 16), cuda::kMaxPeers + 1);
+  simt::emulation::SetOptions(simt::emulation::OptionsFromEnvironment());
+}
+
+// Also to those that it offered no rows that do not fit.
+TEST(NcclCommunicatorTest, ImpossibleCountsReachAllPeers) {
+  RunRanks(3, [](Communicator& comm, Device& device) {
+    Targets targets(comm, device, true);
+    TestTensor<float> in(&device, DType::kF32, {3, 4});
+    const auto out = targets.Make<float>(DType::kF32, {3, 4}, std::vector<float>(12));
+    const auto received = targets.Make<int32_t>(DType::kI32, {3}, std::vector<int32_t>(3));
+    TestTensor<int32_t> sent(&device, DType::kI32, {3}, {comm.rank() == 1 ? 2 : 1, 1, 1});
+    const AllToAllPart parts[] = {{in.view(), out.view()}};
+    comm.AllToAllV(parts, sent.view(), received.view());
+    const absl::Status status = device.Synchronize();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1"));
+  });
+}
+
+// A rank that is gone leaves its window to peers that come late.
+TEST(NcclCommunicatorTest, WindowsOutliveTheirRanks) {
+  const size_t before = simt::emulation::AllocatedBytes(1);
+  for (int round = 0; round < 4; ++round) {
+    RunRanks(2, [](Communicator& comm, Device& device) {
+      TestTensor<float> data(&device, DType::kF32, {16});
+      if (comm.rank() == 1) return;
+      for (int i = 0; i < 3; ++i) comm.AllReduce(data.view());
+      EXPECT_EQ(device.Synchronize().code(), absl::StatusCode::kUnavailable);
+    });
+  }
+  EXPECT_EQ(simt::emulation::AllocatedBytes(1), before);
 }
 
 TEST(NcclCommunicatorTest, RanksWithDifferentVersionsAreRefusedByName) {

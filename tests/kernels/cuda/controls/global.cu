@@ -226,7 +226,8 @@ cudaError_t SetFlag(cudaStream_t stream, uint32_t* flag, float* value, bool syst
 }
 cudaError_t AwaitFlag(cudaStream_t stream, const uint32_t* flag, const float* value, float* out,
                       bool system) {
-  const simt::LaunchShape shape{.grid = dim3(1), .block = dim3(1), .stream = stream};
+  const simt::LaunchShape shape{
+      .grid = dim3(1), .block = dim3(1), .stream = stream, .together = true};
   return SIMT_LAUNCH(shape, AwaitFlagKernel, flag, value, out, system);
 }
 
