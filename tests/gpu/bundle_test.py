@@ -78,7 +78,7 @@ class BundleTest(unittest.TestCase):
                   f"for f in null urandom; do mount --bind /dev/$f {cls.root}/dev/$f; done && "
                   f"exec env -i PATH=/usr/bin:/bin {CHROOT} {cls.root} /bin/bash -c '{command}'")
         return subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork",
-                               "bash", "-c", script], capture_output=True, text=True, timeout=280)
+                               "bash", "-c", script], capture_output=True, text=True, timeout=560)
 
     def run_bundle(self, *arguments):
         command = " ".join(["/bundle/run.sh", *arguments])
@@ -87,7 +87,7 @@ class BundleTest(unittest.TestCase):
         print("unshare is forbidden here: the bundle runs in the machine's root", file=sys.stderr)
         return subprocess.run([str(self.bundle / "run.sh"), *[a.replace("/tmp/", f"{self.root}/tmp/")
                                                               for a in arguments]],
-                              env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=280)
+                              env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=560)
 
     def test_every_library_comes_from_the_bundle(self):
         lib = self.bundle / "lib"
