@@ -29,7 +29,7 @@ stages="
 facts 40 the GPUs, their links, and what copies and launches take
 instructions 30 every instruction that kernels use, against what the emulator does
 operations 70 every operation against its formula
-bits 40 the same bits alone, in any batch, chunk and order of blocks
+bits 40 the same bits alone, in any batch, chunk, order of blocks and graph
 models 50 reference checkpoints and nano against transformers
 serve 40 nano through gRPC: the tokens of the CPU in float32
 company 30 nano through gRPC: the same bits alone and in company

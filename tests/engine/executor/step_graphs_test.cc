@@ -1,5 +1,5 @@
 // Decode steps as graphs: captured when the worker gets its KV cache, never in a step, and with the
-// bits that enqueued steps have.
+// bits that enqueued steps have. One rank: on every GPU backend that this machine can execute.
 #include "engine/executor/step_graphs.h"
 
 #include <gmock/gmock.h>
@@ -9,13 +9,12 @@
 #include <memory>
 #include <numeric>
 #include <string>
-#include <tuple>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "engine/executor/rank_connector.h"
 #include "engine/executor/rank_worker.h"
-#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
 #include "kernels/ops.h"
@@ -34,11 +33,14 @@ constexpr int32_t kMaxPositions = 72;
 constexpr int32_t kBuckets = 6;
 constexpr int32_t kDecodeSteps = 2;
 
+constexpr std::string_view kEmulated = "cuda-emulated";
+
 struct WorkerOptions {
   std::string model;
   DType dtype = DType::kF32;
   bool graphs = true;
   uint64_t steps_per_timed_one = 1000;
+  std::string_view backend = kEmulated;
 };
 
 std::unique_ptr<RankWorker> MakeWorker(const WorkerOptions& options, const Topology& topology,
@@ -58,7 +60,7 @@ std::unique_ptr<RankWorker> MakeWorker(const WorkerOptions& options, const Topol
       [&](Device* device) {
         return connector.Connect({.topology = topology, .device = device, .shared_seat = nullptr});
       },
-      *CreateEmulatedCudaOps({.device_index = topology.rank()}), nullptr);
+      *CreateOps({.backend = options.backend, .device_index = topology.rank()}), nullptr);
   TESSERA_CHECK(worker.ok());
   TESSERA_CHECK((*worker)->AllocateKv(kMaxSequences * kBlocksPerSequence).ok());
   return *std::move(worker);
@@ -150,27 +152,49 @@ std::vector<BatchResult> Decode(RankWorker& worker, int32_t sequences) {
   return results;
 }
 
-class StepGraphsTest : public testing::TestWithParam<std::tuple<std::string, DType>> {};
-INSTANTIATE_TEST_SUITE_P(All, StepGraphsTest,
-                         testing::Combine(testing::Values("dense-sliding", "moe"),
-                                          testing::Values(DType::kF32, DType::kBF16)),
-                         [](const auto& tested) {
-                           const bool dense = std::get<0>(tested.param) == "dense-sliding";
-                           return std::string(dense ? "dense_" : "moe_") +
-                                  std::string(DTypeName(std::get<1>(tested.param)));
-                         });
+std::vector<WorkerOptions> WorkerCases() {
+  std::vector<WorkerOptions> cases;
+  for (const std::string_view backend : LinkedBackends()) {
+    if (backend != kEmulated && backend != "cuda") continue;
+    for (const char* model : {"dense-sliding", "moe"}) {
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        cases.push_back({.model = model, .dtype = dtype, .backend = backend});
+      }
+    }
+  }
+  return cases;
+}
+
+std::string TestName(const WorkerOptions& options) {
+  return std::string(options.model == "moe" ? "moe_" : "dense_") +
+         std::string(DTypeName(options.dtype)) +
+         (options.backend == kEmulated ? "_cuda_emulated" : "_cuda");
+}
+
+class StepGraphsTest : public testing::TestWithParam<WorkerOptions> {
+ protected:
+  static std::unique_ptr<RankWorker> MakeWorkerWith(bool graphs) {
+    WorkerOptions options = GetParam();
+    options.graphs = graphs;
+    return MakeWorker(options);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, StepGraphsTest, testing::ValuesIn(WorkerCases()),
+                         [](const auto& tested) { return TestName(tested.param); });
 
 TEST_P(StepGraphsTest, GiveTheBitsOfEnqueuedSteps) {
-  const auto& [model, dtype] = GetParam();
+  // Only emulated GPUs count their graphs.
+  const int counted = GetParam().backend == kEmulated ? 1 : 0;
   const auto begin = simt::fake::CountedGraphCalls();
-  const auto enqueues = MakeWorker({model, dtype, /*graphs=*/false});
+  const auto enqueues = MakeWorkerWith(/*graphs=*/false);
   EXPECT_EQ(simt::fake::CountedGraphCalls().captured, begin.captured);
   EXPECT_EQ(enqueues->step_graphs().count, 0);
-  const auto replays = MakeWorker({model, dtype, /*graphs=*/true});
-  EXPECT_EQ(simt::fake::CountedGraphCalls().captured, begin.captured + kBuckets);
+  const auto replays = MakeWorkerWith(/*graphs=*/true);
+  EXPECT_EQ(simt::fake::CountedGraphCalls().captured, begin.captured + counted * kBuckets);
   EXPECT_EQ(replays->step_graphs().count, kBuckets);
   // Buckets of 1, 2 and 4 sequences, the last one with padding; of the slower model that one only.
-  const std::vector<int32_t> batches = model == "moe" ? std::vector{3} : std::vector{1, 2, 3};
+  const std::vector<int32_t> batches =
+      GetParam().model == "moe" ? std::vector{3} : std::vector{1, 2, 3};
   for (const int32_t sequences : batches) {
     SCOPED_TRACE(sequences);
     const auto before = simt::fake::CountedGraphCalls();
@@ -178,7 +202,7 @@ TEST_P(StepGraphsTest, GiveTheBitsOfEnqueuedSteps) {
     EXPECT_EQ(simt::fake::CountedGraphCalls().launched, before.launched);
     const std::vector<BatchResult> results = Decode(*replays, sequences);
     // The prompt is enqueued. Nothing is captured in a step.
-    EXPECT_EQ(simt::fake::CountedGraphCalls().launched, before.launched + kDecodeSteps);
+    EXPECT_EQ(simt::fake::CountedGraphCalls().launched, before.launched + counted * kDecodeSteps);
     EXPECT_EQ(simt::fake::CountedGraphCalls().captured, before.captured);
     for (size_t step = 0; step < results.size(); ++step) {
       SCOPED_TRACE(step);
