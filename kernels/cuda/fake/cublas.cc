@@ -226,7 +226,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   const Product product{a, b, d, *a_layout, *b_layout, *d_layout};
   const cudaError_t error =
       Enqueue(stream, {.make = [product]() -> Run {
-                return [product](const StreamPosition& at) { return Multiply(product, at); };
+                return [product](const StreamPosition& at, const Ended& ended) {
+                  ended(Multiply(product, at));
+                };
               }});
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
