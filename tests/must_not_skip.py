@@ -19,6 +19,7 @@ REQUIRED = {
     "cuda_budgets": "nvcc and cuobjdump (deploy/install-cuda.sh)",
     "cuda_ptx": "nvcc (deploy/install-cuda.sh)",
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
+    "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "e2e_operations": "promtool (Debian package prometheus)",
     "RecorderTest.PageIsCleanForPromtool": "promtool (Debian package prometheus)",
