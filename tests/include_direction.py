@@ -104,9 +104,11 @@ ROOMS = {
 
     "server/version.h": [],
     "server/metrics": ["server/version.h"],
-    "server": ["server/metrics", "server/version.h"],
-    "server/grpc": ["server"],
-    "server/commands": ["server", "server/grpc", "server/metrics", "server/version.h"],
+    "server/logging.h": [],
+    "server": ["server/logging.h", "server/metrics", "server/version.h"],
+    "server/http": ["server/logging.h"],
+    "server/grpc": ["server", "server/logging.h"],
+    "server/commands": ["server", "server/logging.h", "server/grpc", "server/http", "server/metrics", "server/version.h"],
     "server/main.cc": ["server", "server/commands"],
 }
 

@@ -20,11 +20,13 @@
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
+#include "server/grpc/accept_check.h"
 #include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
+#include "server/http/http_server.h"
+#include "server/http/probe_pages.h"
 #include "server/inference_context.h"
 #include "server/logging.h"
-#include "server/metrics/metrics_http.h"
 #include "server/metrics/recorder.h"
 #include "server/model_runtime.h"
 #include "server/signals.h"
@@ -36,7 +38,7 @@ namespace {
 struct ServeFlags {
   RuntimeOptions runtime;
   GrpcServerOptions grpc;
-  int32_t metrics_port = 9090;
+  HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
@@ -70,9 +72,11 @@ class ServerState {
     stop_ = true;
     if (context_ != nullptr) context_->ready = false;
   }
-  void Serve(InferenceContext* context) {
+  // `accepts` says whether clients get through to the server; empty without a context.
+  void Serve(InferenceContext* context, std::function<absl::Status()> accepts) {
     absl::MutexLock lock(&mutex_);
     context_ = context;
+    accepts_ = std::move(accepts);
     if (context != nullptr && !death_.ok()) context->ready = false;
   }
   // Blocks until somebody wants the server to stop; an error when the engine died.
@@ -101,12 +105,13 @@ class ServerState {
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");
     if (!context_->ready.load()) return absl::UnavailableError("draining");
     if (context_->IsSaturated()) return absl::UnavailableError("saturated: the queue is full");
-    return absl::OkStatus();
+    return accepts_();
   }
 
  private:
   mutable absl::Mutex mutex_;
   InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::function<absl::Status()> accepts_ ABSL_GUARDED_BY(mutex_);
   absl::Status death_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -168,7 +173,7 @@ class LatestExpertLoads {
   std::shared_ptr<const ExpertLoads> loads_ ABSL_GUARDED_BY(mutex_);
 };
 
-MetricsPages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
+ProbePages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerState* state) {
   return {
       .metrics = [metrics] { return metrics->Render(); },
       .healthy = [state,
@@ -183,8 +188,8 @@ absl::Status Serve(const ServeFlags& flags) {
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
   ASSIGN_OR_RETURN(
-      const std::unique_ptr<MetricsHttp> http,
-      MetricsHttp::Start(flags.grpc.host, flags.metrics_port, PagesOf(flags, &metrics, &state)));
+      const std::unique_ptr<HttpServer> probes,
+      HttpServer::Start(flags.metrics, ProbeHandler(PagesOf(flags, &metrics, &state))));
   // Loading takes minutes: what would fail after it is tried before.
   RETURN_IF_ERROR(GrpcServer::CheckAddress(flags.grpc));
   RETURN_IF_ERROR(CheckFolderOf("--ready-file", flags.ready_file));
@@ -217,12 +222,13 @@ absl::Status Serve(const ServeFlags& flags) {
                   .large_requests_queued = [&context] { return context.workers.num_queued(); },
                   .block_size = runtime->options().scheduler.block_size,
                   .group = runtime->group()});
-  state.Serve(&context);
+  AcceptCheck accept_check(flags.grpc.host, server->port());
+  state.Serve(&context, [&accept_check] { return accept_check.Check(); });
   server->SetServing(true);
-  absl::Status status = WriteReadyFile(flags.ready_file, server->port(), http->port());
+  absl::Status status = WriteReadyFile(flags.ready_file, server->port(), probes->port());
   LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
                        runtime->model().max_model_len, " tokens) on ", flags.grpc.host, ":",
-                       server->port(), ", metrics on port ", http->port()));
+                       server->port(), ", metrics on ", probes->address()));
   if (status.ok()) status = state.WaitForStop();
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
@@ -233,7 +239,7 @@ absl::Status Serve(const ServeFlags& flags) {
   }
   LogInfo("stopped");
   metrics.Attach({});
-  state.Serve(nullptr);
+  state.Serve(nullptr, {});
   const absl::Status written = expert_loads.Write(flags.expert_stats_file);
   if (!written.ok()) LogWarning(std::string(written.message()));
   if (!status.ok()) FailAtOnce("serve", status);  // a supervisor waits to start the group again
@@ -246,8 +252,10 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Section("Server");
   table->Text("host", &flags->grpc.host, "Address to listen on.");
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
-  table->Integer("metrics-port", &flags->metrics_port, {0, kMaxPort},
+  table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
+  table->Text("metrics-socket", &flags->metrics.unix_path,
+              "Unix socket for these pages, instead of --metrics-port.");
   table->Text("ready-file", &flags->ready_file,
               "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}.");
   table->Text("expert-stats-file", &flags->expert_stats_file,
@@ -291,6 +299,7 @@ int RunServe(const Arguments& arguments) {
   InitLogging(flags.log_level);
   RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
+  flags.metrics.host = flags.grpc.host;
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);
 }

@@ -1,9 +1,5 @@
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -13,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/metrics/catalogue.h"
-#include "server/metrics/metrics_http.h"
 #include "server/metrics/recorder.h"
 #include "tests/server/fake_engine.h"
 
@@ -143,53 +138,6 @@ TEST(RecorderTest, StatusCodesAreSpelledAsInGrpc) {
   EXPECT_EQ(StatusCodeName(absl::StatusCode::kOk), "OK");
   EXPECT_EQ(StatusCodeName(absl::StatusCode::kInvalidArgument), "INVALID_ARGUMENT");
   EXPECT_EQ(StatusCodeName(static_cast<absl::StatusCode>(99)), "UNKNOWN");
-}
-
-// Sends `text` to the listener and returns what it answers.
-std::string Exchange(int32_t port, const std::string& text) {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
-  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  EXPECT_EQ(send(fd, text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
-  std::string answer;
-  char buffer[4096];
-  for (ssize_t n = 0; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
-    answer.append(buffer, static_cast<size_t>(n));
-  }
-  close(fd);
-  return answer;
-}
-
-std::string Get(int32_t port, const std::string& path) {
-  return Exchange(port, absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\n\r\n"));
-}
-
-TEST(MetricsHttpTest, ServesThreePages) {
-  bool ready = false;
-  const auto http = MetricsHttp::Start(
-      "127.0.0.1", 0,
-      {.metrics = [] { return std::string("numbers 1\n"); },
-       .healthy = [] { return absl::OkStatus(); },
-       .ready = [&] { return ready ? absl::OkStatus() : absl::UnavailableError("loading"); }});
-  ASSERT_TRUE(http.ok()) << http.status();
-  const int32_t port = (*http)->port();
-  EXPECT_THAT(Get(port, "/metrics"), HasSubstr("numbers 1\n"));
-  EXPECT_THAT(Get(port, "/metrics"), HasSubstr("version=0.0.4"));
-  EXPECT_THAT(Get(port, "/healthz"), StartsWith("HTTP/1.1 200"));
-  EXPECT_THAT(Get(port, "/readyz"), StartsWith("HTTP/1.1 503"));
-  EXPECT_THAT(Get(port, "/readyz"), HasSubstr("loading"));
-  ready = true;
-  EXPECT_THAT(Get(port, "/readyz"), StartsWith("HTTP/1.1 200"));
-  EXPECT_THAT(Get(port, "/other"), StartsWith("HTTP/1.1 404"));
-  EXPECT_THAT(Exchange(port, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
-              StartsWith("HTTP/1.1 405"));
-
-  const auto second = MetricsHttp::Start("127.0.0.1", port, {});
-  ASSERT_FALSE(second.ok());
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics-port"));
 }
 
 }  // namespace

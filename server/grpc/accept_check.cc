@@ -1,0 +1,64 @@
+#include "server/grpc/accept_check.h"
+
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "parallel/cluster/node_address.h"
+
+namespace tessera {
+namespace {
+
+constexpr int kWaitMs = 250;  // for the connection, and for the first frame
+constexpr absl::Duration kRepeat = absl::Seconds(1);
+
+bool AwaitEvent(int file, int16_t events) {
+  pollfd waiting = {.fd = file, .events = events, .revents = 0};
+  return poll(&waiting, 1, kWaitMs) == 1;
+}
+
+// True when `file` gets a connection to `address` and a byte from there.
+bool Answers(int file, const addrinfo& address) {
+  if (connect(file, address.ai_addr, address.ai_addrlen) != 0 && errno != EINPROGRESS) return false;
+  if (!AwaitEvent(file, POLLOUT) || !AwaitEvent(file, POLLIN)) return false;
+  char first = 0;
+  return recv(file, &first, sizeof(first), MSG_DONTWAIT) == 1;
+}
+
+std::string Reachable(const std::string& host) {
+  if (host == "0.0.0.0") return "127.0.0.1";
+  return host == "::" ? "::1" : host;
+}
+
+}  // namespace
+
+AcceptCheck::AcceptCheck(const std::string& host, int32_t port)
+    : host_(Reachable(MakeHostPort(host, port).host)), port_(port) {}
+
+absl::Status AcceptCheck::Check() {
+  const absl::Time now = clock_.Now();
+  if (now - checked_ < kRepeat) return last_;
+  checked_ = now;
+  return last_ = Connect();
+}
+
+absl::Status AcceptCheck::Connect() const {
+  const addrinfo wanted = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host_.c_str(), absl::StrCat(port_).c_str(), &wanted, &found) != 0) {
+    return absl::UnavailableError("the gRPC listener's address means nothing any more");
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
+  const int file = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const bool accepts = file >= 0 && Answers(file, *found);
+  if (file >= 0) close(file);
+  if (accepts) return absl::OkStatus();
+  return absl::UnavailableError("the gRPC listener accepts no connections");
+}
+
+}  // namespace tessera

@@ -1,0 +1,38 @@
+// Whether a gRPC listener still accepts connections.
+#ifndef TESSERA_SERVER_GRPC_ACCEPT_CHECK_H_
+#define TESSERA_SERVER_GRPC_ACCEPT_CHECK_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/monotonic_clock.h"
+
+namespace tessera {
+
+// Connects as a client does and waits for the server's first frame: the kernel alone completes
+// connections that nobody accepts any more, for example after the process had no file handles left.
+// For one thread.
+class AcceptCheck {
+ public:
+  // `host` as it was given to the server; a wildcard address means this machine.
+  AcceptCheck(const std::string& host, int32_t port);
+
+  // Waits for half a second at most; asked more often than once a second it repeats its last
+  // answer, so that a flood of probes costs no connections.
+  absl::Status Check();
+
+ private:
+  absl::Status Connect() const;
+
+  const std::string host_;
+  const int32_t port_;
+  const MonotonicClock clock_;
+  absl::Time checked_ = absl::InfinitePast();
+  absl::Status last_;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_GRPC_ACCEPT_CHECK_H_

@@ -1,0 +1,27 @@
+// Errors in the form of OpenAI's API: {"error":{"message","type","param","code"}}.
+#ifndef TESSERA_SERVER_HTTP_HTTP_ERROR_H_
+#define TESSERA_SERVER_HTTP_HTTP_ERROR_H_
+
+#include <string>
+#include <string_view>
+
+#include "server/http/http_message.h"
+
+namespace tessera {
+
+struct HttpError {
+  int status = 500;
+  std::string message;
+  std::string param;  // dotted name of the field that is wrong; empty: null
+};
+
+// "BadRequestError" and so on, by status.
+std::string_view HttpErrorType(int status);
+// The JSON object.
+std::string HttpErrorJson(const HttpError& error);
+// With Retry-After where trying again later may help (429, 503).
+HttpResponse HttpErrorResponse(const HttpError& error);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_HTTP_HTTP_ERROR_H_
