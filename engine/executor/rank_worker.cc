@@ -129,20 +129,23 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
 }
 
 absl::Status RankWorker::CaptureGraphs() {
-  // A counted exchange waits for counts, and moving experts for words between the steps.
-  const bool waits = model_->moe_comm_choice().all_to_all || options_.rebalance_interval > 0;
+  // Moving experts wait for words between the steps.
+  const bool waits = options_.rebalance_interval > 0;
   if (!options_.graphs || !ops_->PadsSteps() || waits) return absl::OkStatus();
-  RETURN_IF_ERROR(graphs_.CaptureAll({.ops = *ops_,
-                                      .inputs = *inputs_,
-                                      .limits = limits_,
-                                      .enqueue = [this](const StepViews& views) {
-                                        StepViews complete = views;
-                                        complete.forward.drawn_tokens = DrawnTokens();
-                                        complete.forward.group_tokens.assign(
-                                            shard_.dp_size,
-                                            static_cast<int32_t>(views.extents.tokens));
-                                        EnqueueModel(complete);
-                                      }}));
+  RETURN_IF_ERROR(graphs_.CaptureAll(
+      {.ops = *ops_,
+       .inputs = *inputs_,
+       .limits = limits_,
+       .wanted =
+           [this](const StepExtents& extents) { return model_->OnlyEnqueues(extents.tokens); },
+       .enqueue =
+           [this](const StepViews& views) {
+             StepViews complete = views;
+             complete.forward.drawn_tokens = DrawnTokens();
+             complete.forward.group_tokens.assign(shard_.dp_size,
+                                                  static_cast<int32_t>(views.extents.tokens));
+             EnqueueModel(complete);
+           }}));
   return ops_->device().Synchronize();
 }
 

@@ -18,6 +18,7 @@ absl::Status StepGraphs::CaptureAll(const Capture& capture) {
   std::vector<Bucket> captured;
   StepGraphFacts facts;
   for (const StepExtents& extents : DecodeBuckets(capture.limits)) {
+    if (!capture.wanted(extents)) continue;
     ASSIGN_OR_RETURN(const StepViews views, capture.inputs.Upload(EmptyPlan(), extents));
     absl::StatusOr<std::unique_ptr<StepGraph>> graph =
         capture.ops.Capture([&] { capture.enqueue(views); });

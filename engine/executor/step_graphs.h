@@ -22,10 +22,12 @@ class StepGraphs {
     Ops& ops;
     StepInputs& inputs;
     const StepLimits& limits;
+    // Whether steps of these extents have a graph.
+    absl::FunctionRef<bool(const StepExtents& extents)> wanted;
     // Enqueues what a graph holds of a step with these arrays.
     absl::FunctionRef<void(const StepViews& views)> enqueue;
   };
-  // Captures every decode bucket, smallest first, in place of the graphs that there were. No
+  // Captures every wanted decode bucket, smallest first, in place of the graphs that there were. No
   // graphs where the backend has no use for them. What the operations view must live, in its
   // place, as long as the graphs. On an error there are none.
   absl::Status CaptureAll(const Capture& capture);

@@ -36,13 +36,14 @@ absl::Status MoeBlock::CreateDispatcher(int32_t max_tokens) {
   const PlacementShape shape{.num_experts = config_.num_experts,
                              .num_ranks = links_.world->size(),
                              .slots_per_rank = shard_.expert_slots};
-  const DispatcherOptions options{.max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
-                                  .hidden = config_.hidden_size,
-                                  .dtype = act_,
-                                  .top_k = config_.num_experts_per_tok,
-                                  .placement = shape,
-                                  .combine = CombineMode::kExact,
-                                  .exchange = ExchangeMode::kCounted};
+  const DispatcherOptions options{
+      .max_tokens = RowsPerRank(max_tokens, shard_.tp_size),
+      .hidden = config_.hidden_size,
+      .dtype = act_,
+      .top_k = config_.num_experts_per_tok,
+      .placement = shape,
+      .combine = CombineMode::kExact,
+      .exchange = ops_.PadsSteps() ? ExchangeMode::kPaddedIfSmall : ExchangeMode::kCounted};
   ASSIGN_OR_RETURN(dispatcher_, ExpertDispatcher::Create(&ops_, links_.world.get(), options));
   dispatcher_bytes_ = ExpertDispatcher::BufferBytes(options);
   return absl::OkStatus();
@@ -225,11 +226,10 @@ TensorView MoeBlock::ForwardAllToAll(const MoeInput& in) {
   const int32_t largest = *std::max_element(in.group_tokens.begin(), in.group_tokens.end());
   Route(in, 0, count);
   balance_->RecordChoices(in.layer, expert_ids_.Rows(0, count));
-  DispatchedRows rows = dispatcher_->Dispatch(
-      in.x(), {.ids = expert_ids_.Rows(0, count),
-               .weights = expert_weights_.Rows(0, count),
-               .placement = &balance_->placement(in.layer),
-               .capacity = std::max<int64_t>(1, RowsPerRank(largest, shard_.tp_size))});
+  DispatchedRows rows = dispatcher_->Dispatch(in.x(), {.ids = expert_ids_.Rows(0, count),
+                                                       .weights = expert_weights_.Rows(0, count),
+                                                       .placement = &balance_->placement(in.layer),
+                                                       .capacity = ChunkRows(largest)});
   const TensorView y = RunExperts(in, {.x = rows.x,
                                        .row_index = rows.row_index,
                                        .offsets = rows.offsets,

@@ -58,6 +58,10 @@ class MoeBlock {
   // Whether Forward wants the rows of a step divided between the ranks of a group, however few they
   // are.
   bool DividesRows() const { return shard_.dp_size > 1 || rows_travel(); }
+  // Whether a step of so many tokens per group only enqueues, and so can be captured.
+  bool OnlyEnqueues(int64_t group_tokens) const {
+    return !rows_travel() || !dispatcher_->WaitsForCounts(ChunkRows(group_tokens));
+  }
 
   ExpertRebalancer& balance() { return *balance_; }
 
@@ -89,6 +93,10 @@ class MoeBlock {
   void TryAllReduce(int64_t tokens);
   void TryAllToAll(int64_t tokens);
   bool rows_travel() const { return dispatcher_ != nullptr; }
+  // Of a chunk of the dispatcher, when the largest group of a step has so many tokens.
+  int64_t ChunkRows(int64_t group_tokens) const {
+    return std::max<int64_t>(1, RowsPerRank(group_tokens, shard_.tp_size));
+  }
 
   // Writes `count` rows of expert_ids_ and expert_weights_ from row `at` on: the choices of this
   // rank's rows, and no choice for those beyond them.

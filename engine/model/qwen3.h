@@ -78,6 +78,10 @@ class Qwen3Model {
   MoeCommChoice moe_comm_choice() const {
     return moe_ == nullptr ? MoeCommChoice() : moe_->comm_choice();
   }
+  // Whether Forward of a step of so many tokens per group only enqueues, and so can be captured.
+  bool OnlyEnqueues(int64_t group_tokens) const {
+    return moe_ == nullptr || moe_->OnlyEnqueues(group_tokens);
+  }
   int64_t buffer_bytes() const {
     return buffers_.bytes() + (moe_ == nullptr ? 0 : moe_->buffer_bytes());
   }

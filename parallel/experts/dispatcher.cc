@@ -153,9 +153,10 @@ DispatchedRows ExpertDispatcher::Dispatch(ConstTensorView x, const Routing& rout
   outstanding_ = true;
 
   const DispatchShape shape = MakeShape(options_, capacity);
-  EnqueuePlan(shape, x, routing);
-  EnqueueExchange(shape);
-  EnqueueSort(shape);
+  DispatchHandle handle(shape, Pads(capacity), num_tokens, routing.weights);
+  EnqueuePlan(handle, x, routing);
+  EnqueueExchange(handle);
+  EnqueueSort(handle);
   const ConstTensorView offsets = buffers_->Ints(Buffers::kOffsets, {shape.slots_per_rank + 1});
   return {.x = buffers_->View(Buffers::kExpertRows, options_.dtype,
                               {shape.num_rows(), options_.hidden}),
@@ -163,18 +164,28 @@ DispatchedRows ExpertDispatcher::Dispatch(ConstTensorView x, const Routing& rout
           .offsets = offsets,
           .num_rows = offsets.Rows(shape.slots_per_rank, 1),
           .max_rows = shape.num_results(),
-          .handle = DispatchHandle(shape, num_tokens, routing.weights)};
+          .handle = std::move(handle)};
 }
 
-void ExpertDispatcher::EnqueuePlan(const DispatchShape& shape, ConstTensorView x,
+bool ExpertDispatcher::Pads(int64_t capacity) const {
+  if (options_.exchange != ExchangeMode::kPaddedIfSmall) {
+    return options_.exchange == ExchangeMode::kPadded;
+  }
+  const int64_t row_bytes = options_.hidden * static_cast<int64_t>(SizeOf(options_.dtype));
+  return !shares_memory() &&
+         ReturnedRows(options_, MakeShape(options_, capacity)) * row_bytes <= options_.small_bytes;
+}
+
+void ExpertDispatcher::EnqueuePlan(const DispatchHandle& handle, ConstTensorView x,
                                    const Routing& routing) {
+  const DispatchShape& shape = handle.shape_;
   const TensorView send_counts = buffers_->Ints(Buffers::kSendCounts, {shape.num_ranks});
   const TensorView send_tokens = buffers_->Ints(Buffers::kSendTokens, {shape.num_rows()});
   ops_->PlanDispatch(
       {.shape = shape,
        .placement = routing.placement->tensors(),
        .rank = communicator_->rank(),
-       .clear_unused = padded(),
+       .clear_unused = handle.padded_,
        .ids = routing.ids,
        .weights = routing.weights,
        .send_counts = send_counts,
@@ -191,7 +202,8 @@ void ExpertDispatcher::EnqueuePlan(const DispatchShape& shape, ConstTensorView x
                                            {shape.num_rows(), options_.hidden})});
 }
 
-void ExpertDispatcher::EnqueueExchange(const DispatchShape& shape) {
+void ExpertDispatcher::EnqueueExchange(const DispatchHandle& handle) {
+  const DispatchShape& shape = handle.shape_;
   const auto rows = [&](Buffers::Array array) {
     return buffers_->View(array, options_.dtype, {shape.num_rows(), options_.hidden});
   };
@@ -199,7 +211,7 @@ void ExpertDispatcher::EnqueueExchange(const DispatchShape& shape) {
       AllToAllPart{rows(Buffers::kSourceRows), rows(Buffers::kExpertRows)},
       AllToAllPart{buffers_->Headers(Buffers::kSendHeaders, shape),
                    buffers_->Headers(Buffers::kRecvHeaders, shape)}};
-  if (padded()) {
+  if (handle.padded_) {
     communicator_->AllToAll(parts);
   } else {
     communicator_->AllToAllV(parts, buffers_->Ints(Buffers::kSendCounts, {shape.num_ranks}),
@@ -207,9 +219,10 @@ void ExpertDispatcher::EnqueueExchange(const DispatchShape& shape) {
   }
 }
 
-void ExpertDispatcher::EnqueueSort(const DispatchShape& shape) {
+void ExpertDispatcher::EnqueueSort(const DispatchHandle& handle) {
+  const DispatchShape& shape = handle.shape_;
   ops_->SortRows({.shape = shape,
-                  .padded = padded(),
+                  .padded = handle.padded_,
                   .headers = buffers_->Headers(Buffers::kRecvHeaders, shape),
                   .recv_counts = buffers_->Ints(Buffers::kRecvCounts, {shape.num_ranks}),
                   .pair_counts = buffers_->Ints(Buffers::kRecvPairCounts, {shape.num_ranks}),
@@ -226,7 +239,7 @@ void ExpertDispatcher::Combine(DispatchHandle handle, ConstTensorView y, TensorV
   TESSERA_CHECK(out.dtype() == options_.dtype && out.dim(0) == handle.num_tokens_);
   outstanding_ = false;
   EnqueueResults(shape, y);
-  EnqueueReturn(shape);
+  EnqueueReturn(handle);
   EnqueueSum(handle, out);
 }
 
@@ -253,12 +266,13 @@ void ExpertDispatcher::EnqueueResults(const DispatchShape& shape, ConstTensorVie
   }
 }
 
-void ExpertDispatcher::EnqueueReturn(const DispatchShape& shape) {
+void ExpertDispatcher::EnqueueReturn(const DispatchHandle& handle) {
+  const DispatchShape& shape = handle.shape_;
   const auto rows = [&](Buffers::Array array) {
     return buffers_->View(array, options_.dtype, {ReturnedRows(options_, shape), options_.hidden});
   };
   const AllToAllPart part{rows(Buffers::kExpertRows), rows(Buffers::kSourceRows)};
-  if (padded()) {
+  if (handle.padded_) {
     communicator_->AllToAll({&part, 1});
     return;
   }

@@ -66,8 +66,11 @@ void PeerWindows::KeepForever(const char* window) {
 }
 
 void PeerWindows::Free(char* window) {
-  if (window == nullptr) return;
-  KeepForever(window);
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto freed = [&](const Window& each) { return each.data == window; };
+    if (std::erase_if(windows_, freed) == 0) return;
+  }
   cudaFree(window);
 }
 
@@ -227,8 +230,11 @@ absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::Join(NcclGroup& group,
     ASSIGN_OR_RETURN(answer, member.store->Get(key("answer", rank), member.timeout));
     all = all && answer == kAccepted;
   }
-  if (!all) return nullptr;
-  return made;
+  if (all) return made;
+  // Here and now: freeing waits for the GPU. The last of the ranks would wait for GPUs of others,
+  // which may already wait for it in a collective operation.
+  if (own.window != nullptr) made->windows_->Free(own.window);
+  return nullptr;
 }
 
 PeerMemory::~PeerMemory() {

@@ -36,6 +36,7 @@ class PeerWindows {
   // Cleared. Not OK without room.
   absl::StatusOr<char*> Allocate(CudaDevice& device, size_t bytes);
   void KeepForever(const char* window);
+  // Of the current GPU, unless it is kept. Waits for the GPU.
   void Free(char* window);
 
  private:

@@ -101,13 +101,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   if (!Exists(device) || !Exists(peer)) return Failed(cudaErrorInvalidDevice);
-  *can = device != peer ? 1 : 0;
+  *can = device != peer && GetFaults().peer_access ? 1 : 0;
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
   if (flags != 0) return Failed(cudaErrorInvalidValue);
-  if (!Exists(peer) || peer == CurrentDevice()) return Failed(cudaErrorInvalidDevice);
+  if (!Exists(peer) || peer == CurrentDevice() || !GetFaults().peer_access) {
+    return Failed(cudaErrorInvalidDevice);
+  }
   if (!tessera::simt::emulation::EnablePeerAccess(CurrentDevice(), peer)) {
     return Failed(cudaErrorPeerAccessAlreadyEnabled);
   }

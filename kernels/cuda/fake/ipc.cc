@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/fake/runtime.h"
 
 namespace tessera::simt::fake {
@@ -37,7 +38,10 @@ cudaError_t cudaIpcOpenMemHandle(void** pointer, cudaIpcMemHandle_t handle, unsi
   std::memcpy(&memory, handle.reserved, sizeof(memory));
   const int owner = emulation::DeviceOf(memory);
   if (owner < 0 || flags != cudaIpcMemLazyEnablePeerAccess) return Failed(cudaErrorInvalidValue);
-  if (owner != CurrentDevice()) emulation::EnablePeerAccess(CurrentDevice(), owner);
+  if (owner != CurrentDevice()) {
+    if (!GetFaults().peer_access) return Failed(cudaErrorInvalidDevice);
+    emulation::EnablePeerAccess(CurrentDevice(), owner);
+  }
   tessera::MutexLock lock(&R().mutex);
   ++Opened()[memory];
   *pointer = memory;

@@ -41,6 +41,7 @@ MachineFaults FaultsFromEnvironment() {
     faults.vanishing_gpu = std::atoi(vanish.c_str());
     faults.vanishes_with = vanish.substr(colon + 1);
   }
+  faults.peer_access = Variable("TESSERA_EMULATION_PEERS") != "0";
   return faults;
 }
 

@@ -1,5 +1,5 @@
 // What can be wrong with the machine of emulated GPUs: its driver, the GPUs' models, a GPU that
-// vanishes.
+// vanishes, GPUs that do not reach each other.
 #ifndef TESSERA_KERNELS_CUDA_FAKE_MACHINE_FAULTS_H_
 #define TESSERA_KERNELS_CUDA_FAKE_MACHINE_FAULTS_H_
 
@@ -15,9 +15,11 @@ struct MachineFaults {
   std::vector<std::string> names;        // of the GPUs, the first ones; "": the usual name
   int vanishing_gpu = -1;
   std::string vanishes_with;  // the GPU is lost as soon as there is such a file
+  bool peer_access = true;    // GPUs can get access to each other's memory
 };
 
-// From the environment: TESSERA_EMULATION_DRIVER (12020), _NAMES ("A,B") and _VANISH ("1:FILE").
+// From the environment: TESSERA_EMULATION_DRIVER (12020), _NAMES ("A,B"), _VANISH ("1:FILE") and
+// _PEERS (0).
 MachineFaults FaultsFromEnvironment();
 // Not while anything executes. Those of the environment hold until the first call.
 void SetFaults(const MachineFaults& faults);

@@ -122,11 +122,13 @@ class SlowCommunicator final : public Communicator {
     Delay(slowness_->delays.all_reduce, out.dim(0));
     communicator_->ReduceScatter(in, out);
   }
-  void AllToAll(absl::Span<const AllToAllPart> parts) override { communicator_->AllToAll(parts); }
+  void AllToAll(absl::Span<const AllToAllPart> parts) override {
+    DelayAllToAll(parts);
+    communicator_->AllToAll(parts);
+  }
   void AllToAllV(absl::Span<const AllToAllPart> parts, ConstTensorView send_counts,
                  TensorView recv_counts) override {
-    // Headers travel on the way there only.
-    if (parts.size() > 1) Delay(slowness_->delays.all_to_all, parts[0].in.dim(0) / size());
+    DelayAllToAll(parts);
     communicator_->AllToAllV(parts, send_counts, recv_counts);
   }
   void Broadcast(TensorView data, int root) override { communicator_->Broadcast(data, root); }
@@ -136,6 +138,10 @@ class SlowCommunicator final : public Communicator {
   absl::Status Health() const override { return communicator_->Health(); }
 
  private:
+  // Headers travel on the way there only.
+  void DelayAllToAll(absl::Span<const AllToAllPart> parts) {
+    if (parts.size() > 1) Delay(slowness_->delays.all_to_all, parts[0].in.dim(0) / size());
+  }
   void Delay(const std::array<absl::Duration, 2>& durations, int64_t rows) {
     if (slowness_->on) absl::SleepFor(durations[rows > 1 ? 1 : 0]);
   }

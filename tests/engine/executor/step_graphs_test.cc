@@ -17,6 +17,7 @@
 #include "engine/executor/rank_worker.h"
 #include "kernels/cuda/emulation/emulator.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
+#include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/ops.h"
 #include "parallel/topology.h"
 #include "tests/parallel/rank_threads.h"
@@ -41,6 +42,7 @@ struct WorkerOptions {
   bool graphs = true;
   uint64_t steps_per_timed_one = 1000;
   std::string_view backend = kEmulated;
+  MoeComm moe_comm = MoeComm::kAllReduce;
 };
 
 std::unique_ptr<RankWorker> MakeWorker(const WorkerOptions& options, const Topology& topology,
@@ -252,7 +254,7 @@ TEST(StepGraphsOfAWorkerTest, FindTokensBesideManyAlternatives) {
 class Ranks {
  public:
   Ranks(const WorkerOptions& options, const LayoutRequest& layout)
-      : connector_({.moe_comm = MoeComm::kAllReduce, .backend = "cuda-emulated"}),
+      : connector_({.moe_comm = options.moe_comm, .backend = "cuda-emulated"}),
         workers_(layout.tensor_parallel * layout.data_parallel) {
     OnEach([&](size_t rank) {
       workers_[rank] =
@@ -262,6 +264,8 @@ class Ranks {
   ~Ranks() {
     OnEach([&](size_t rank) { workers_[rank].reset(); });
   }
+
+  const StepGraphFacts& step_graphs() const { return workers_[0]->step_graphs(); }
 
   // The results of the groups, and whether the collective operations of all ranks were timed.
   std::pair<std::vector<BatchResult>, bool> Run(const StepPlan& plan) {
@@ -300,12 +304,9 @@ StepPlan PlanOfGroups(const std::vector<std::vector<Piece>>& groups) {
 }
 
 // Prompts, then decode steps, as enqueued and as graphs. The second group has less to do.
-void ExpectSameBits(const WorkerOptions& options, const LayoutRequest& layout) {
-  WorkerOptions enqueue = options;
-  enqueue.graphs = false;
-  Ranks enqueues(enqueue, layout);
-  Ranks replays(options, layout);
-  const bool two_groups = layout.data_parallel == 2;
+void ExpectSameBits(Ranks& enqueues, Ranks& replays, bool two_groups) {
+  EXPECT_EQ(enqueues.step_graphs().count, 0);
+  EXPECT_EQ(replays.step_graphs().count, kBuckets);
   const auto step = [&](const std::vector<Piece>& first, const std::vector<Piece>& second) {
     const StepPlan plan = two_groups ? PlanOfGroups({first, second}) : PlanOfGroups({first});
     const auto [expected, timed] = enqueues.Run(plan);
@@ -327,6 +328,14 @@ void ExpectSameBits(const WorkerOptions& options, const LayoutRequest& layout) {
   EXPECT_EQ(simt::fake::AnyReport(), "");
 }
 
+void ExpectSameBits(const WorkerOptions& options, const LayoutRequest& layout) {
+  WorkerOptions enqueue = options;
+  enqueue.graphs = false;
+  Ranks enqueues(enqueue, layout);
+  Ranks replays(options, layout);
+  ExpectSameBits(enqueues, replays, layout.data_parallel == 2);
+}
+
 // Forced switches inside kernels are for the kernels' own tests.
 class StepGraphsOfRanksTest : public testing::Test {
  protected:
@@ -346,6 +355,53 @@ TEST_F(StepGraphsOfRanksTest, GiveTheBitsOfTensorParallelSteps) {
 TEST_F(StepGraphsOfRanksTest, GiveTheBitsOfDataAndExpertParallelSteps) {
   ExpectSameBits({"moe-sparse-step-2", DType::kBF16},
                  {.data_parallel = 2, .expert_parallel = true});
+}
+
+// Rows travel in graphs too. Counts stay on GPUs that reach each other's memory; between others
+// NCCL exchanges whole chunks. Both have the bits of the exact exchange.
+TEST_F(StepGraphsOfRanksTest, GiveTheBitsOfStepsThatExchangeRows) {
+  const LayoutRequest layout = {.data_parallel = 2, .expert_parallel = true};
+  WorkerOptions options = {
+      .model = "moe-sparse-step-2", .dtype = DType::kBF16, .moe_comm = MoeComm::kAllToAll};
+  Ranks over_peers(options, layout);
+  options.graphs = false;
+  Ranks enqueues(options, layout);
+  ExpectSameBits(enqueues, over_peers, /*two_groups=*/true);
+  simt::fake::SetFaults({.peer_access = false});
+  options.graphs = true;
+  Ranks over_nccl(options, layout);
+  simt::fake::SetFaults({});
+  ExpectSameBits(enqueues, over_nccl, /*two_groups=*/true);
+}
+
+TEST_F(StepGraphsOfRanksTest, AreOfWantedBucketsOnly) {
+  const auto ops = CreateOps({.backend = kEmulated});
+  ASSERT_TRUE(ops.ok()) << ops.status();
+  const StepLimits limits{.max_tokens = 12,
+                          .max_sequences = kMaxSequences,
+                          .max_blocks = kBlocksPerSequence,
+                          .max_positions = kMaxPositions,
+                          .vocab_size = 288};
+  auto inputs = StepInputs::Create(&(*ops)->device(), limits);
+  ASSERT_TRUE(inputs.ok()) << inputs.status();
+  std::vector<int64_t> captured;
+  StepGraphs graphs;
+  ASSERT_TRUE(graphs
+                  .CaptureAll({.ops = **ops,
+                               .inputs = *inputs,
+                               .limits = limits,
+                               .wanted = [](const StepExtents& e) { return e.tokens <= 2; },
+                               .enqueue =
+                                   [&](const StepViews& views) {
+                                     captured.push_back(views.extents.tokens);
+                                   }})
+                  .ok());
+  EXPECT_EQ(captured, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(graphs.facts().count, 2);
+  const std::vector<StepExtents> buckets = DecodeBuckets(limits);
+  ASSERT_EQ(buckets.size(), 3U);
+  EXPECT_NE(graphs.Find(buckets[1]), nullptr);
+  EXPECT_EQ(graphs.Find(buckets[2]), nullptr);
 }
 
 // So that the time of collective operations stays known.

@@ -34,6 +34,33 @@ class DispatchInvariants : public testing::TestWithParam<Transport> {
 
 inline constexpr ExchangeMode kBothExchanges[] = {ExchangeMode::kCounted, ExchangeMode::kPadded};
 
+// By the size of the way back, exactly; with the same results on both sides of the limit.
+TEST_P(DispatchInvariants, SmallExchangesArePadded) {
+  ForEachCase(4, [](Communicator& comm, Device& device, const DispatchCase& drawn) {
+    for (const CombineMode combine : {CombineMode::kExact, CombineMode::kSummed}) {
+      auto options = OptionsFor(drawn, combine, ExchangeMode::kPaddedIfSmall);
+      // Of capacity rows for each rank and back, with one result for each of a row's slots.
+      const int64_t slots =
+          combine == CombineMode::kExact ? std::min(drawn.top_k, drawn.shape.slots_per_rank) : 1;
+      options.small_bytes = comm.size() * drawn.capacity * slots * drawn.hidden *
+                            static_cast<int64_t>(SizeOf(drawn.dtype));
+      TestExpertOps ops(&device);
+      const auto dispatcher = ExpertDispatcher::Create(&ops, &comm, options);
+      ASSERT_TRUE(dispatcher.ok()) << dispatcher.status();
+      for (int64_t capacity = 1; capacity <= options.max_tokens; ++capacity) {
+        EXPECT_EQ((*dispatcher)->Pads(capacity), capacity <= drawn.capacity) << capacity;
+        EXPECT_EQ((*dispatcher)->WaitsForCounts(capacity), capacity > drawn.capacity) << capacity;
+      }
+      for (const int64_t less : {0, 1}) {
+        options.small_bytes -= less;
+        EXPECT_EQ(RunDispatch(comm, device, drawn, options),
+                  combine == CombineMode::kExact ? LocalResult(drawn, comm.rank())
+                                                 : SummedResult(drawn, comm.rank()));
+      }
+    }
+  });
+}
+
 // Exact combine has the bits of the local path for every world, placement and exchange; ranks
 // without tokens, hot experts, padding and poisoned buffers are among the cases.
 TEST_P(DispatchInvariants, ExactCombineEqualsTheLocalPath) {

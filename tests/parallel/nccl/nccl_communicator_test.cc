@@ -1,6 +1,7 @@
 #include "parallel/nccl/nccl_communicator.h"
 
 #include "kernels/cuda/emulation/emulator.h"
+#include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/step_graph.h"
 #include "parallel/nccl/fake/fake_nccl.h"
 #include "parallel/nccl/nccl_transport.h"
@@ -196,6 +197,20 @@ int GathersOfSums(int size, int64_t count) {
 TEST(NcclCommunicatorTest, SmallSumsGoOverPeerMemory) {
   EXPECT_EQ(GathersOfSums(3, 256), 0);
   EXPECT_EQ(GathersOfSums(3, 257), 3);
+}
+
+// Whoever is connected may begin at once, while others still clean up.
+TEST(NcclCommunicatorTest, GpusThatDoNotReachEachOtherExchangeByNccl) {
+  simt::fake::SetFaults({.peer_access = false});
+  RunRanks(8, [](Communicator& comm, Device& device) {
+    TestTensor<float> data(&device, DType::kF32, {1}, {1});
+    comm.AllReduce(data.view());
+    EXPECT_EQ(data.Get(), std::vector<float>{8});
+    const auto memory = comm.ShareMemory(64);
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    EXPECT_EQ(*memory, nullptr);
+  });
+  simt::fake::SetFaults({});
 }
 
 TEST(NcclCommunicatorTest, MoreRanksThanPeersSumWithoutThem) {
