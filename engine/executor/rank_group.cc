@@ -18,6 +18,7 @@
 #include "engine/executor/weight_room.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/shard.h"
+#include "kernels/core/control_group.h"
 #include "kernels/core/host_device.h"
 #include "kernels/core/shared_buffers.h"
 #include "kernels/core/status_macros.h"
@@ -32,8 +33,6 @@ constexpr absl::Duration kAbortGrace = absl::Seconds(1);
 constexpr absl::Duration kLookRound = absl::Milliseconds(100);
 constexpr absl::Duration kEndGrace = absl::Seconds(60);
 
-int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
-
 // How the ranks of this process share its threads.
 struct ThreadPlan {
   int carriers = 1;
@@ -47,15 +46,15 @@ struct ThreadPlan {
 // own thread, so they need one each. A rank alone sits on the thread that would only wait for it:
 // that spares a lone request two wake-ups of a sleeping thread.
 ThreadPlan PlanThreads(const RankGroupOptions& options, int ranks) {
-  const int total = options.num_threads > 0 ? options.num_threads : NumCores();
+  const int total = options.num_threads > 0 ? options.num_threads : UsableCpus();
   const bool may_share =
       options.settings.layout.nodes == 1 && ExecutesAtOnce(options.settings.backend);
-  const int carriers = may_share ? std::min({ranks, total, NumCores()}) : ranks;
+  const int carriers = may_share ? std::min({ranks, total, UsableCpus()}) : ranks;
   if (carriers < ranks) return {.carriers = carriers, .on_caller = true};
   const int per_rank = std::max(1, total / ranks);
   return {.carriers = ranks,
           .threads_per_rank = per_rank,
-          .spin = per_rank * ranks <= NumCores(),
+          .spin = per_rank * ranks <= UsableCpus(),
           .on_caller = may_share && ranks == 1};
 }
 

@@ -62,8 +62,10 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node) {
   table->Text("node-name", &node->node_name, "For messages; empty: host name and process id.");
   table->Integer("node-index", &node->node_index, {-1, kMaxNodes},
                  "Place in the group, from 1; -1: any that is free.");
-  table->Integer("threads", &node->num_threads, {0, kMaxThreads},
-                 "Threads of all ranks of this node; 0: the CPUs this process may use.");
+  table->Integer(
+      "threads", &node->num_threads, {0, kMaxThreads},
+      "Threads of all ranks of this node; 0: the CPUs this process may use, by affinity and "
+      "by the quota of its control groups.");
   AddCpuIsaOption(table, &node->cpu_isa);
   AddEmulatedGpusOption(table, &node->emulated_gpus);
   AddAccessOptions(table, &node->access);
