@@ -11,7 +11,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "engine/executor/abort_relay.h"
 #include "engine/executor/group_messages.h"
 #include "engine/executor/model_fingerprint.h"
@@ -19,6 +18,7 @@
 #include "engine/executor/rank_group.h"
 #include "engine/executor/step_plan_codec.h"
 #include "engine/model/model_config.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/cluster_key.h"
 #include "parallel/cluster/node_address.h"
@@ -83,7 +83,7 @@ absl::Status NodeWorker::Join() {
                                        .model_hash = std::move(model.model_hash)},
                              .stream = {.heartbeat_interval = options_.access.heartbeat_interval},
                              .on_failure = [this](const absl::Status& why) { relay_.Abort(why); }},
-                            absl::Now() + options_.access.join_timeout));
+                            MonotonicNow() + options_.access.join_timeout));
   const NodePlace& place = link_->place();
   ASSIGN_OR_RETURN(const GroupSettings settings, DecodeGroupSettings(place.engine_options, config));
   const LayoutRequest& layout = settings.layout;

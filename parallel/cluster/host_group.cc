@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/control_stream.h"
 #include "parallel/cluster/node_address.h"
@@ -358,7 +359,7 @@ absl::Status HostGroupImpl::WaitForNodes(absl::Time deadline) {
   const auto complete = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !failed_.ok() || static_cast<int32_t>(sessions_.size()) == num_others();
   };
-  if (!mutex_.AwaitWithDeadline(absl::Condition(&complete), deadline)) {
+  if (!AwaitUntil(&mutex_, absl::Condition(&complete), deadline)) {
     return absl::DeadlineExceededError(
         absl::StrCat(num_others() - static_cast<int32_t>(sessions_.size()), " of ", num_others(),
                      " nodes have not joined at ", address_, " in time"));
@@ -396,7 +397,7 @@ absl::StatusOr<std::vector<std::string>> HostGroupImpl::Gather(uint64_t id, absl
     return !failed_.ok() ||
            std::all_of(answers.begin(), answers.end(), [](const auto& a) { return a.has_value(); });
   };
-  const bool in_time = mutex_.AwaitWithDeadline(absl::Condition(&complete), deadline);
+  const bool in_time = AwaitUntil(&mutex_, absl::Condition(&complete), deadline);
   const Pending done = std::move(pending_.extract(found).mapped());
   RETURN_IF_ERROR(failed_);
   std::vector<std::string> payloads;
@@ -440,7 +441,7 @@ void HostGroupImpl::Shutdown(absl::Time deadline) {
   ending_ = true;
   // Nodes close their streams when they have read the message.
   const auto gone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return sessions_.empty(); };
-  mutex_.AwaitWithDeadline(absl::Condition(&gone), deadline);
+  AwaitUntil(&mutex_, absl::Condition(&gone), deadline);
 }
 
 }  // namespace

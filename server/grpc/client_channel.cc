@@ -1,22 +1,21 @@
 #include "server/grpc/client_channel.h"
 
-#include <chrono>
-
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 
 namespace tessera {
 namespace {
 
-constexpr std::chrono::seconds kConnectTimeout(10);
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 
 // False at the first refusal, or when nothing happens for too long.
 bool Connect(grpc::Channel* channel) {
-  const auto deadline = std::chrono::system_clock::now() + kConnectTimeout;
+  const absl::Time deadline = MonotonicNow() + kConnectTimeout;
   while (true) {
     const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
     if (state == GRPC_CHANNEL_READY) return true;
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) return false;
-    if (!channel->WaitForStateChange(state, deadline)) return false;
+    if (!channel->WaitForStateChange(state, absl::ToChronoTime(WallTime(deadline)))) return false;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
 #include "parallel/cluster/quiet_libraries.h"
@@ -198,7 +199,7 @@ absl::Status CannotListen(const HostPort& address) {
 class RunningServer final : public GrpcServer {
  public:
   explicit RunningServer(InferenceContext* context) : service_(context) {}
-  ~RunningServer() override { Shutdown(absl::Now()); }
+  ~RunningServer() override { Shutdown(MonotonicNow()); }
 
   absl::Status Listen(const InferenceContext& context, const GrpcServerOptions& options) {
     grpc::EnableDefaultHealthCheckService(true);
@@ -227,7 +228,7 @@ class RunningServer final : public GrpcServer {
 
   void Shutdown(absl::Time deadline) override {
     if (server_ == nullptr || std::exchange(stopped_, true)) return;
-    server_->Shutdown(absl::ToChronoTime(deadline));
+    server_->Shutdown(absl::ToChronoTime(WallTime(deadline)));
     server_->Wait();
   }
 
