@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "engine/planning/expert_plan.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/cluster/node_address.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
@@ -149,6 +150,9 @@ absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t 
                                  metrics_port, ", \"pid\": ", getpid(), "}\n"));
 }
 
+// Where the pages are when the calls come through a Unix socket.
+std::string MetricsHost(const std::string& host) { return IsUnixSocket(host) ? "127.0.0.1" : host; }
+
 // The router's choices as the ranks exchanged them last.
 class LatestExpertLoads {
  public:
@@ -227,8 +231,8 @@ absl::Status Serve(const ServeFlags& flags) {
   server->SetServing(true);
   absl::Status status = WriteReadyFile(flags.ready_file, server->port(), probes->port());
   LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
-                       runtime->model().max_model_len, " tokens) on ", flags.grpc.host, ":",
-                       server->port(), ", metrics on ", probes->address()));
+                       runtime->model().max_model_len, " tokens) on ", server->address(),
+                       ", metrics on ", probes->address()));
   if (status.ok()) status = state.WaitForStop();
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
@@ -250,7 +254,10 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   constexpr int64_t kMaxPort = 65535;
   constexpr int64_t kMaxMessage = int64_t{1} << 30;
   table->Section("Server");
-  table->Text("host", &flags->grpc.host, "Address to listen on.");
+  table->Text(
+      "host", &flags->grpc.host,
+      "Address to listen on, of IPv4 or IPv6 (:: for all of both), a host name, or unix:PATH "
+      "for a Unix domain socket; with that the pages of --metrics-port are on 127.0.0.1.");
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
   table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
@@ -299,7 +306,7 @@ int RunServe(const Arguments& arguments) {
   InitLogging(flags.log_level);
   RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
-  flags.metrics.host = flags.grpc.host;
+  flags.metrics.host = MetricsHost(flags.grpc.host);
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);
 }

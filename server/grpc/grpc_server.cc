@@ -190,6 +190,12 @@ HostPort AddressOf(const GrpcServerOptions& options) {
 }
 
 absl::Status CannotListen(const HostPort& address) {
+  if (IsUnixSocket(address.host)) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot listen on ", address.ToString(),
+        "; another program may be listening there, the folder must be writable, and the path at "
+        "most 107 bytes long (--host)"));
+  }
   return absl::UnavailableError(
       absl::StrCat("cannot listen on ", address.ToString(),
                    "; if another program uses the port choose a different --port (0 picks a "
@@ -214,11 +220,14 @@ class RunningServer final : public GrpcServer {
     if (server_ == nullptr || port_ == 0) {
       return CannotListen(address);
     }
+    if (IsUnixSocket(address.host)) port_ = 0;
+    address_ = MakeHostPort(options.host, port_).ToString();
     SetServing(false);
     return absl::OkStatus();
   }
 
   int32_t port() const override { return port_; }
+  std::string address() const override { return address_; }
 
   void SetServing(bool serving) override {
     auto* health = server_->GetHealthCheckService();
@@ -237,6 +246,7 @@ class RunningServer final : public GrpcServer {
   UnknownMethods unknown_methods_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  std::string address_;
   bool stopped_ = false;
 };
 
@@ -253,6 +263,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* 
 
 absl::Status GrpcServer::CheckAddress(const GrpcServerOptions& options) {
   const HostPort address = AddressOf(options);
+  if (IsUnixSocket(address.host)) {
+    return CanBindUnixSocket(address.host) ? absl::OkStatus() : CannotListen(address);
+  }
   return options.port != 0 && IsTaken(address) ? CannotListen(address) : absl::OkStatus();
 }
 
