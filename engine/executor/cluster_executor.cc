@@ -84,23 +84,25 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
   ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(options.model_dir));
   const LayoutRequest& layout = settings_.layout;
   ASSIGN_OR_RETURN(
-      group_, HostGroup::Listen(
-                  {.address = head.address,
-                   .key = std::move(key),
-                   .tls = head.access.tls,
-                   .size = {.num_nodes = layout.nodes,
-                            .world_size = layout.tensor_parallel * layout.data_parallel},
-                   .model = {.software_version = head.access.software_version,
-                             .config_hash = std::move(model.config_hash),
-                             .model_hash = std::move(model.model_hash)},
-                   .engine_options = EncodeGroupSettings(settings_),
-                   .stream = {.heartbeat_interval = head.access.heartbeat_interval,
-                              .heartbeat_timeout = settings_.limits.step_timeout},
-                   .log = head.access.log,
-                   .on_failure = [this, on_failure = head.on_failure](const absl::Status& reason) {
-                     relay_.Abort(reason);
-                     if (on_failure) on_failure(reason);
-                   }}));
+      group_,
+      HostGroup::Listen({.address = head.address,
+                         .key = std::move(key),
+                         .tls = head.access.tls,
+                         .size = {.num_nodes = layout.nodes,
+                                  .world_size = layout.tensor_parallel * layout.data_parallel},
+                         .model = {.software_version = head.access.software_version,
+                                   .config_hash = std::move(model.config_hash),
+                                   .model_hash = std::move(model.model_hash)},
+                         .engine_options = EncodeGroupSettings(settings_),
+                         .stream = {.heartbeat_interval = head.access.heartbeat_interval,
+                                    .heartbeat_timeout = settings_.limits.step_timeout},
+                         .log = head.access.log,
+                         .on_failure =
+                             [this, on_failure = head.on_failure](const absl::Status& reason) {
+                               relay_.Abort(reason);
+                               if (on_failure) on_failure(reason);
+                             },
+                         .on_stop_asked = head.on_stop_asked}));
   if (head.access.log) {
     head.access.log(
         absl::StrCat("waiting for ", layout.nodes - 1, " nodes at ", group_->address()));

@@ -99,6 +99,7 @@ class HostGroupImpl final : public HostGroup, public v1::cluster::ClusterControl
   absl::StatusOr<int32_t> TakePlace(int32_t wanted, const std::string& name, ControlStream* stream);
   absl::Status Converse(int32_t index, ControlStream* stream);
   absl::Status Handle(int32_t index, const NodeMessage& message);
+  void StopAsked(int32_t index);
   void HandleReply(int32_t index, const v1::cluster::Reply& reply);
   void HandleStore(int32_t index, const v1::cluster::StoreRequest& request);
   void AnswerStore(int32_t index, uint64_t id, const absl::StatusOr<std::string>& value);
@@ -277,10 +278,23 @@ absl::Status HostGroupImpl::Handle(int32_t index, const NodeMessage& message) {
       const absl::Status reason = GetStatus(message.failed());
       return absl::UnavailableError(absl::StrCat("it gave up: ", reason.message()));
     }
+    case NodeMessage::kStopping:
+      StopAsked(index);
+      return absl::OkStatus();
     case NodeMessage::KIND_NOT_SET:
       break;
   }
   return absl::InvalidArgumentError("it sent a message of an unknown kind");
+}
+
+void HostGroupImpl::StopAsked(int32_t index) {
+  std::string name;
+  {
+    absl::MutexLock lock(&mutex_);
+    name = NodeName(index);
+  }
+  if (options_.log) options_.log(absl::StrCat(name, " was asked to stop"));
+  if (options_.on_stop_asked) options_.on_stop_asked();
 }
 
 void HostGroupImpl::HandleReply(int32_t index, const v1::cluster::Reply& reply) {

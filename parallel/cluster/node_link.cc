@@ -75,6 +75,7 @@ class NodeLinkImpl final : public NodeLink, private RendezvousStore {
   absl::StatusOr<std::optional<ReceivedCommand>> Next() override;
   void Reply(uint64_t id, const absl::StatusOr<std::string>& payload) override;
   void ReportLoadProgress(double share) override;
+  void AskToStop() override;
   void Fail(const absl::Status& reason) override;
   RendezvousStore& store() override { return *this; }
 
@@ -253,6 +254,12 @@ void NodeLinkImpl::Reply(uint64_t id, const absl::StatusOr<std::string>& payload
 void NodeLinkImpl::ReportLoadProgress(double share) {
   NodeMessage message;
   message.set_load_progress(static_cast<float>(share));
+  stream_->Send(message.SerializeAsString());
+}
+
+void NodeLinkImpl::AskToStop() {
+  NodeMessage message;
+  message.mutable_stopping();
   stream_->Send(message.SerializeAsString());
 }
 

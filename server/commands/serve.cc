@@ -143,6 +143,13 @@ absl::Status CheckFolderOf(const char* option, const std::string& path) {
                                              std::generic_category().message(errno)));
 }
 
+// A file of that name, left by an earlier run, would say that this one serves.
+absl::Status RemoveReadyFile(const std::string& path) {
+  if (path.empty() || std::remove(path.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("--ready-file: cannot remove ", path, ": ",
+                                             std::generic_category().message(errno)));
+}
+
 absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
   if (path.empty()) return absl::OkStatus();
   return WriteWhole("--ready-file", path,
@@ -190,6 +197,7 @@ absl::Status Serve(const ServeFlags& flags) {
   ServerState state;
   LatestExpertLoads expert_loads;
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
+  RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
@@ -201,6 +209,7 @@ absl::Status Serve(const ServeFlags& flags) {
   RuntimeOptions options = flags.runtime;
   // An idle engine asks nothing of the other nodes and would not notice.
   options.head.on_failure = [&state](const absl::Status& why) { state.OnEngineDead(why); };
+  options.head.on_stop_asked = [&state] { state.OnSignal(1); };
   const LoadProgress log = LogLoadProgress(flags.runtime.engine.model.model_dir);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<ModelRuntime> runtime,
@@ -234,6 +243,9 @@ absl::Status Serve(const ServeFlags& flags) {
                        runtime->model().max_model_len, " tokens) on ", server->address(),
                        ", metrics on ", probes->address()));
   if (status.ok()) status = state.WaitForStop();
+  if (const absl::Status gone = RemoveReadyFile(flags.ready_file); !gone.ok()) {
+    LogWarning(std::string(gone.message()));
+  }
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
   // A group that fails while it drains has not ended in order.
@@ -263,8 +275,10 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
   table->Text("metrics-socket", &flags->metrics.unix_path,
               "Unix socket for these pages, instead of --metrics-port.");
-  table->Text("ready-file", &flags->ready_file,
-              "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}.");
+  table->Text(
+      "ready-file", &flags->ready_file,
+      "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}; removed at "
+      "the start and when it stops.");
   table->Text("expert-stats-file", &flags->expert_stats_file,
               "Written when the server stops: how often each expert was chosen, for \"tessera plan "
               "--expert-stats\".");
