@@ -85,6 +85,15 @@ absl::Status CheckNodeOptions(const NodeOptions& node) {
   return NeedsKey(node.access);
 }
 
+void AddLogFormatOption(OptionTable* table, std::string* format) {
+  table->Choice("log-format", format, {"text", "json"},
+                "Log lines as text, or each as a JSON object with time, level and message.");
+}
+
+LogFormat ParseLogFormat(const std::string& format) {
+  return format == "json" ? LogFormat::kJson : LogFormat::kText;
+}
+
 void InitHeadLogging(const HeadOptions& head) { InitLogging(head.nodes > 1 ? "info" : "warning"); }
 
 void CompleteAccess(ClusterAccess* access) {

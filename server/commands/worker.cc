@@ -18,10 +18,12 @@ namespace {
 void OnWorkerSignal(int count, absl::Duration patience, NodeStop* stop) {
   if (count > 1) {
     LogWarning("second signal: leaving the group");
+    FlushLog();
     std::_Exit(kExitFailure);
   }
   if (!stop->Ask()) {
     LogInfo("stopped before it served");
+    FlushLog();
     std::_Exit(kExitOk);
   }
   LogInfo("stopping: the head finishes the running requests and ends the group");
@@ -44,6 +46,7 @@ int RunWorker(const Arguments& arguments) {
       "SIGTERM asks the head to drain and end the group.");
   NodeOptions options;
   std::string log_level = "info";
+  std::string log_format = "text";
   absl::Duration drain_timeout = absl::Seconds(180);
   AddNodeOptions(&table, &options);
   table.Seconds(
@@ -52,6 +55,7 @@ int RunWorker(const Arguments& arguments) {
       "may take to end the group, in seconds.");
   table.Choice("log-level", &log_level, {"debug", "info", "warning", "error"},
                "Log lines of this level and above go to stderr.");
+  AddLogFormatOption(&table, &log_format);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "worker", arguments, &positional, 1)) {
     return *exit;
@@ -60,7 +64,7 @@ int RunWorker(const Arguments& arguments) {
     return FailUsage("worker", status);
   }
   options.model_dir = positional[0];
-  InitLogging(log_level);
+  InitLogging(log_level, ParseLogFormat(log_format));
   NodeStop stop;
   const SignalWatcher signals(
       [&stop, drain_timeout](int count) { OnWorkerSignal(count, drain_timeout, &stop); });
@@ -70,6 +74,7 @@ int RunWorker(const Arguments& arguments) {
   if (status.ok()) return kExitOk;
   if (stop.asked()) {
     LogInfo(absl::StrCat("stopped: ", status.message()));
+    FlushLog();
     std::_Exit(kExitOk);  // a rank that hangs may have been left behind
   }
   FailAtOnce("worker", status);

@@ -4,10 +4,12 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
 
 #include <algorithm>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/monotonic_time.h"
@@ -162,6 +164,17 @@ class UnknownMethods final : public grpc::CallbackGenericService {
   static constexpr size_t kMaxShown = 200;
 };
 
+// Linking gRPC's reflection adds it to every server.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return plugin->name() == "proto_server_reflection";
+    });
+  }
+};
+
 void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
@@ -209,8 +222,10 @@ class RunningServer final : public GrpcServer {
 
   absl::Status Listen(const InferenceContext& context, const GrpcServerOptions& options) {
     grpc::EnableDefaultHealthCheckService(true);
+    // Or not at all, as the linker likes.
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
+    if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
     Configure(context, &builder);
     const HostPort address = AddressOf(options);
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
