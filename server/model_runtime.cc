@@ -31,8 +31,7 @@ std::string FolderName(const std::string& path) {
 ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
                      const ModelText& text) {
   ServedModel model;
-  model.name = options.served_model_name.empty() ? FolderName(options.engine.model.model_dir)
-                                                 : options.served_model_name;
+  model.name = ServedName(options);
   model.architecture = std::string(ArchitectureName(config.architecture));
   model.dtype = std::string(DTypeName(options.engine.model.dtype));
   model.vocab_size = config.vocab_size;
@@ -143,6 +142,11 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& run
 }
 
 }  // namespace
+
+std::string ServedName(const RuntimeOptions& options) {
+  return options.served_model_name.empty() ? FolderName(options.engine.model.model_dir)
+                                           : options.served_model_name;
+}
 
 absl::Status CheckModelFolder(const std::string& model_dir) {
   std::error_code error;

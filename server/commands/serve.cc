@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -9,9 +10,11 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -40,11 +43,13 @@ struct ServeFlags {
   RuntimeOptions runtime;
   GrpcServerOptions grpc;
   HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
+  std::string metrics_prefix = "tessera";
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
   DrainOptions drain;
   std::string log_level = "info";
+  std::string log_format = "text";
 };
 
 // What the signal thread, the engine and the health pages tell each other.
@@ -55,6 +60,7 @@ class ServerState {
     absl::MutexLock lock(&mutex_);
     if (context_ == nullptr) {
       LogInfo("stopped while loading");
+      FlushLog();
       std::_Exit(kExitOk);
     }
     if (count > 2) std::_Exit(kExitFailure);
@@ -102,14 +108,28 @@ class ServerState {
   }
   absl::Status Ready() const {
     absl::MutexLock lock(&mutex_);
-    if (context_ == nullptr) return absl::UnavailableError("loading");
-    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
-    if (!context_->ready.load()) return absl::UnavailableError("draining");
-    if (context_->IsSaturated()) return absl::UnavailableError("saturated: the queue is full");
-    return accepts_();
+    const std::string_view reason = Unready();
+    if (reason.empty()) return absl::OkStatus();
+    if (reason == "failed") return absl::UnavailableError("the engine has failed");
+    if (reason == "saturated") return absl::UnavailableError("saturated: the queue is full");
+    if (reason == "not_accepting") return accepts_();
+    return absl::UnavailableError(std::string(reason));
+  }
+  // One of kUnreadyReasons; empty: ready.
+  std::string_view UnreadyReason() const {
+    absl::MutexLock lock(&mutex_);
+    return Unready();
   }
 
  private:
+  std::string_view Unready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (context_ == nullptr) return "loading";
+    if (!death_.ok()) return "failed";
+    if (!context_->ready.load()) return "draining";
+    if (context_->IsSaturated()) return "saturated";
+    return accepts_().ok() ? "" : "not_accepting";
+  }
+
   mutable absl::Mutex mutex_;
   InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::function<absl::Status()> accepts_ ABSL_GUARDED_BY(mutex_);
@@ -192,10 +212,32 @@ ProbePages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerStat
       .ready = [state] { return state->Ready(); }};
 }
 
+std::map<std::string, double> LimitsOf(const InferenceContext& context) {
+  const SchedulerOptions& scheduler = context.engine_options.scheduler;
+  return {{"max-concurrent-requests", context.limits.max_concurrent_requests},
+          {"max-message-size", static_cast<double>(context.limits.max_message_bytes)},
+          {"max-stream-buffer", static_cast<double>(context.limits.max_stream_buffer_bytes)},
+          {"max-queued-requests", scheduler.max_queued_requests},
+          {"max-queued-tokens", static_cast<double>(scheduler.max_queued_tokens)},
+          {"max-num-seqs", scheduler.max_num_seqs},
+          {"max-num-batched-tokens", scheduler.max_num_batched_tokens},
+          {"max-model-len", context.model->max_model_len}};
+}
+
+// The beginning of a name that Prometheus allows.
+bool IsMetricsPrefix(const std::string& prefix) {
+  return !prefix.empty() && absl::ascii_isalpha(static_cast<unsigned char>(prefix[0])) &&
+         std::all_of(prefix.begin(), prefix.end(),
+                     [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; });
+}
+
 absl::Status Serve(const ServeFlags& flags) {
-  MetricsRecorder metrics;
+  MetricsRecorder metrics({.model_name = ServedName(flags.runtime),
+                           .prefix = flags.metrics_prefix,
+                           .log_lines_dropped = &LogLinesDropped});
   ServerState state;
   LatestExpertLoads expert_loads;
+  metrics.SetReadiness([&state] { return state.UnreadyReason(); });
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
   RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
@@ -234,7 +276,8 @@ absl::Status Serve(const ServeFlags& flags) {
                   .active_requests = [&context] { return context.active.size(); },
                   .large_requests_queued = [&context] { return context.workers.num_queued(); },
                   .block_size = runtime->options().scheduler.block_size,
-                  .group = runtime->group()});
+                  .group = runtime->group(),
+                  .limits = LimitsOf(context)});
   AcceptCheck accept_check(flags.grpc.host, server->port());
   state.Serve(&context, [&accept_check] { return accept_check.Check(); });
   server->SetServing(true);
@@ -273,6 +316,8 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
   table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
+  table->Text("metrics-prefix", &flags->metrics_prefix,
+              "What the names of metrics begin with; \"vllm\" gives vLLM's names, colon included.");
   table->Text("metrics-socket", &flags->metrics.unix_path,
               "Unix socket for these pages, instead of --metrics-port.");
   table->Text(
@@ -298,6 +343,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "After SIGTERM: time for running requests to finish, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");
+  AddLogFormatOption(table, &flags->log_format);
 }
 
 }  // namespace
@@ -317,7 +363,12 @@ int RunServe(const Arguments& arguments) {
   if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
     return FailUsage("serve", status);
   }
-  InitLogging(flags.log_level);
+  if (!IsMetricsPrefix(flags.metrics_prefix)) {
+    return FailUsage("serve", absl::InvalidArgumentError(
+                                  "--metrics-prefix: must be letters, digits and underscores, and "
+                                  "begin with a letter"));
+  }
+  InitLogging(flags.log_level, ParseLogFormat(flags.log_format));
   RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
   flags.metrics.host = MetricsHost(flags.grpc.host);
