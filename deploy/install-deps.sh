@@ -11,7 +11,7 @@ build_packages=(
   g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev grpc-proto
   libabsl-dev prometheus-cpp-dev libgloo-dev libpcre2-dev libutf8proc-dev libsimdjson-dev
-  nlohmann-json3-dev libspdlog-dev libyaml-cpp-dev libboost1.81-dev libboost-context1.81-dev libssl-dev zlib1g-dev
+  nlohmann-json3-dev libyaml-cpp-dev libboost1.81-dev libboost-context1.81-dev libssl-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev libnghttp2-dev
 )
 test_packages=(

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -77,7 +77,7 @@ EngineLoop::~EngineLoop() {
   }
   thread_.join();
   watchdog_.Stop();
-  executor_->Shutdown(absl::Now() + kDrainGrace).IgnoreError();
+  executor_->Shutdown(MonotonicNow() + kDrainGrace).IgnoreError();
 }
 
 void EngineLoop::WakeLoop() {
@@ -138,8 +138,6 @@ EngineStats EngineLoop::stats() const {
 }
 
 absl::Status EngineLoop::Drain(absl::Time deadline) {
-  const absl::Duration limit = deadline - absl::Now();
-  const absl::Time end = clock_.Now() + limit;
   MutexLock lock(&mutex_);
   draining_ = true;
   const auto wait_until = [&](absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -150,7 +148,7 @@ absl::Status EngineLoop::Drain(absl::Time deadline) {
     }
     return true;
   };
-  if (wait_until(end)) return absl::OkStatus();
+  if (wait_until(deadline)) return absl::OkStatus();
   const int64_t left = num_live_;
   inbox_.cancel_all = absl::UnavailableError("the server is shutting down");
   WakeLoop();

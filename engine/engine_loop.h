@@ -110,7 +110,7 @@ class EngineLoop final : public Engine {
 
   const EngineLoopOptions options_;
   const EngineHooks hooks_;
-  const MonotonicClock clock_;
+  const MonotonicClock clock_{};
 
   ThreadRole loop_;
   const std::unique_ptr<Executor> executor_;  // of the loop, but for Abort

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/types/span.h"
 #include "kernels/core/status_macros.h"
 
@@ -17,17 +16,6 @@ std::vector<int32_t> StopIds(const GenerateRequest& request, const std::vector<i
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
-}
-
-// The engine's clock is monotonic: wall-clock times are taken over as distances from now.
-void MoveToEngineTime(absl::Time now, GenerateRequest* request) {
-  const absl::Time wall = absl::Now();
-  if (request->deadline != absl::InfiniteFuture()) {
-    request->deadline = now + (request->deadline - wall);
-  }
-  request->arrival = request->arrival == absl::InfinitePast()
-                         ? now
-                         : std::min(now, now - (wall - request->arrival));
 }
 
 absl::Status CheckIds(absl::Span<const int32_t> ids, int32_t vocab_size) {
@@ -96,7 +84,8 @@ absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
 std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest request,
                                                std::shared_ptr<ResponseSink> sink,
                                                const RequestDefaults& defaults) {
-  MoveToEngineTime(defaults.now, &request);
+  const bool has_arrival = request.arrival != absl::InfinitePast();
+  request.arrival = has_arrival ? std::min(defaults.now, request.arrival) : defaults.now;
   ReasoningParams& reasoning = request.reasoning;
   if (reasoning.start_token_id < 0) reasoning.start_token_id = defaults.think_start_id;
   if (reasoning.end_token_id < 0) reasoning.end_token_id = defaults.think_end_id;

@@ -55,7 +55,7 @@ struct RequestDefaults {
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
   uint64_t seed = 0;  // of this request, when it has none
-  absl::Time now;     // engine time; `arrival` and `deadline` of the request are wall clock
+  absl::Time now;     // by the engine's clock
 };
 
 // INVALID_ARGUMENT when the request can never run or its lists are too long for a step plan. Ids

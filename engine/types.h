@@ -86,9 +86,9 @@ struct GenerateRequest {
   StoppingParams stopping;
   ReasoningParams reasoning;
   OutputParams output;
-  int32_t priority = 0;                       // lower runs first
-  absl::Time arrival = absl::InfinitePast();  // when the front end received it; TTFT starts here
-  absl::Time deadline = absl::InfiniteFuture();
+  int32_t priority = 0;                          // lower runs first
+  absl::Time arrival = absl::InfinitePast();     // when the front end received it; TTFT starts here
+  absl::Time deadline = absl::InfiniteFuture();  // both by MonotonicNow()
   std::string cache_salt;  // tenants with different salts never share prefix blocks
   bool use_prefix_cache = true;
 };

@@ -45,7 +45,9 @@ bool Watchdog::AwaitLate() {
       changed_.Wait(&mutex_);
       continue;
     }
-    const absl::Duration left = deadline_ - clock_.Now();
+    const absl::Time now = clock_.Now();
+    deadline_ = PatientDeadline(deadline_, now, limit_);
+    const absl::Duration left = deadline_ - now;
     if (left > absl::ZeroDuration()) {
       changed_.WaitWithTimeout(&mutex_, left);
     } else if (suspect != piece_) {

@@ -31,8 +31,8 @@ class Watchdog {
   // Watches no longer, and waits for `late` to return when it has begun. Not from inside `late`.
   void Stop();
 
-  // For work that has a time limit of its own to say so itself, and for a process that was stopped
-  // as a whole to go on.
+  // For work that has a time limit of its own to say so itself. A process that was stopped as a
+  // whole goes on: see PatientDeadline.
   static constexpr absl::Duration kGrace = absl::Seconds(1);
 
  private:
@@ -42,7 +42,7 @@ class Watchdog {
 
   const absl::Duration limit_;
   const std::function<void()> late_;
-  const MonotonicClock clock_;
+  const MonotonicClock clock_{};
   Mutex mutex_;
   CondVar changed_;
   uint64_t piece_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 
 namespace tessera {
 namespace {
@@ -69,11 +70,11 @@ absl::Status FileRendezvousStore::Set(const std::string& key, const std::string&
 absl::StatusOr<std::string> FileRendezvousStore::Get(const std::string& key,
                                                      absl::Duration timeout) {
   const std::string path = PathOf(key);
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = MonotonicNow() + timeout;
   for (;;) {
     std::ifstream file(path, std::ios::binary);
     if (file) return std::string(std::istreambuf_iterator<char>(file), {});
-    if (absl::Now() >= deadline) return NotInTime(key, timeout);
+    if (MonotonicNow() >= deadline) return NotInTime(key, timeout);
     absl::SleepFor(kPollInterval);
   }
 }

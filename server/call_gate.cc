@@ -1,5 +1,7 @@
 #include "server/call_gate.h"
 
+#include "kernels/core/monotonic_time.h"
+
 namespace tessera {
 
 CallGate::~CallGate() {
@@ -44,7 +46,7 @@ void CallGate::Close(absl::Duration timeout) {
   const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return hurry_ || num_submissions_ == 0;
   };
-  mutex_.AwaitWithTimeout(absl::Condition(&over), timeout);
+  AwaitFor(&mutex_, absl::Condition(&over), timeout);
   given_up_ = true;
   mutex_.Await(absl::Condition(&none));
 }
@@ -53,13 +55,13 @@ bool CallGate::AwaitNoCalls(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   const auto over = [this]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hurry_ || num_calls_ == 0; };
-  mutex_.AwaitWithTimeout(absl::Condition(&over), timeout);
+  AwaitFor(&mutex_, absl::Condition(&over), timeout);
   return num_calls_ == 0;
 }
 
 void CallGate::Sleep(absl::Duration duration) {
   absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&hurry_), duration);
+  AwaitFor(&mutex_, absl::Condition(&hurry_), duration);
 }
 
 void CallGate::Hurry() {

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "kernels/core/exception_boundary.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "server/field_violations.h"
 #include "server/logging.h"
@@ -41,7 +41,7 @@ void GenerationCall::SubmitNow(const std::shared_ptr<ResponseSink>& self) {
 
 absl::Status GenerationCall::StillWanted() {
   if (context_.gate.HasGivenUp()) return absl::UnavailableError("the server is shutting down");
-  if (absl::Now() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
+  if (MonotonicNow() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
   absl::MutexLock lock(&mutex_);
   return client_gone_ ? ClientGoneStatus() : absl::OkStatus();
 }
@@ -52,7 +52,7 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(request));
   ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
   built.external_id = name;
-  built.arrival = arrival_;
+  built.arrival = begun_;
   built.deadline = deadline_;
   {
     absl::MutexLock lock(&mutex_);
@@ -141,7 +141,7 @@ void GenerationCall::EndEarly(const absl::Status& status) {
 }
 
 absl::Status GenerationCall::ClientGoneStatus() const {
-  if (absl::Now() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
+  if (MonotonicNow() >= deadline_) return absl::DeadlineExceededError("the call's deadline passed");
   return absl::CancelledError("the client cancelled the call");
 }
 

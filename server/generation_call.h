@@ -80,8 +80,7 @@ class GenerationCall : public ResponseSink {
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
-  const absl::Time begun_;                        // by the context's clock, for measuring
-  const absl::Time arrival_ = absl::Now();        // by the wall clock, as the engine wants it
+  const absl::Time begun_;                        // when the call arrived
   absl::Time deadline_ = absl::InfiniteFuture();  // written by Submit()
   std::string trace_id_;                          // written before Submit(); may be empty
   std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there

@@ -52,7 +52,7 @@ struct InferenceContext {
   ActiveRequests active;
   CallGate gate;
   CallWorkers workers;
-  const MonotonicClock clock;
+  const MonotonicClock clock{};
   const absl::Time start_time = clock.Now();
   // What health pages say: false from the first signal on and after the engine failed. Requests are
   // refused by the gate and by the engine.

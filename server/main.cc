@@ -1,5 +1,6 @@
 // Picks a command.
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -62,6 +63,23 @@ int Main(const std::vector<std::string>& arguments) {
   std::fputs((problem + Usage()).c_str(), stderr);
   return kExitUsage;
 }
+
+// A server that is told to stop in its first moments is not killed for it: SignalWatcher takes the
+// signals once it is there.
+void HoldSignals(int argc, char** argv, char** /*environment*/) {
+  if (argc < 2) return;
+  const std::string_view command = argv[1];
+  if (command != "serve" && command != "worker") return;
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+}
+
+// Libraries take some milliseconds to initialise; this comes before them.
+__attribute__((section(".preinit_array"), used)) void (*const hold_signals)(int, char**,
+                                                                            char**) = &HoldSignals;
 
 }  // namespace
 }  // namespace tessera

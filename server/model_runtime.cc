@@ -31,8 +31,7 @@ std::string FolderName(const std::string& path) {
 ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
                      const ModelText& text) {
   ServedModel model;
-  model.name = options.served_model_name.empty() ? FolderName(options.engine.model.model_dir)
-                                                 : options.served_model_name;
+  model.name = ServedName(options);
   model.architecture = std::string(ArchitectureName(config.architecture));
   model.dtype = std::string(DTypeName(options.engine.model.dtype));
   model.vocab_size = config.vocab_size;
@@ -111,6 +110,22 @@ void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
                           static_cast<double>(blocks * memory.kv_block_bytes) / kMiB));
 }
 
+// One sequence may be as long as all of the KV cache holds, which can be less than what the model
+// can see.
+void WarnOfCutContext(const ServedModel& model, const MemoryReport& memory,
+                      const EngineOptions& options) {
+  if (model.max_model_len >= model.full_model_len) return;
+  const int64_t block_size = options.scheduler.block_size;
+  const int64_t blocks = (model.full_model_len + block_size - 1) / block_size;
+  const int64_t ranks = std::max(options.model.layout.tensor_parallel, 1);
+  const int64_t needed = blocks * memory.kv_block_bytes * ranks;
+  LogWarning(absl::StrFormat(
+      "the KV cache holds %d tokens, fewer than the context of the model (%d): longer requests are "
+      "refused; one sequence of %d tokens needs --kv-cache-memory %d (%.1f MiB)",
+      model.max_model_len, model.full_model_len, model.full_model_len, needed,
+      static_cast<double>(needed) / kMiB));
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& runtime,
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress) {
@@ -127,6 +142,11 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeExecutor(const RuntimeOptions& run
 }
 
 }  // namespace
+
+std::string ServedName(const RuntimeOptions& options) {
+  return options.served_model_name.empty() ? FolderName(options.engine.model.model_dir)
+                                           : options.served_model_name;
+}
 
 absl::Status CheckModelFolder(const std::string& model_dir) {
   std::error_code error;
@@ -175,7 +195,12 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
                                                     std::move(executor), std::move(hooks)));
   LogGraphs(runtime->engine_->stats());
   runtime->model_.max_model_len = runtime->engine_->max_model_len();
+  runtime->model_.full_model_len =
+      options.engine.model.max_model_len > 0
+          ? options.engine.model.max_model_len
+          : std::max(config.context_limit(), runtime->model_.max_model_len);
   LogKvCache(runtime->engine_->stats(), runtime->memory_, options.engine);
+  WarnOfCutContext(runtime->model_, runtime->memory_, options.engine);
   return runtime;
 }
 

@@ -52,6 +52,9 @@ absl::StatusOr<std::unique_ptr<Executor>> LoadExecutor(const RuntimeOptions& opt
                                                        const ModelConfig& config,
                                                        const LoadProgress& progress);
 
+// The name that requests may use: --served-model-name, or the name of the folder.
+std::string ServedName(const RuntimeOptions& options);
+
 // InvalidArgument says that the folder does not exist or is none.
 absl::Status CheckModelFolder(const std::string& model_dir);
 

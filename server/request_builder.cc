@@ -149,6 +149,15 @@ absl::Status RequestBuilder::ReadBadWords(const v1::GenerateRequest& request, Ge
   return absl::OkStatus();
 }
 
+std::string RequestBuilder::ContextLimit() const {
+  if (model_->max_model_len >= model_->full_model_len) {
+    return absl::StrCat("the context of ", model_->max_model_len, " tokens");
+  }
+  return absl::StrCat("the context of ", model_->max_model_len,
+                      " tokens (all that this server's KV cache holds; the model has ",
+                      model_->full_model_len, ")");
+}
+
 void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
                                 FieldViolations* violations) const {
   const int64_t limit = model_->max_model_len;
@@ -158,8 +167,8 @@ void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequ
     return;
   }
   if (prompt >= limit) {
-    violations->Add("prompt", absl::StrCat("has ", prompt, " tokens; the context of ", limit,
-                                           " tokens must hold the prompt and one token of output"));
+    violations->Add("prompt", absl::StrCat("has ", prompt, " tokens; ", ContextLimit(),
+                                           " must hold the prompt and one token of output"));
     return;
   }
   const int64_t room = limit - prompt;
@@ -168,7 +177,7 @@ void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequ
       violations->Add(
           "stopping.max_tokens",
           absl::StrCat("prompt (", prompt, ") and max_tokens (", request.stopping().max_tokens(),
-                       ") exceed the context of ", limit, " tokens; at most ", room, " fit"));
+                       ") exceed ", ContextLimit(), "; at most ", room, " fit"));
     }
   } else {
     const int64_t wanted =

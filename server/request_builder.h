@@ -53,6 +53,8 @@ class RequestBuilder {
                                                   std::optional<bool> enable_thinking) const;
   absl::Status ReadBadWords(const v1::GenerateRequest& request, GenerateRequest* out,
                             FieldViolations* violations) const;
+  // In words, for refusals.
+  std::string ContextLimit() const;
   void FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
                   FieldViolations* violations) const;
   absl::Status ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const;

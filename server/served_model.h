@@ -18,7 +18,8 @@ struct ServedModel {
   std::string architecture;  // "Qwen3MoeForCausalLM"
   std::string dtype;         // of the computation
   int32_t vocab_size = 0;
-  int32_t max_model_len = 0;  // tokens of prompt and output together
+  int32_t max_model_len = 0;   // tokens of prompt and output together
+  int32_t full_model_len = 0;  // what it would be if the KV cache had the memory for it
   int64_t num_parameters = 0;
   int64_t num_active_parameters = 0;
   GenerationConfig generation;  // defaults of sampling fields, end tokens

@@ -33,10 +33,14 @@ SignalWatcher::~SignalWatcher() {
 
 void SignalWatcher::Run() {
   const sigset_t signals = WatchedSignals();
-  for (int count = 1;; ++count) {
+  int count = 0;
+  std::chrono::steady_clock::time_point counted;
+  while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0 || signal == kStopSignal) return;
-    on_signal_(count);
+    if (count > 0 && std::chrono::steady_clock::now() - counted < kOneWish) continue;
+    on_signal_(++count);
+    counted = std::chrono::steady_clock::now();  // what came meanwhile came with it
   }
 }
 

@@ -2,16 +2,21 @@
 #ifndef TESSERA_SERVER_SIGNALS_H_
 #define TESSERA_SERVER_SIGNALS_H_
 
+#include <chrono>
 #include <functional>
 #include <thread>
 
 namespace tessera {
 
+// Signals within this time after one that was counted are the same wish: supervisors signal whole
+// process groups, and send SIGINT and SIGTERM together.
+constexpr std::chrono::milliseconds kOneWish(100);
+
 // Make it before every other thread: they inherit the blocked signals. One per process. SIGPIPE is
 // ignored from then on.
 class SignalWatcher {
  public:
-  // `on_signal` gets 1 for the first signal, 2 for the second, …
+  // `on_signal` gets 1 for the first signal, 2 for the second one that counts, …
   explicit SignalWatcher(std::function<void(int)> on_signal);
   ~SignalWatcher();
   SignalWatcher(const SignalWatcher&) = delete;

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "server/model_runtime.h"
 #include "server/request_builder.h"
@@ -39,7 +39,7 @@ class WaitingSink final : public ResponseSink {
   };
   Next Wait() {
     absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(this, &WaitingSink::HasNews), kPollInterval);
+    AwaitFor(&mutex_, absl::Condition(this, &WaitingSink::HasNews), kPollInterval);
     Next next;
     if (!output_.empty()) {
       next.message = output_.Take();
@@ -67,7 +67,7 @@ class LocalGenerator final : public TextGenerator {
   absl::Status Stream(const v1::GenerateRequest& request, const OutputHandler& on_output,
                       const std::atomic<bool>* cancelled) override {
     ASSIGN_OR_RETURN(GenerateRequest built, builder_.Build(request));
-    built.arrival = absl::Now();
+    built.arrival = MonotonicNow();
     const auto sink = std::make_shared<WaitingSink>(request);
     ASSIGN_OR_RETURN(const RequestId id, runtime_.engine().Submit(std::move(built), sink));
     while (true) {

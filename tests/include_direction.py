@@ -104,8 +104,9 @@ ROOMS = {
 
     "server/version.h": [],
     "server/metrics": ["server/version.h"],
+    "server/log_writer.h": [],
     "server/logging.h": [],
-    "server": ["server/logging.h", "server/metrics", "server/version.h"],
+    "server": ["server/log_writer.h", "server/logging.h", "server/metrics", "server/version.h"],
     "server/http": ["server/logging.h"],
     "server/grpc": ["server", "server/logging.h"],
     "server/commands": ["server", "server/logging.h", "server/grpc", "server/http", "server/metrics", "server/version.h"],

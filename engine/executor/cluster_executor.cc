@@ -12,6 +12,7 @@
 #include "engine/executor/model_fingerprint.h"
 #include "engine/executor/network_connector.h"
 #include "engine/executor/step_plan_codec.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/cluster_key.h"
 #include "parallel/cluster/host_group.h"
@@ -29,7 +30,7 @@ class ClusterExecutor final : public Executor {
   ClusterExecutor(GroupSettings settings, const ModelConfig& config)
       : settings_(std::move(settings)), limits_(PlanLimitsOf(settings_, config)) {}
   ~ClusterExecutor() override {
-    ClusterExecutor::Shutdown(absl::Now() + absl::Seconds(10)).IgnoreError();
+    ClusterExecutor::Shutdown(MonotonicNow() + absl::Seconds(10)).IgnoreError();
     relay_.Attach(nullptr);
   }
 
@@ -69,8 +70,8 @@ class ClusterExecutor final : public Executor {
 };
 
 absl::Status ClusterExecutor::Fail(const absl::Status& reason) {
-  const absl::Time until = absl::Now() + kEchoTime;
-  while (relay_.reason().ok() && absl::IsUnavailable(reason) && absl::Now() < until) {
+  const absl::Time until = MonotonicNow() + kEchoTime;
+  while (relay_.reason().ok() && absl::IsUnavailable(reason) && MonotonicNow() < until) {
     absl::SleepFor(absl::Milliseconds(10));
   }
   Abort(reason);
@@ -83,28 +84,30 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
   ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(options.model_dir));
   const LayoutRequest& layout = settings_.layout;
   ASSIGN_OR_RETURN(
-      group_, HostGroup::Listen(
-                  {.address = head.address,
-                   .key = std::move(key),
-                   .tls = head.access.tls,
-                   .size = {.num_nodes = layout.nodes,
-                            .world_size = layout.tensor_parallel * layout.data_parallel},
-                   .model = {.software_version = head.access.software_version,
-                             .config_hash = std::move(model.config_hash),
-                             .model_hash = std::move(model.model_hash)},
-                   .engine_options = EncodeGroupSettings(settings_),
-                   .stream = {.heartbeat_interval = head.access.heartbeat_interval,
-                              .heartbeat_timeout = settings_.limits.step_timeout},
-                   .log = head.access.log,
-                   .on_failure = [this, on_failure = head.on_failure](const absl::Status& reason) {
-                     relay_.Abort(reason);
-                     if (on_failure) on_failure(reason);
-                   }}));
+      group_,
+      HostGroup::Listen({.address = head.address,
+                         .key = std::move(key),
+                         .tls = head.access.tls,
+                         .size = {.num_nodes = layout.nodes,
+                                  .world_size = layout.tensor_parallel * layout.data_parallel},
+                         .model = {.software_version = head.access.software_version,
+                                   .config_hash = std::move(model.config_hash),
+                                   .model_hash = std::move(model.model_hash)},
+                         .engine_options = EncodeGroupSettings(settings_),
+                         .stream = {.heartbeat_interval = head.access.heartbeat_interval,
+                                    .heartbeat_timeout = settings_.limits.step_timeout},
+                         .log = head.access.log,
+                         .on_failure =
+                             [this, on_failure = head.on_failure](const absl::Status& reason) {
+                               relay_.Abort(reason);
+                               if (on_failure) on_failure(reason);
+                             },
+                         .on_stop_asked = head.on_stop_asked}));
   if (head.access.log) {
     head.access.log(
         absl::StrCat("waiting for ", layout.nodes - 1, " nodes at ", group_->address()));
   }
-  RETURN_IF_ERROR(group_->WaitForNodes(absl::Now() + head.access.join_timeout));
+  RETURN_IF_ERROR(group_->WaitForNodes(MonotonicNow() + head.access.join_timeout));
   ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(group_->address()));
   ranks_ = std::make_unique<RankGroup>(
       RankGroupOptions{
@@ -132,7 +135,7 @@ absl::Status ClusterExecutor::Load(const LoadProgress& observer) {
     };
   }
   if (absl::Status status = ranks_->Load(progress); !status.ok()) return Fail(status);
-  const auto reports = group_->Gather(command, absl::Now() + kLoadTimeout);
+  const auto reports = group_->Gather(command, MonotonicNow() + kLoadTimeout);
   if (!reports.ok()) return Fail(reports.status());
   RETURN_IF_ERROR(TakeMemoryReports(*reports));
   if (observer) observer(1.0);
@@ -152,7 +155,7 @@ absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
   const uint64_t command = group_->Broadcast(
       {.kind = NodeCommand::Kind::kAllocateKv, .num_blocks = num_blocks, .step_plan = {}});
   if (absl::Status status = ranks_->AllocateKv(num_blocks); !status.ok()) return Fail(status);
-  const auto replies = group_->Gather(command, absl::Now() + kLoadTimeout);
+  const auto replies = group_->Gather(command, MonotonicNow() + kLoadTimeout);
   return replies.ok() ? TakeMemoryReports(*replies) : Fail(replies.status());
 }
 
@@ -170,7 +173,7 @@ absl::StatusOr<StepResult> ClusterExecutor::Wait() {
   if (commands_.empty()) return absl::FailedPreconditionError("no step is under way");
   const uint64_t command = commands_.front();
   commands_.pop_front();
-  const absl::Time deadline = absl::Now() + settings_.limits.step_timeout;
+  const absl::Time deadline = MonotonicNow() + settings_.limits.step_timeout;
   absl::StatusOr<NodeStepResult> own = ranks_->Wait();
   if (!own.ok()) return Fail(own.status());
   const auto others = group_->Gather(command, deadline);
@@ -222,7 +225,7 @@ absl::Status ClusterExecutor::Place(NodeStepResult part, StepResult* whole,
 }
 
 absl::Status ClusterExecutor::Shutdown(absl::Time deadline) {
-  if (group_ != nullptr) group_->Shutdown(std::min(deadline, absl::Now() + absl::Seconds(2)));
+  if (group_ != nullptr) group_->Shutdown(std::min(deadline, MonotonicNow() + absl::Seconds(2)));
   return ranks_ == nullptr ? absl::OkStatus() : ranks_->Shutdown(deadline);
 }
 

@@ -31,6 +31,8 @@ struct HeadOptions {
   ClusterAccess access;
   // Called once when the group fails, also while no step is under way. Any thread.
   std::function<void(const absl::Status&)> on_failure;
+  // A node was asked to stop: finish what runs. Any thread; must not block.
+  std::function<void()> on_stop_asked;
 };
 
 struct NodeOptions {

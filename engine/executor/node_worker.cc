@@ -11,7 +11,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "engine/executor/abort_relay.h"
 #include "engine/executor/group_messages.h"
 #include "engine/executor/model_fingerprint.h"
@@ -19,6 +18,7 @@
 #include "engine/executor/rank_group.h"
 #include "engine/executor/step_plan_codec.h"
 #include "engine/model/model_config.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/cluster_key.h"
 #include "parallel/cluster/node_address.h"
@@ -29,8 +29,11 @@ namespace {
 
 class NodeWorker {
  public:
-  explicit NodeWorker(const NodeOptions& options) : options_(options) {}
-  ~NodeWorker() { relay_.Attach(nullptr); }
+  NodeWorker(const NodeOptions& options, NodeStop* stop) : options_(options), stop_(*stop) {}
+  ~NodeWorker() {
+    stop_.Attach(nullptr);
+    relay_.Attach(nullptr);
+  }
 
   absl::Status Join();
   absl::Status Run();
@@ -49,6 +52,7 @@ class NodeWorker {
   void StopAnswering();
 
   const NodeOptions& options_;
+  NodeStop& stop_;
   AbortRelay relay_;
   std::unique_ptr<NodeLink> link_;  // outlives the ranks, which meet through its store
   PlanLimits limits_;
@@ -83,7 +87,7 @@ absl::Status NodeWorker::Join() {
                                        .model_hash = std::move(model.model_hash)},
                              .stream = {.heartbeat_interval = options_.access.heartbeat_interval},
                              .on_failure = [this](const absl::Status& why) { relay_.Abort(why); }},
-                            absl::Now() + options_.access.join_timeout));
+                            MonotonicNow() + options_.access.join_timeout));
   const NodePlace& place = link_->place();
   ASSIGN_OR_RETURN(const GroupSettings settings, DecodeGroupSettings(place.engine_options, config));
   const LayoutRequest& layout = settings.layout;
@@ -207,6 +211,7 @@ absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
 absl::StatusOr<std::string> NodeWorker::Load() {
   RETURN_IF_ERROR(ranks_->Load([this](double share) { link_->ReportLoadProgress(share); }));
   loaded_ = true;
+  stop_.Attach(link_.get());
   return EncodeMemoryReport(ranks_->memory());
 }
 
@@ -222,8 +227,27 @@ absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks) {
 
 }  // namespace
 
-absl::Status RunNodeWorker(const NodeOptions& options) {
-  NodeWorker worker(options);
+bool NodeStop::Ask() {
+  absl::MutexLock lock(&mutex_);
+  if (link_ == nullptr) return false;
+  asked_ = true;
+  link_->AskToStop();
+  return true;
+}
+
+bool NodeStop::asked() const {
+  absl::MutexLock lock(&mutex_);
+  return asked_;
+}
+
+void NodeStop::Attach(NodeLink* link) {
+  absl::MutexLock lock(&mutex_);
+  link_ = link;
+}
+
+absl::Status RunNodeWorker(const NodeOptions& options, NodeStop* stop) {
+  NodeStop nobody;
+  NodeWorker worker(options, stop == nullptr ? &nobody : stop);
   RETURN_IF_ERROR(worker.Join());
   return worker.Run();
 }

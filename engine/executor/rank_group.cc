@@ -12,13 +12,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/executor/rank_worker.h"
 #include "engine/executor/weight_room.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/shard.h"
+#include "kernels/core/control_group.h"
 #include "kernels/core/host_device.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/shared_buffers.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/ops.h"
@@ -31,8 +32,6 @@ constexpr absl::Duration kAbortGrace = absl::Seconds(1);
 // How long a rank is waited for before the others are asked whether they have failed.
 constexpr absl::Duration kLookRound = absl::Milliseconds(100);
 constexpr absl::Duration kEndGrace = absl::Seconds(60);
-
-int NumCores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
 
 // How the ranks of this process share its threads.
 struct ThreadPlan {
@@ -47,15 +46,15 @@ struct ThreadPlan {
 // own thread, so they need one each. A rank alone sits on the thread that would only wait for it:
 // that spares a lone request two wake-ups of a sleeping thread.
 ThreadPlan PlanThreads(const RankGroupOptions& options, int ranks) {
-  const int total = options.num_threads > 0 ? options.num_threads : NumCores();
+  const int total = options.num_threads > 0 ? options.num_threads : UsableCpus();
   const bool may_share =
       options.settings.layout.nodes == 1 && ExecutesAtOnce(options.settings.backend);
-  const int carriers = may_share ? std::min({ranks, total, NumCores()}) : ranks;
+  const int carriers = may_share ? std::min({ranks, total, UsableCpus()}) : ranks;
   if (carriers < ranks) return {.carriers = carriers, .on_caller = true};
   const int per_rank = std::max(1, total / ranks);
   return {.carriers = ranks,
           .threads_per_rank = per_rank,
-          .spin = per_rank * ranks <= NumCores(),
+          .spin = per_rank * ranks <= UsableCpus(),
           .on_caller = may_share && ranks == 1};
 }
 
@@ -107,7 +106,7 @@ struct RankGroup::State {
   // Split steps: takes every rank's results of the oldest step, which all have begun.
   absl::Status Finish(RunningStep* step);
   // One rank's results. It may wait for a later one that has failed.
-  absl::StatusOr<RankWorkerResult> FinishRank(int32_t rank, absl::Time deadline);
+  absl::StatusOr<RankWorkerResult> FinishRank(int32_t rank, WaitLimit* limit);
   // The first reason wins; wakes Wait and everyone who waits for a rank.
   void Die(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex);
   NodeStepResult Collect(RunningStep step) const;
@@ -212,9 +211,9 @@ void RankGroup::State::Begin(int32_t local_rank, uint64_t step_number, const Ste
   Ring();
 }
 
-absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, absl::Time deadline) {
+absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, WaitLimit* limit) {
   while (true) {
-    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    const absl::Duration left = limit->left();
     absl::StatusOr<RankWorkerResult> result = workers[rank]->Finish(std::min(left, kLookRound));
     if (!absl::IsDeadlineExceeded(result.status())) return result;
     if (left <= kLookRound) {
@@ -230,9 +229,9 @@ absl::StatusOr<RankWorkerResult> RankGroup::State::FinishRank(int32_t rank, absl
 }
 
 absl::Status RankGroup::State::Finish(RunningStep* step) {
-  const absl::Time deadline = absl::Now() + options.settings.limits.step_timeout;
+  WaitLimit limit(options.settings.limits.step_timeout);
   for (int32_t rank = 0; rank < ranks; ++rank) {
-    absl::StatusOr<RankWorkerResult> result = FinishRank(rank, deadline);
+    absl::StatusOr<RankWorkerResult> result = FinishRank(rank, &limit);
     if (!result.ok()) {
       Die(result.status());
       absl::MutexLock lock(&mutex);
@@ -306,12 +305,12 @@ RankGroup::RankGroup(RankGroupOptions options, ModelConfig config)
   }
 }
 
-RankGroup::~RankGroup() { Shutdown(absl::Now() + kEndGrace).IgnoreError(); }
+RankGroup::~RankGroup() { Shutdown(MonotonicNow() + kEndGrace).IgnoreError(); }
 
 bool RankGroup::Await(absl::FunctionRef<bool()> condition, absl::Time deadline) {
   if (state_->bell == nullptr) {
     absl::MutexLock lock(&state_->mutex);
-    return state_->mutex.AwaitWithDeadline(absl::Condition(&condition), deadline);
+    return AwaitUntil(&state_->mutex, absl::Condition(&condition), deadline);
   }
   std::optional<uint64_t> looked_at;
   bool holds = false;
@@ -420,7 +419,7 @@ absl::StatusOr<NodeStepResult> RankGroup::Wait() {
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
     return !state_->dead.ok() || (!state_->steps.empty() && state_->steps.front().unfinished == 0);
   };
-  const bool in_time = Await(ready, absl::Now() + limit);
+  const bool in_time = Await(ready, MonotonicNow() + limit);
   {
     absl::MutexLock lock(&state_->mutex);
     RETURN_IF_ERROR(state_->dead);
@@ -448,7 +447,7 @@ absl::Status RankGroup::Shutdown(absl::Time deadline) {
   if (carriers_.empty()) return absl::OkStatus();
   {
     absl::MutexLock lock(&state_->mutex);
-    if (!state_->dead.ok()) deadline = std::min(deadline, absl::Now() + kAbortGrace);
+    if (!state_->dead.ok()) deadline = std::min(deadline, MonotonicNow() + kAbortGrace);
   }
   // A worker dies on the thread that used it.
   for (int32_t rank = 0; rank < state_->ranks; ++rank) {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -65,7 +65,7 @@ absl::Status ExpertMover::NextStage() {
 
 void ExpertMover::StartPreparing() {
   move_->prepared = false;
-  move_->prepare_deadline = absl::Now() + options_.prepare_timeout;
+  move_->prepare_deadline = MonotonicNow() + options_.prepare_timeout;
   preparing_ =
       std::async(std::launch::async, [slots = options_.slots, layer = move_->layer,
                                       loads = move_->own, previous = std::move(preparing_)] {
@@ -134,7 +134,7 @@ void ExpertMover::CheckPrepared() {
   if (preparing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
     move_->prepared = true;
     if (!preparing_.get().ok()) move_->state = State::kFailed;
-  } else if (absl::Now() > move_->prepare_deadline) {
+  } else if (MonotonicNow() > move_->prepare_deadline) {
     move_->state = State::kTimedOut;
   }
 }

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/model/buffer_set.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/communicator.h"
 
@@ -41,10 +41,10 @@ class Stopwatch {
     for (double& elapsed : seconds) {
       world_.Barrier();
       RETURN_IF_ERROR(device_.Synchronize());
-      const absl::Time start = absl::Now();
+      const absl::Time start = MonotonicNow();
       trial(tokens);
       RETURN_IF_ERROR(device_.Synchronize());
-      elapsed = absl::ToDoubleSeconds(absl::Now() - start);
+      elapsed = absl::ToDoubleSeconds(MonotonicNow() - start);
     }
     std::nth_element(seconds.begin(), seconds.begin() + kRepeats / 2, seconds.end());
     auto median = static_cast<float>(seconds[kRepeats / 2]);

@@ -11,51 +11,26 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/control_group.h"
 
 namespace tessera {
 namespace {
 
-constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 constexpr size_t kMappingBytes = size_t{4} << 20;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kAlignment = 64;
 
 std::atomic<int64_t> bytes_held{0};
 
-// The number after `key` in a file of "key value" lines; with an empty key the first word.
-int64_t ReadNumber(const std::string& path, const std::string& key) {
-  std::ifstream file(path);
+// What the machine has left.
+int64_t AvailableInMachine() {
+  std::ifstream file("/proc/meminfo");
   std::string word;
+  int64_t kibibytes = 0;
   while (file >> word) {
-    if (key.empty() || word == key) {
-      if (!key.empty() && !(file >> word)) break;
-      char* end = nullptr;
-      const int64_t value = std::strtoll(word.c_str(), &end, 10);
-      return end == word.c_str() ? kUnknown : value;
-    }
+    if (word == "MemAvailable:" && file >> kibibytes) return kibibytes * 1024;
   }
-  return kUnknown;
-}
-
-// Directory of this process's version 2 control group, or the mount point when unknown.
-std::string ControlGroup() {
-  std::ifstream file("/proc/self/cgroup");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.rfind("0::", 0) == 0) return absl::StrCat("/sys/fs/cgroup", line.substr(3));
-  }
-  return "/sys/fs/cgroup";
-}
-
-int64_t ControlGroupAvailable() {
-  std::string directory = ControlGroup();
-  if (ReadNumber(directory + "/memory.max", "") == kUnknown) directory = "/sys/fs/cgroup";
-  const int64_t limit = ReadNumber(directory + "/memory.max", "");
-  const int64_t used = ReadNumber(directory + "/memory.current", "");
-  if (limit == kUnknown || used == kUnknown) return kUnknown;
-  int64_t reclaimable = ReadNumber(directory + "/memory.stat", "inactive_file");
-  if (reclaimable == kUnknown) reclaimable = 0;
-  return std::max<int64_t>(0, limit - used + reclaimable);
+  return kNoLimit;
 }
 
 int64_t AvailableAtFirstUse() {
@@ -85,9 +60,7 @@ size_t RoundUp(size_t bytes) {
 }  // namespace
 
 int64_t AvailableHostMemory() {
-  int64_t machine = ReadNumber("/proc/meminfo", "MemAvailable:");
-  if (machine != kUnknown) machine *= 1024;
-  return std::min(machine, ControlGroupAvailable());
+  return std::min(AvailableInMachine(), ControlGroup().AvailableMemory());
 }
 
 void HostDevice::Upload(void* device, const void* host, size_t bytes) {

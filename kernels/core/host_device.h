@@ -11,8 +11,8 @@
 
 namespace tessera {
 
-// Bytes this process may still take: the smaller of what the machine has left and what its memory
-// control group (v2) allows. INT64_MAX when neither can be read.
+// Bytes this process may still take: the smaller of what the machine has left and what its
+// control groups allow. INT64_MAX when neither can be read.
 int64_t AvailableHostMemory();
 
 // Used by one thread, but for allocating and freeing, which any thread may do. Allocations are

@@ -3,10 +3,10 @@
 #include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/control_group.h"
 #include "kernels/core/host_device.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/core/thread_pool.h"
@@ -31,9 +31,7 @@ class ThreadShare {
   ThreadShare(const ThreadShare&) = delete;
   ThreadShare& operator=(const ThreadShare&) = delete;
 
-  bool each_has_a_core() const {
-    return in_use_ <= static_cast<int>(std::thread::hardware_concurrency());
-  }
+  bool each_has_a_core() const { return in_use_ <= UsableCpus(); }
 
  private:
   const int threads_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -168,7 +169,7 @@ uint64_t QueuedDevice::Record() {
 absl::Status QueuedDevice::Wait(uint64_t mark, absl::Duration limit) {
   absl::MutexLock lock(&mutex_);
   const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return executed_ >= mark; };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&done), limit)) {
+  if (!AwaitFor(&mutex_, absl::Condition(&done), limit)) {
     return absl::DeadlineExceededError("the device is still at work");
   }
   return status_;

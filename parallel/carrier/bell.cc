@@ -1,6 +1,6 @@
 #include "parallel/carrier/bell.h"
 
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "parallel/carrier/futex.h"
 
 namespace tessera {
@@ -18,7 +18,7 @@ bool Bell::Wait(absl::FunctionRef<bool()> ready, absl::Time deadline) {
     const uint32_t ring = rings_.load();
     const bool is_ready = ready();
     const absl::Duration left =
-        deadline == absl::InfiniteFuture() ? absl::InfiniteDuration() : deadline - absl::Now();
+        deadline == absl::InfiniteFuture() ? absl::InfiniteDuration() : deadline - MonotonicNow();
     if (!is_ready && left > absl::ZeroDuration()) FutexWait(&rings_, ring, left);
     sleepers_.fetch_sub(1);
     if (is_ready) return true;

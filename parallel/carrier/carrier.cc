@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/relax_core.h"
 #include "kernels/core/status_macros.h"
 
@@ -33,6 +33,8 @@ bool Seat::Wait(absl::FunctionRef<bool()> ready, absl::Time deadline) {
   TESSERA_CHECK(shared_);
   ready_ = &ready;
   deadline_ = deadline;
+  limit_ =
+      deadline == absl::InfiniteFuture() ? absl::InfiniteDuration() : deadline - MonotonicNow();
   fiber_->Pause();
   ready_ = nullptr;
   deadline_ = absl::InfiniteFuture();
@@ -120,7 +122,7 @@ bool Carrier::StopOwnThread(absl::Time deadline) {
   {
     MutexLock lock(&state_->mutex);
     while (!state_->thread_ended) {
-      const absl::Duration left = deadline - absl::Now();
+      const absl::Duration left = deadline - MonotonicNow();
       if (left <= absl::ZeroDuration()) {
         thread_.detach();
         return false;
@@ -156,6 +158,7 @@ bool Carrier::RunUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
 }
 
 bool Carrier::RunSeats(State& state, absl::FunctionRef<bool()> done, absl::Time deadline) {
+  const absl::Duration limit = deadline - MonotonicNow();
   while (!done()) {
     bool ran = false;
     for (const auto& seat : state.seats) {
@@ -165,7 +168,9 @@ bool Carrier::RunSeats(State& state, absl::FunctionRef<bool()> done, absl::Time 
     }
     if (ran) continue;
     AwaitAny(state, done, deadline);
-    if (absl::Now() >= deadline) return done();
+    const absl::Time now = MonotonicNow();
+    deadline = PatientDeadline(deadline, now, limit);
+    if (now >= deadline) return done();
   }
   return true;
 }
@@ -176,8 +181,8 @@ void Carrier::AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time 
     return done() || std::any_of(state.seats.begin(), state.seats.end(),
                                  [](const auto& seat) { return seat->Ready(); });
   };
-  const absl::Time begun = absl::Now();
-  for (absl::Time now = begun; now < begun + kPollTime; now = absl::Now()) {
+  const absl::Time begun = MonotonicNow();
+  for (absl::Time now = begun; now < begun + kPollTime; now = MonotonicNow()) {
     for (int look = 0; look < kLooksPerTime; ++look) {
       if (change()) return;
       RelaxCore();
@@ -186,7 +191,15 @@ void Carrier::AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time 
   }
   for (const auto& seat : state.seats) deadline = std::min(deadline, seat->deadline_);
   if (state.bell->Wait(change, deadline)) return;
-  for (const auto& seat : state.seats) seat->timed_out_ = seat->deadline_ <= absl::Now();
+  TimeOutSeats(state);
+}
+
+void Carrier::TimeOutSeats(State& state) {
+  const absl::Time now = MonotonicNow();
+  for (const auto& seat : state.seats) {
+    seat->deadline_ = PatientDeadline(seat->deadline_, now, seat->limit_);
+    seat->timed_out_ = seat->deadline_ <= now;
+  }
 }
 
 }  // namespace tessera

@@ -33,8 +33,8 @@ class Seat {
   // Whether other ranks run on this rank's thread. Only then, and only inside the rank's work:
   bool shared() const { return shared_; }
   // Lets the others run until ready(), which is called by their thread whenever it looks for
-  // somebody to run, and, when nobody can, after the group's bell has rung. False at the deadline.
-  // No lock may be held.
+  // somebody to run, and, when nobody can, after the group's bell has rung. False at the
+  // deadline, by MonotonicNow(). No lock may be held.
   bool Wait(absl::FunctionRef<bool()> ready, absl::Time deadline = absl::InfiniteFuture());
   // Lets each of the others run once.
   void Yield() {
@@ -62,6 +62,7 @@ class Seat {
   std::optional<Fiber> fiber_;
   const absl::FunctionRef<bool()>* ready_ = nullptr;  // what it waits for; null: it can run
   absl::Time deadline_ = absl::InfiniteFuture();
+  absl::Duration limit_ = absl::InfiniteDuration();  // from the beginning of the wait
   bool timed_out_ = false;
   bool finished_ = false;  // will never run again
 };
@@ -95,6 +96,7 @@ class Carrier {
   static void Run(State& state);
   static bool RunSeats(State& state, absl::FunctionRef<bool()> done, absl::Time deadline);
   static void AwaitAny(State& state, absl::FunctionRef<bool()> done, absl::Time deadline);
+  static void TimeOutSeats(State& state);
   bool StopOwnThread(absl::Time deadline);
   bool StopOnCaller(absl::Time deadline);
 

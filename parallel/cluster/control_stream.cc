@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 
 namespace tessera {
 namespace {
@@ -28,7 +29,7 @@ ControlStream::~ControlStream() {
   {
     absl::MutexLock lock(&mutex_);
     stop_ = true;
-    hangs = !mutex_.AwaitWithTimeout(absl::Condition(&idle), kLastWrite);
+    hangs = !AwaitFor(&mutex_, absl::Condition(&idle), kLastWrite);
   }
   if (hangs) pipe_->Cancel();
   writer_.join();
@@ -86,7 +87,7 @@ void ControlStream::Flush(absl::Time deadline) {
     return !broken_.ok() || (outgoing_.empty() && !writing_);
   };
   absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithDeadline(absl::Condition(&done), deadline);
+  AwaitUntil(&mutex_, absl::Condition(&done), deadline);
 }
 
 void ControlStream::Break(absl::Status reason) {
@@ -156,7 +157,10 @@ void ControlStream::WatchLoop() {
       const absl::Duration pause =
           std::clamp(SilenceLimit() - Silence(), absl::Milliseconds(1),
                      std::min(options_.heartbeat_interval, heartbeat_timeout_ / 4));
-      if (mutex_.AwaitWithTimeout(absl::Condition(&stopped), pause)) return;
+      const absl::Time planned = MonotonicNow() + pause;
+      if (AwaitFor(&mutex_, absl::Condition(&stopped), pause)) return;
+      // This process has not run: what the peer has said meanwhile is not read yet.
+      if (MonotonicNow() - planned >= kStopNoticed) last_heard_ = std::chrono::steady_clock::now();
       if (broken_.ok()) verdict = Watch();
     }
     if (!verdict.ok()) Break(std::move(verdict));

@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/control_stream.h"
 #include "parallel/cluster/node_address.h"
@@ -98,6 +99,7 @@ class HostGroupImpl final : public HostGroup, public v1::cluster::ClusterControl
   absl::StatusOr<int32_t> TakePlace(int32_t wanted, const std::string& name, ControlStream* stream);
   absl::Status Converse(int32_t index, ControlStream* stream);
   absl::Status Handle(int32_t index, const NodeMessage& message);
+  void StopAsked(int32_t index);
   void HandleReply(int32_t index, const v1::cluster::Reply& reply);
   void HandleStore(int32_t index, const v1::cluster::StoreRequest& request);
   void AnswerStore(int32_t index, uint64_t id, const absl::StatusOr<std::string>& value);
@@ -276,10 +278,23 @@ absl::Status HostGroupImpl::Handle(int32_t index, const NodeMessage& message) {
       const absl::Status reason = GetStatus(message.failed());
       return absl::UnavailableError(absl::StrCat("it gave up: ", reason.message()));
     }
+    case NodeMessage::kStopping:
+      StopAsked(index);
+      return absl::OkStatus();
     case NodeMessage::KIND_NOT_SET:
       break;
   }
   return absl::InvalidArgumentError("it sent a message of an unknown kind");
+}
+
+void HostGroupImpl::StopAsked(int32_t index) {
+  std::string name;
+  {
+    absl::MutexLock lock(&mutex_);
+    name = NodeName(index);
+  }
+  if (options_.log) options_.log(absl::StrCat(name, " was asked to stop"));
+  if (options_.on_stop_asked) options_.on_stop_asked();
 }
 
 void HostGroupImpl::HandleReply(int32_t index, const v1::cluster::Reply& reply) {
@@ -358,7 +373,7 @@ absl::Status HostGroupImpl::WaitForNodes(absl::Time deadline) {
   const auto complete = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !failed_.ok() || static_cast<int32_t>(sessions_.size()) == num_others();
   };
-  if (!mutex_.AwaitWithDeadline(absl::Condition(&complete), deadline)) {
+  if (!AwaitUntil(&mutex_, absl::Condition(&complete), deadline)) {
     return absl::DeadlineExceededError(
         absl::StrCat(num_others() - static_cast<int32_t>(sessions_.size()), " of ", num_others(),
                      " nodes have not joined at ", address_, " in time"));
@@ -396,7 +411,7 @@ absl::StatusOr<std::vector<std::string>> HostGroupImpl::Gather(uint64_t id, absl
     return !failed_.ok() ||
            std::all_of(answers.begin(), answers.end(), [](const auto& a) { return a.has_value(); });
   };
-  const bool in_time = mutex_.AwaitWithDeadline(absl::Condition(&complete), deadline);
+  const bool in_time = AwaitUntil(&mutex_, absl::Condition(&complete), deadline);
   const Pending done = std::move(pending_.extract(found).mapped());
   RETURN_IF_ERROR(failed_);
   std::vector<std::string> payloads;
@@ -440,7 +455,7 @@ void HostGroupImpl::Shutdown(absl::Time deadline) {
   ending_ = true;
   // Nodes close their streams when they have read the message.
   const auto gone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return sessions_.empty(); };
-  mutex_.AwaitWithDeadline(absl::Condition(&gone), deadline);
+  AwaitUntil(&mutex_, absl::Condition(&gone), deadline);
 }
 
 }  // namespace

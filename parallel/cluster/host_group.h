@@ -33,6 +33,8 @@ struct HostGroupOptions {
   std::function<void(std::string_view)> log;
   // Called once, on any thread, when the group fails.
   std::function<void(const absl::Status&)> on_failure;
+  // A node was asked to stop and waits for the end of the group. Any thread; must not block.
+  std::function<void()> on_stop_asked;
 };
 
 // Any thread. Failure is sticky and tells every node to exit: UNAVAILABLE names the node that is

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <memory>
 #include <system_error>
 
@@ -19,6 +20,8 @@
 
 namespace tessera {
 namespace {
+
+constexpr absl::string_view kUnixPrefix = "unix:";
 
 socklen_t SizeOf(const sockaddr* address) {
   return address->sa_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
@@ -46,6 +49,26 @@ std::string AddressOfInterface(const std::string& name) {
   return found;
 }
 
+bool IsLoopbackAddress(const sockaddr* address) {
+  if (address->sa_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(address);
+    return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+  }
+  const in6_addr& v6 = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
+  return IN6_IS_ADDR_LOOPBACK(&v6) ||
+         (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
+}
+
+// The file of a socket outlives a program that was killed; then nobody does.
+bool SomebodyAnswersAt(absl::string_view address) {
+  const sockaddr_un name = UnixSocketName(address);
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const bool answers = connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0;
+  close(fd);
+  return answers;
+}
+
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
 absl::StatusOr<AddressList> Lookup(const std::string& host, int port) {
@@ -61,6 +84,7 @@ absl::StatusOr<AddressList> Lookup(const std::string& host, int port) {
 }  // namespace
 
 std::string HostPort::ToString() const {
+  if (IsUnixSocket(host)) return host;
   return host.find(':') == std::string::npos ? absl::StrCat(host, ":", port)
                                              : absl::StrCat("[", host, "]:", port);
 }
@@ -68,6 +92,33 @@ std::string HostPort::ToString() const {
 HostPort MakeHostPort(absl::string_view host, int port) {
   if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
   return {.host = std::string(host), .port = port};
+}
+
+bool IsUnixSocket(absl::string_view address) { return absl::StartsWith(address, kUnixPrefix); }
+
+sockaddr_un UnixSocketName(absl::string_view address) {
+  const absl::string_view path = absl::StripPrefix(address, kUnixPrefix);
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  if (path.size() < sizeof(name.sun_path)) path.copy(name.sun_path, path.size());
+  return name;
+}
+
+bool CanBindUnixSocket(absl::string_view address) {
+  const std::string path(absl::StripPrefix(address, kUnixPrefix));
+  if (path.empty() || path.size() >= sizeof(sockaddr_un::sun_path)) return false;
+  const std::string folder = std::filesystem::absolute(path).parent_path();
+  return access(folder.c_str(), W_OK) == 0 && !SomebodyAnswersAt(address);
+}
+
+bool IsLoopback(const std::string& host) {
+  if (IsUnixSocket(host)) return true;
+  const auto list = Lookup(host, 0);
+  if (!list.ok()) return false;
+  for (const addrinfo* entry = list->get(); entry != nullptr; entry = entry->ai_next) {
+    if (!IsLoopbackAddress(entry->ai_addr)) return false;
+  }
+  return true;
 }
 
 bool IsTaken(const HostPort& address) {

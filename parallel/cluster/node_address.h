@@ -2,6 +2,8 @@
 #ifndef TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
 #define TESSERA_PARALLEL_CLUSTER_NODE_ADDRESS_H_
 
+#include <sys/un.h>
+
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -10,13 +12,25 @@
 namespace tessera {
 
 struct HostPort {
-  std::string host;  // without brackets
-  int port = 0;
+  std::string host;  // without brackets; or unix:PATH
+  int port = 0;      // of no meaning for Unix sockets
   std::string ToString() const;
 };
 
 // Of a host that may have brackets.
 HostPort MakeHostPort(absl::string_view host, int port);
+
+// The address of a Unix domain socket: "unix:PATH".
+bool IsUnixSocket(absl::string_view address);
+
+// For connect(); a path that is too long leaves the name empty.
+sockaddr_un UnixSocketName(absl::string_view address);
+
+// The path is short enough, its folder can be written, and nobody answers there.
+bool CanBindUnixSocket(absl::string_view address);
+
+// A Unix domain socket, or a host whose every address is this machine's loopback.
+bool IsLoopback(const std::string& host);
 
 // Another program listens there. False when that cannot be told.
 bool IsTaken(const HostPort& address);

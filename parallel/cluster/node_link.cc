@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/control_stream.h"
 #include "parallel/cluster/quiet_libraries.h"
@@ -74,6 +75,7 @@ class NodeLinkImpl final : public NodeLink, private RendezvousStore {
   absl::StatusOr<std::optional<ReceivedCommand>> Next() override;
   void Reply(uint64_t id, const absl::StatusOr<std::string>& payload) override;
   void ReportLoadProgress(double share) override;
+  void AskToStop() override;
   void Fail(const absl::Status& reason) override;
   RendezvousStore& store() override { return *this; }
 
@@ -103,7 +105,7 @@ class NodeLinkImpl final : public NodeLink, private RendezvousStore {
 
 NodeLinkImpl::~NodeLinkImpl() {
   if (stream_ == nullptr) return;
-  stream_->Flush(absl::Now() + absl::Seconds(1));
+  stream_->Flush(MonotonicNow() + absl::Seconds(1));
   stream_->Break(absl::CancelledError("the node has left"));
   if (receiver_.joinable()) receiver_.join();
   stream_.reset();
@@ -255,6 +257,12 @@ void NodeLinkImpl::ReportLoadProgress(double share) {
   stream_->Send(message.SerializeAsString());
 }
 
+void NodeLinkImpl::AskToStop() {
+  NodeMessage message;
+  message.mutable_stopping();
+  stream_->Send(message.SerializeAsString());
+}
+
 void NodeLinkImpl::Fail(const absl::Status& reason) {
   NodeMessage message;
   message.mutable_failed()->set_code(reason.raw_code());
@@ -287,7 +295,7 @@ absl::StatusOr<std::string> NodeLinkImpl::AskStore(v1::cluster::StoreRequest req
   const auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !failed_.ok() || entry->second.has_value();
   };
-  mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
+  AwaitFor(&mutex_, absl::Condition(&ready), timeout);
   const std::optional<absl::StatusOr<std::string>> answer = std::move(entry->second);
   store_answers_.erase(entry);
   if (answer.has_value()) return *answer;
@@ -303,16 +311,16 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Join(NodeLinkOptions options
   SilenceLibraries();
   ASSIGN_OR_RETURN(const auto credentials, NodeCredentials(options.tls));
   absl::Status last = absl::DeadlineExceededError("nobody listens there");
-  while (absl::Now() < deadline) {
+  while (MonotonicNow() < deadline) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBody) + 4096);
     const auto channel = grpc::CreateCustomChannel(options.head_address, credentials, arguments);
-    const absl::Time attempt = std::min(deadline, absl::Now() + absl::Seconds(1));
+    const absl::Time attempt = std::min(deadline, MonotonicNow() + absl::Seconds(1));
     // Without a connection the call fails at once and says why there is none.
-    channel->WaitForConnected(absl::ToChronoTime(attempt));
+    channel->WaitForConnected(absl::ToChronoTime(WallTime(attempt)));
     auto link = std::make_unique<NodeLinkImpl>(options);
     last = link->Connect(channel);
     if (last.ok()) return link;

@@ -61,6 +61,8 @@ class NodeLink {
   virtual absl::StatusOr<std::optional<ReceivedCommand>> Next() = 0;
   virtual void Reply(uint64_t id, const absl::StatusOr<std::string>& payload) = 0;
   virtual void ReportLoadProgress(double share) = 0;
+  // Tells the head that this node should stop: it may end the group in order.
+  virtual void AskToStop() = 0;
   // Tells the head that this node cannot go on, which fails the group.
   virtual void Fail(const absl::Status& reason) = 0;
   virtual RendezvousStore& store() = 0;

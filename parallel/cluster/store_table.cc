@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -59,7 +60,7 @@ absl::StatusOr<std::string> StoreTable::Get(const std::string& key, absl::Durati
   const auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !Check(key).ok() || values_.contains(key);
   };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout)) {
+  if (!AwaitFor(&mutex_, absl::Condition(&ready), timeout)) {
     return absl::DeadlineExceededError(
         absl::StrCat("no rank has set '", key, "' in the rendezvous store in time"));
   }

@@ -20,7 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/gloo/loop_tasks.h"
 
@@ -180,7 +180,7 @@ MessageExchange::~MessageExchange() {
 
 absl::Status MessageExchange::Connect(RendezvousStore* store) {
   StoreAdapter adapter(store, group_);
-  const absl::Time deadline = absl::Now() + group_.connect_timeout;
+  const absl::Time deadline = MonotonicNow() + group_.connect_timeout;
   try {
     auto context = std::make_shared<gloo::rendezvous::Context>(group_.rank, group_.size);
     context->setTimeout(absl::ToChronoMilliseconds(group_.connect_timeout));
@@ -194,12 +194,12 @@ absl::Status MessageExchange::Connect(RendezvousStore* store) {
       return Fail(
           absl::Status(adapter.failure().code(), absl::StrCat(where, adapter.failure().message())));
     }
-    if (absl::Now() >= deadline) {
+    if (MonotonicNow() >= deadline) {
       return Fail(absl::DeadlineExceededError(absl::StrCat(where, error.what())));
     }
     return Fail(absl::UnavailableError(absl::StrCat(where, error.what())));
   }
-  return Greet(deadline - absl::Now());
+  return Greet(deadline - MonotonicNow());
 }
 
 // A byte to and from everyone: nobody goes on, and perhaps away, while another still connects.
@@ -218,7 +218,7 @@ absl::Status MessageExchange::Greet(absl::Duration timeout) {
 void MessageExchange::BeginRound(absl::Duration timeout) {
   ++round_;
   timeout_ = timeout;
-  deadline_ = absl::Now() + timeout;
+  deadline_ = MonotonicNow() + timeout;
 }
 
 absl::Status MessageExchange::PostReceive(const RankMessage& message) {
@@ -276,8 +276,8 @@ void MessageExchange::StartOnLoop() {
 }
 
 absl::Status MessageExchange::Wait(const Pending& pending) {
-  const auto left =
-      std::max(absl::ToChronoMilliseconds(deadline_ - absl::Now()), std::chrono::milliseconds(1));
+  const auto left = std::max(absl::ToChronoMilliseconds(deadline_ - MonotonicNow()),
+                             std::chrono::milliseconds(1));
   try {
     const bool done =
         pending.send ? pending.buffer->waitSend(left) : pending.buffer->waitRecv(left);
@@ -307,7 +307,7 @@ absl::Status MessageExchange::Finish() {
 }
 
 absl::Status MessageExchange::PeerFailed(int peer, const char* what) {
-  if (absl::Now() >= deadline_) {
+  if (MonotonicNow() >= deadline_) {
     return Fail(absl::DeadlineExceededError(absl::StrCat(
         "rank ", group_.rank, " waited ", absl::FormatDuration(timeout_), " for rank ", peer)));
   }

@@ -1,15 +1,13 @@
 #include "parallel/inproc/inproc_communicator.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/core/control_group.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/host_communicator.h"
 #include "parallel/inproc/rank_barrier.h"
@@ -26,12 +24,6 @@ constexpr int64_t kPartBytesWorthWaking = int64_t{1} << 20;
 
 // Slices of an all-reduce begin at cache lines of any element type.
 constexpr int64_t kSliceElements = 64;
-
-int AvailableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 }  // namespace
 
@@ -55,7 +47,7 @@ class InprocGroup {
       : ranks(size),
         barrier(size, {.timeout = options.timeout,
                        .spin = options.bell == nullptr &&
-                               size <= (options.cores > 0 ? options.cores : AvailableCores()),
+                               size <= (options.cores > 0 ? options.cores : UsableCpus()),
                        .bell = options.bell}) {}
 
   int size() const { return static_cast<int>(ranks.size()); }

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/relax_core.h"
 #include "parallel/carrier/futex.h"
 
@@ -101,12 +101,12 @@ bool RankBarrier::Spin(uint32_t current) const {
 
 bool RankBarrier::Await(uint32_t current, int rank) {
   if (Spin(current)) return true;
-  const absl::Time deadline = absl::Now() + options_.timeout;
   if (Seat* const seat = arrivals_[rank].seat) {
-    return seat->Wait([&] { return Changed(current); }, deadline);
+    return seat->Wait([&] { return Changed(current); }, MonotonicNow() + options_.timeout);
   }
+  WaitLimit limit(options_.timeout);
   while (!Changed(current)) {
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = limit.left();
     if (left <= absl::ZeroDuration()) return false;
     // Announced before the kernel compares the word; Wake() looks after changing it.
     sleeping_.fetch_add(1);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/cuda/cuda_error.h"
 #include "parallel/nccl/nccl_communicator.h"
@@ -24,7 +25,7 @@ constexpr absl::Duration kAnswerTime = absl::Seconds(5);
 constexpr absl::Duration kQuietTime = absl::Seconds(5);
 
 void Pause(absl::Time begin) {
-  if (absl::Now() - begin < absl::Microseconds(500)) {
+  if (MonotonicNow() - begin < absl::Microseconds(500)) {
     std::this_thread::yield();
   } else {
     absl::SleepFor(absl::Microseconds(20));
@@ -179,13 +180,13 @@ absl::StatusOr<bool> NcclCommunicator::IsIssued() {
 }
 
 absl::Status NcclCommunicator::AwaitIssued(absl::Duration limit) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = MonotonicNow();
   while (true) {
     bool issued = false;
     ASSIGN_OR_RETURN(issued, IsIssued());
     if (issued) return absl::OkStatus();
     RETURN_IF_ERROR(group_->status());
-    if (absl::Now() - begin >= limit) {
+    if (MonotonicNow() - begin >= limit) {
       const uint64_t number = calls_ == 0 ? 0 : calls_ - 1;
       return group_->TimeOut(number, "an operation", limit);
     }
@@ -194,7 +195,7 @@ absl::Status NcclCommunicator::AwaitIssued(absl::Duration limit) {
 }
 
 absl::Status NcclCommunicator::AwaitCounts() {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = MonotonicNow();
   while (true) {
     const cudaError_t error = cudaEventQuery(counts_event_);
     if (error != cudaErrorNotReady) {

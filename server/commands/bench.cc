@@ -1,11 +1,11 @@
 // tessera bench: latency, throughput, or a running server under load.
 #include <algorithm>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/core/control_group.h"
 #include "kernels/core/read_bandwidth.h"
 #include "kernels/ops.h"
 #include "server/commands/cluster_flags.h"
@@ -48,7 +48,7 @@ double DecodeLimit(const DecodeModel& model, double bytes_per_second, int32_t co
 // Bytes per second, read by so many threads (0: one for each CPU); 0 when there is no memory to
 // measure with.
 double HostBandwidth(int32_t num_threads) {
-  const auto cpus = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  const int32_t cpus = UsableCpus();
   return MeasureReadBandwidth(num_threads > 0 ? std::min(num_threads, cpus) : cpus).value_or(0);
 }
 

@@ -11,6 +11,7 @@
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
+#include "server/grpc/client_channel.h"
 #include "server/grpc/remote_generator.h"
 #include "server/logging.h"
 #include "server/model_runtime.h"
@@ -144,7 +145,7 @@ void Talk(TextGenerator* generator, v1::GenerateRequest request) {
 }  // namespace
 
 int RunChat(const Arguments& arguments) {
-  OptionTable table("tessera chat", "MODEL|HOST:PORT",
+  OptionTable table("tessera chat", "MODEL|HOST:PORT|unix:PATH",
                     "Talks to the model in the folder MODEL, or to a running server.");
   GenerationFlags flags;
   EngineOptions options;
@@ -156,8 +157,7 @@ int RunChat(const Arguments& arguments) {
   auto request = ChatRequest(flags);
   if (!request.ok()) return FailUsage("chat", request.status());
   const std::string& target = positional[0];
-  const bool is_address = !CheckModelFolder(target).ok() && target.find('/') == std::string::npos &&
-                          target.find(':') != std::string::npos;
+  const bool is_address = !CheckModelFolder(target).ok() && CheckServerAddress(target).ok();
   InitLogging("warning");
   if (is_address) {
     const auto generator = MakeRemoteGenerator({.address = target});

@@ -1,8 +1,8 @@
 // tessera client: one answer from a running server.
-#include "parallel/cluster/node_address.h"
 #include "server/commands/command.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
+#include "server/grpc/client_channel.h"
 #include "server/grpc/remote_generator.h"
 #include "server/logging.h"
 #include "server/text_generator.h"
@@ -10,7 +10,8 @@
 namespace tessera {
 
 int RunClient(const Arguments& arguments) {
-  OptionTable table("tessera client", "HOST:PORT", "Answers one prompt through a running server.");
+  OptionTable table("tessera client", "HOST:PORT|unix:PATH",
+                    "Answers one prompt through a running server.");
   GenerationFlags flags;
   bool json = false;
   absl::Duration timeout = absl::ZeroDuration();
@@ -20,8 +21,8 @@ int RunClient(const Arguments& arguments) {
   AddSamplingOptions(&table, &flags);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "client", arguments, &positional, 1)) return *exit;
-  if (const auto address = ParseHostPort(positional[0]); !address.ok()) {
-    return FailUsage("client", address.status());
+  if (const auto address = CheckServerAddress(positional[0]); !address.ok()) {
+    return FailUsage("client", address);
   }
   const auto request = PromptRequest(flags);
   if (!request.ok()) return FailRequest("client", request.status());

@@ -62,8 +62,10 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node) {
   table->Text("node-name", &node->node_name, "For messages; empty: host name and process id.");
   table->Integer("node-index", &node->node_index, {-1, kMaxNodes},
                  "Place in the group, from 1; -1: any that is free.");
-  table->Integer("threads", &node->num_threads, {0, kMaxThreads},
-                 "Threads of all ranks of this node; 0: the CPUs this process may use.");
+  table->Integer(
+      "threads", &node->num_threads, {0, kMaxThreads},
+      "Threads of all ranks of this node; 0: the CPUs this process may use, by affinity and "
+      "by the quota of its control groups.");
   AddCpuIsaOption(table, &node->cpu_isa);
   AddEmulatedGpusOption(table, &node->emulated_gpus);
   AddAccessOptions(table, &node->access);
@@ -81,6 +83,15 @@ absl::Status CheckNodeOptions(const NodeOptions& node) {
   }
   RETURN_IF_ERROR(CheckAddress("--join", node.head_address));
   return NeedsKey(node.access);
+}
+
+void AddLogFormatOption(OptionTable* table, std::string* format) {
+  table->Choice("log-format", format, {"text", "json"},
+                "Log lines as text, or each as a JSON object with time, level and message.");
+}
+
+LogFormat ParseLogFormat(const std::string& format) {
+  return format == "json" ? LogFormat::kJson : LogFormat::kText;
 }
 
 void InitHeadLogging(const HeadOptions& head) { InitLogging(head.nodes > 1 ? "info" : "warning"); }

@@ -3,8 +3,11 @@
 #ifndef TESSERA_SERVER_COMMANDS_CLUSTER_FLAGS_H_
 #define TESSERA_SERVER_COMMANDS_CLUSTER_FLAGS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "engine/executor/cluster_options.h"
+#include "server/logging.h"
 #include "server/model_runtime.h"
 #include "server/option_table.h"
 
@@ -17,6 +20,10 @@ void AddNodeOptions(OptionTable* table, NodeOptions* node);
 // InvalidArgument names the option that is missing.
 absl::Status CheckHeadOptions(const HeadOptions& head);
 absl::Status CheckNodeOptions(const NodeOptions& node);
+
+// --log-format of commands that run for long.
+void AddLogFormatOption(OptionTable* table, std::string* format);
+LogFormat ParseLogFormat(const std::string& format);
 
 // Starts logging for commands that answer in this process: warnings, and with several nodes also
 // how they find each other.

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "server/logging.h"
 
 namespace tessera {
 namespace {
@@ -15,11 +16,6 @@ std::optional<std::string> Environment(const std::string& name) {
   const char* value = std::getenv(name.c_str());  // NOLINT(concurrency-mt-unsafe): one thread yet
   if (value == nullptr) return std::nullopt;
   return std::string(value);
-}
-
-void PrintError(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stderr);
-  std::fflush(stderr);
 }
 
 }  // namespace
@@ -49,7 +45,7 @@ std::optional<int> ParseCommandLine(OptionTable* table, const std::string& comma
 }
 
 int Fail(const std::string& command, const absl::Status& status) {
-  PrintError(absl::StrCat("tessera ", command, ": ", status.message(), "\n"));
+  LogLast(absl::StrCat("tessera ", command, ": ", status.message(), "\n"));
   return kExitFailure;
 }
 
@@ -58,8 +54,8 @@ void FailAtOnce(const std::string& command, const absl::Status& status) {
 }
 
 int FailUsage(const std::string& command, const absl::Status& status) {
-  PrintError(absl::StrCat("tessera ", command, ": ", status.message(), "\nTry \"tessera ", command,
-                          " --help\".\n"));
+  LogLast(absl::StrCat("tessera ", command, ": ", status.message(), "\nTry \"tessera ", command,
+                       " --help\".\n"));
   return kExitUsage;
 }
 
@@ -71,8 +67,8 @@ void Print(const std::string& text) {
   const size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
   if (std::fflush(stdout) == 0 && written == text.size()) return;
   // Whoever reads the output must not take a part of it for the whole.
-  PrintError(absl::StrCat(
-      "tessera: cannot write the output: ", std::generic_category().message(errno), "\n"));
+  LogLast(absl::StrCat("tessera: cannot write the output: ", std::generic_category().message(errno),
+                       "\n"));
   std::_Exit(kExitFailure);
 }
 

@@ -35,8 +35,10 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
       "slowly, ref is the plain oracle, queued is ref behind a device queue.");
   table->Type("dtype", &model.dtype,
               "Type of weights, keys and values; on all but cpu also of activations.");
-  table->Integer("threads", &model.num_threads, {0, 4096},
-                 "Threads of all ranks together; 0: the CPUs this process may use.");
+  table->Integer(
+      "threads", &model.num_threads, {0, 4096},
+      "Threads of all ranks together; 0: the CPUs this process may use, by affinity and by the "
+      "quota of its control groups.");
   AddCpuIsaOption(table, &model.cpu_isa);
   AddEmulatedGpusOption(table, &model.emulated_gpus);
   table->Choice("gemm", &model.gemm, {"ours", "cublas"},

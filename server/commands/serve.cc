@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -9,14 +10,17 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/planning/expert_plan.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/cluster/node_address.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
@@ -39,11 +43,13 @@ struct ServeFlags {
   RuntimeOptions runtime;
   GrpcServerOptions grpc;
   HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
+  std::string metrics_prefix = "tessera";
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
   DrainOptions drain;
   std::string log_level = "info";
+  std::string log_format = "text";
 };
 
 // What the signal thread, the engine and the health pages tell each other.
@@ -54,6 +60,7 @@ class ServerState {
     absl::MutexLock lock(&mutex_);
     if (context_ == nullptr) {
       LogInfo("stopped while loading");
+      FlushLog();
       std::_Exit(kExitOk);
     }
     if (count > 2) std::_Exit(kExitFailure);
@@ -101,14 +108,28 @@ class ServerState {
   }
   absl::Status Ready() const {
     absl::MutexLock lock(&mutex_);
-    if (context_ == nullptr) return absl::UnavailableError("loading");
-    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
-    if (!context_->ready.load()) return absl::UnavailableError("draining");
-    if (context_->IsSaturated()) return absl::UnavailableError("saturated: the queue is full");
-    return accepts_();
+    const std::string_view reason = Unready();
+    if (reason.empty()) return absl::OkStatus();
+    if (reason == "failed") return absl::UnavailableError("the engine has failed");
+    if (reason == "saturated") return absl::UnavailableError("saturated: the queue is full");
+    if (reason == "not_accepting") return accepts_();
+    return absl::UnavailableError(std::string(reason));
+  }
+  // One of kUnreadyReasons; empty: ready.
+  std::string_view UnreadyReason() const {
+    absl::MutexLock lock(&mutex_);
+    return Unready();
   }
 
  private:
+  std::string_view Unready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (context_ == nullptr) return "loading";
+    if (!death_.ok()) return "failed";
+    if (!context_->ready.load()) return "draining";
+    if (context_->IsSaturated()) return "saturated";
+    return accepts_().ok() ? "" : "not_accepting";
+  }
+
   mutable absl::Mutex mutex_;
   InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::function<absl::Status()> accepts_ ABSL_GUARDED_BY(mutex_);
@@ -142,12 +163,22 @@ absl::Status CheckFolderOf(const char* option, const std::string& path) {
                                              std::generic_category().message(errno)));
 }
 
+// A file of that name, left by an earlier run, would say that this one serves.
+absl::Status RemoveReadyFile(const std::string& path) {
+  if (path.empty() || std::remove(path.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("--ready-file: cannot remove ", path, ": ",
+                                             std::generic_category().message(errno)));
+}
+
 absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
   if (path.empty()) return absl::OkStatus();
   return WriteWhole("--ready-file", path,
                     absl::StrCat("{\"grpc_port\": ", grpc_port, ", \"metrics_port\": ",
                                  metrics_port, ", \"pid\": ", getpid(), "}\n"));
 }
+
+// Where the pages are when the calls come through a Unix socket.
+std::string MetricsHost(const std::string& host) { return IsUnixSocket(host) ? "127.0.0.1" : host; }
 
 // The router's choices as the ranks exchanged them last.
 class LatestExpertLoads {
@@ -181,11 +212,34 @@ ProbePages PagesOf(const ServeFlags& flags, MetricsRecorder* metrics, ServerStat
       .ready = [state] { return state->Ready(); }};
 }
 
+std::map<std::string, double> LimitsOf(const InferenceContext& context) {
+  const SchedulerOptions& scheduler = context.engine_options.scheduler;
+  return {{"max-concurrent-requests", context.limits.max_concurrent_requests},
+          {"max-message-size", static_cast<double>(context.limits.max_message_bytes)},
+          {"max-stream-buffer", static_cast<double>(context.limits.max_stream_buffer_bytes)},
+          {"max-queued-requests", scheduler.max_queued_requests},
+          {"max-queued-tokens", static_cast<double>(scheduler.max_queued_tokens)},
+          {"max-num-seqs", scheduler.max_num_seqs},
+          {"max-num-batched-tokens", scheduler.max_num_batched_tokens},
+          {"max-model-len", context.model->max_model_len}};
+}
+
+// The beginning of a name that Prometheus allows.
+bool IsMetricsPrefix(const std::string& prefix) {
+  return !prefix.empty() && absl::ascii_isalpha(static_cast<unsigned char>(prefix[0])) &&
+         std::all_of(prefix.begin(), prefix.end(),
+                     [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; });
+}
+
 absl::Status Serve(const ServeFlags& flags) {
-  MetricsRecorder metrics;
+  MetricsRecorder metrics({.model_name = ServedName(flags.runtime),
+                           .prefix = flags.metrics_prefix,
+                           .log_lines_dropped = &LogLinesDropped});
   ServerState state;
   LatestExpertLoads expert_loads;
+  metrics.SetReadiness([&state] { return state.UnreadyReason(); });
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
+  RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
@@ -197,6 +251,7 @@ absl::Status Serve(const ServeFlags& flags) {
   RuntimeOptions options = flags.runtime;
   // An idle engine asks nothing of the other nodes and would not notice.
   options.head.on_failure = [&state](const absl::Status& why) { state.OnEngineDead(why); };
+  options.head.on_stop_asked = [&state] { state.OnSignal(1); };
   const LoadProgress log = LogLoadProgress(flags.runtime.engine.model.model_dir);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<ModelRuntime> runtime,
@@ -221,15 +276,19 @@ absl::Status Serve(const ServeFlags& flags) {
                   .active_requests = [&context] { return context.active.size(); },
                   .large_requests_queued = [&context] { return context.workers.num_queued(); },
                   .block_size = runtime->options().scheduler.block_size,
-                  .group = runtime->group()});
+                  .group = runtime->group(),
+                  .limits = LimitsOf(context)});
   AcceptCheck accept_check(flags.grpc.host, server->port());
   state.Serve(&context, [&accept_check] { return accept_check.Check(); });
   server->SetServing(true);
   absl::Status status = WriteReadyFile(flags.ready_file, server->port(), probes->port());
   LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
-                       runtime->model().max_model_len, " tokens) on ", flags.grpc.host, ":",
-                       server->port(), ", metrics on ", probes->address()));
+                       runtime->model().max_model_len, " tokens) on ", server->address(),
+                       ", metrics on ", probes->address()));
   if (status.ok()) status = state.WaitForStop();
+  if (const absl::Status gone = RemoveReadyFile(flags.ready_file); !gone.ok()) {
+    LogWarning(std::string(gone.message()));
+  }
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
   // A group that fails while it drains has not ended in order.
@@ -250,14 +309,21 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   constexpr int64_t kMaxPort = 65535;
   constexpr int64_t kMaxMessage = int64_t{1} << 30;
   table->Section("Server");
-  table->Text("host", &flags->grpc.host, "Address to listen on.");
+  table->Text(
+      "host", &flags->grpc.host,
+      "Address to listen on, of IPv4 or IPv6 (:: for all of both), a host name, or unix:PATH "
+      "for a Unix domain socket; with that the pages of --metrics-port are on 127.0.0.1.");
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
   table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
+  table->Text("metrics-prefix", &flags->metrics_prefix,
+              "What the names of metrics begin with; \"vllm\" gives vLLM's names, colon included.");
   table->Text("metrics-socket", &flags->metrics.unix_path,
               "Unix socket for these pages, instead of --metrics-port.");
-  table->Text("ready-file", &flags->ready_file,
-              "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}.");
+  table->Text(
+      "ready-file", &flags->ready_file,
+      "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}; removed at "
+      "the start and when it stops.");
   table->Text("expert-stats-file", &flags->expert_stats_file,
               "Written when the server stops: how often each expert was chosen, for \"tessera plan "
               "--expert-stats\".");
@@ -277,6 +343,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
                  "After SIGTERM: time for running requests to finish, in seconds.");
   table->Choice("log-level", &flags->log_level, {"debug", "info", "warning", "error"},
                 "Log lines of this level and above go to stderr.");
+  AddLogFormatOption(table, &flags->log_format);
 }
 
 }  // namespace
@@ -296,10 +363,15 @@ int RunServe(const Arguments& arguments) {
   if (const absl::Status status = CheckHeadOptions(flags.runtime.head); !status.ok()) {
     return FailUsage("serve", status);
   }
-  InitLogging(flags.log_level);
+  if (!IsMetricsPrefix(flags.metrics_prefix)) {
+    return FailUsage("serve", absl::InvalidArgumentError(
+                                  "--metrics-prefix: must be letters, digits and underscores, and "
+                                  "begin with a letter"));
+  }
+  InitLogging(flags.log_level, ParseLogFormat(flags.log_format));
   RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
-  flags.metrics.host = flags.grpc.host;
+  flags.metrics.host = MetricsHost(flags.grpc.host);
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);
 }

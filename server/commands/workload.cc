@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 
 namespace tessera {
 namespace {
@@ -18,13 +18,13 @@ void AppendTo(std::vector<double>* all, const std::vector<double>& some) {
 // Sends one request and returns its measurements.
 WorkloadResult Measure(TextGenerator* generator, const v1::GenerateRequest& request) {
   WorkloadResult result;
-  const absl::Time start = absl::Now();
+  const absl::Time start = MonotonicNow();
   absl::Time last = start;
   int64_t tokens = 0;
   const absl::Status status = generator->Stream(
       request,
       [&](const v1::GenerateResponse& delta) {
-        const absl::Time now = absl::Now();
+        const absl::Time now = MonotonicNow();
         const int64_t fresh = delta.usage().completion_tokens() - tokens;
         if (fresh <= 0) return;
         std::vector<double>& times = tokens == 0 ? result.time_to_first_token : result.inter_token;
@@ -39,7 +39,7 @@ WorkloadResult Measure(TextGenerator* generator, const v1::GenerateRequest& requ
       nullptr);
   result.output_tokens = tokens;
   if (status.ok()) {
-    result.end_to_end.push_back(absl::ToDoubleSeconds(absl::Now() - start));
+    result.end_to_end.push_back(absl::ToDoubleSeconds(MonotonicNow() - start));
   } else {
     result.num_failed = 1;
     result.first_error = std::string(status.message());
@@ -76,7 +76,7 @@ WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
   WorkloadResult all;
   absl::Mutex mutex;
   std::atomic<int32_t> next{0};
-  const absl::Time start = absl::Now();
+  const absl::Time start = MonotonicNow();
   std::vector<std::thread> threads;
   for (int32_t i = 0; i < std::min(workload.concurrency, workload.num_requests); ++i) {
     threads.emplace_back([&] {
@@ -90,7 +90,7 @@ WorkloadResult RunWorkload(TextGenerator* generator, const Workload& workload) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  all.seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  all.seconds = absl::ToDoubleSeconds(MonotonicNow() - start);
   return all;
 }
 

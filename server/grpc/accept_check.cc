@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,11 +24,18 @@ bool AwaitEvent(int file, int16_t events) {
 }
 
 // True when `file` gets a connection to `address` and a byte from there.
-bool Answers(int file, const addrinfo& address) {
-  if (connect(file, address.ai_addr, address.ai_addrlen) != 0 && errno != EINPROGRESS) return false;
+bool Answers(int file, const sockaddr* address, socklen_t size) {
+  if (connect(file, address, size) != 0 && errno != EINPROGRESS) return false;
   if (!AwaitEvent(file, POLLOUT) || !AwaitEvent(file, POLLIN)) return false;
   char first = 0;
   return recv(file, &first, sizeof(first), MSG_DONTWAIT) == 1;
+}
+
+bool Accepts(const sockaddr* address, socklen_t size) {
+  const int file = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const bool accepts = file >= 0 && Answers(file, address, size);
+  if (file >= 0) close(file);
+  return accepts;
 }
 
 std::string Reachable(const std::string& host) {
@@ -48,17 +56,19 @@ absl::Status AcceptCheck::Check() {
 }
 
 absl::Status AcceptCheck::Connect() const {
+  const absl::Status silent = absl::UnavailableError("the gRPC listener accepts no connections");
+  if (IsUnixSocket(host_)) {
+    const sockaddr_un name = UnixSocketName(host_);
+    const bool accepts = Accepts(reinterpret_cast<const sockaddr*>(&name), sizeof(name));
+    return accepts ? absl::OkStatus() : silent;
+  }
   const addrinfo wanted = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
   addrinfo* found = nullptr;
   if (getaddrinfo(host_.c_str(), absl::StrCat(port_).c_str(), &wanted, &found) != 0) {
     return absl::UnavailableError("the gRPC listener's address means nothing any more");
   }
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
-  const int file = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  const bool accepts = file >= 0 && Answers(file, *found);
-  if (file >= 0) close(file);
-  if (accepts) return absl::OkStatus();
-  return absl::UnavailableError("the gRPC listener accepts no connections");
+  return Accepts(found->ai_addr, found->ai_addrlen) ? absl::OkStatus() : silent;
 }
 
 }  // namespace tessera

@@ -28,7 +28,7 @@ class AcceptCheck {
 
   const std::string host_;
   const int32_t port_;
-  const MonotonicClock clock_;
+  const MonotonicClock clock_{};
   absl::Time checked_ = absl::InfinitePast();
   absl::Status last_;
 };

@@ -11,7 +11,12 @@
 
 namespace tessera {
 
-// `address` is HOST:PORT. Blocks until the channel is ready; UNAVAILABLE when nobody answers there.
+// INVALID_ARGUMENT unless `address` is HOST:PORT or unix:PATH.
+absl::Status CheckServerAddress(const std::string& address);
+
+// `address` is HOST:PORT or unix:PATH. An HTTP proxy that the environment names is not asked for
+// servers on this machine. Blocks until the channel is ready; UNAVAILABLE when nobody answers
+// there.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const std::string& address);
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 #include "server/logging.h"
 
 namespace tessera {
@@ -27,13 +28,13 @@ void DrainServer(const DrainOptions& options, InferenceContext* context, GrpcSer
   const auto left = [&] {
     return std::max(timeout - (context->clock.Now() - begun), absl::ZeroDuration());
   };
-  const absl::Status drained = context->engine->Drain(absl::Now() + left());
+  const absl::Status drained = context->engine->Drain(MonotonicNow() + left());
   if (!drained.ok()) LogWarning(std::string(drained.message()));
   // The engine is done, the clients may have to read the last messages yet.
   if (!context->gate.AwaitNoCalls(std::max(left(), kLastWrites))) {
     LogWarning("some clients did not read their answers to the end");
   }
-  server->Shutdown(absl::Now() + kGoodbye);
+  server->Shutdown(MonotonicNow() + kGoodbye);
 }
 
 }  // namespace tessera

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kernels/core/monotonic_time.h"
 #include "server/generation_call.h"
 #include "server/grpc/message_buffer.h"
 #include "server/grpc/status_mapping.h"
@@ -17,6 +19,14 @@ std::string_view TraceparentOf(const grpc::CallbackServerContext& call) {
   const auto found = call.client_metadata().find("traceparent");
   if (found == call.client_metadata().end()) return {};
   return {found->second.data(), found->second.size()};
+}
+
+// By MonotonicNow(). gRPC keeps a distance and shows it as a wall time that it works out when
+// asked.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
+  constexpr absl::Duration kForEver = absl::Hours(24 * 365);  // gRPC's "none" is centuries away
+  const absl::Duration left = absl::FromChrono(call.deadline()) - absl::Now();
+  return left > kForEver ? absl::InfiniteFuture() : MonotonicNow() + left;
 }
 
 absl::StatusOr<v1::GenerateRequest> TakeMessage(grpc::ByteBuffer* buffer,
@@ -37,7 +47,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
     self_ = self;
     request_ = request;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(request.Length(), absl::FromChrono(call_->deadline()), std::move(self));
+    Submit(request.Length(), DeadlineOf(*call_), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -77,7 +87,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     self_ = self;
     request_ = request;
     SetTraceparent(TraceparentOf(*call_));
-    Submit(request.Length(), absl::FromChrono(call_->deadline()), std::move(self));
+    Submit(request.Length(), DeadlineOf(*call_), std::move(self));
   }
 
   using GenerationCall::OnDone;

@@ -4,12 +4,15 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
 
 #include <algorithm>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
 #include "parallel/cluster/quiet_libraries.h"
@@ -161,6 +164,17 @@ class UnknownMethods final : public grpc::CallbackGenericService {
   static constexpr size_t kMaxShown = 200;
 };
 
+// Linking gRPC's reflection adds it to every server.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return plugin->name() == "proto_server_reflection";
+    });
+  }
+};
+
 void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
@@ -189,6 +203,12 @@ HostPort AddressOf(const GrpcServerOptions& options) {
 }
 
 absl::Status CannotListen(const HostPort& address) {
+  if (IsUnixSocket(address.host)) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot listen on ", address.ToString(),
+        "; another program may be listening there, the folder must be writable, and the path at "
+        "most 107 bytes long (--host)"));
+  }
   return absl::UnavailableError(
       absl::StrCat("cannot listen on ", address.ToString(),
                    "; if another program uses the port choose a different --port (0 picks a "
@@ -198,12 +218,14 @@ absl::Status CannotListen(const HostPort& address) {
 class RunningServer final : public GrpcServer {
  public:
   explicit RunningServer(InferenceContext* context) : service_(context) {}
-  ~RunningServer() override { Shutdown(absl::Now()); }
+  ~RunningServer() override { Shutdown(MonotonicNow()); }
 
   absl::Status Listen(const InferenceContext& context, const GrpcServerOptions& options) {
     grpc::EnableDefaultHealthCheckService(true);
+    // Or not at all, as the linker likes.
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
+    if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
     Configure(context, &builder);
     const HostPort address = AddressOf(options);
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
@@ -213,11 +235,14 @@ class RunningServer final : public GrpcServer {
     if (server_ == nullptr || port_ == 0) {
       return CannotListen(address);
     }
+    if (IsUnixSocket(address.host)) port_ = 0;
+    address_ = MakeHostPort(options.host, port_).ToString();
     SetServing(false);
     return absl::OkStatus();
   }
 
   int32_t port() const override { return port_; }
+  std::string address() const override { return address_; }
 
   void SetServing(bool serving) override {
     auto* health = server_->GetHealthCheckService();
@@ -227,7 +252,7 @@ class RunningServer final : public GrpcServer {
 
   void Shutdown(absl::Time deadline) override {
     if (server_ == nullptr || std::exchange(stopped_, true)) return;
-    server_->Shutdown(absl::ToChronoTime(deadline));
+    server_->Shutdown(absl::ToChronoTime(WallTime(deadline)));
     server_->Wait();
   }
 
@@ -236,6 +261,7 @@ class RunningServer final : public GrpcServer {
   UnknownMethods unknown_methods_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  std::string address_;
   bool stopped_ = false;
 };
 
@@ -252,6 +278,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* 
 
 absl::Status GrpcServer::CheckAddress(const GrpcServerOptions& options) {
   const HostPort address = AddressOf(options);
+  if (IsUnixSocket(address.host)) {
+    return CanBindUnixSocket(address.host) ? absl::OkStatus() : CannotListen(address);
+  }
   return options.port != 0 && IsTaken(address) ? CannotListen(address) : absl::OkStatus();
 }
 

@@ -14,8 +14,8 @@ namespace tessera {
 struct InferenceContext;
 
 struct GrpcServerOptions {
-  std::string host = "127.0.0.1";
-  int32_t port = 50051;  // 0: a free one
+  std::string host = "127.0.0.1";  // or unix:PATH
+  int32_t port = 50051;            // 0: a free one; of no meaning for a Unix socket
   bool reflection = true;
 };
 
@@ -29,7 +29,8 @@ class GrpcServer {
   static absl::Status CheckAddress(const GrpcServerOptions& options);
   virtual ~GrpcServer() = default;
 
-  virtual int32_t port() const = 0;
+  virtual int32_t port() const = 0;         // 0: a Unix socket
+  virtual std::string address() const = 0;  // for clients, if --host is not a wildcard
   // What the health service answers for "" and "tessera.v1.Inference".
   virtual void SetServing(bool serving) = 0;
   // Refuses new calls, waits for the open ones until `deadline`, then cancels them.

@@ -7,6 +7,7 @@ namespace tessera {
 
 absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
                          google::protobuf::MessageLite* message) {
+  if (!buffer.Valid()) return absl::CancelledError("the call ended before its message had come");
   if (static_cast<int64_t>(buffer.Length()) > max_bytes) {
     return FieldError("request",
                       absl::StrCat("has ", buffer.Length(), " bytes, at most ", max_bytes,

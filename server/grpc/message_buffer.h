@@ -13,8 +13,8 @@
 
 namespace tessera {
 
-// RESOURCE_EXHAUSTED above `max_bytes`, INVALID_ARGUMENT for what is no such message; both with a
-// google.rpc.BadRequest.
+// CANCELLED without a message: the client has reset the call before. RESOURCE_EXHAUSTED above
+// `max_bytes`, INVALID_ARGUMENT for what is no such message; both with a google.rpc.BadRequest.
 absl::Status ParseBuffer(const grpc::ByteBuffer& buffer, int64_t max_bytes,
                          google::protobuf::MessageLite* message);
 

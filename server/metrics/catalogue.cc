@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <initializer_list>
 
 #include "kernels/core/status_macros.h"
 
@@ -16,6 +17,8 @@ constexpr double kInterToken[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5,
 constexpr double kEndToEnd[] = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120,
                                 240, 480, 960, 1920, 7680};
 constexpr double kTokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+constexpr double kLengths[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000,
+                               50000, 100000, 200000, 500000, 1000000};
 constexpr double kCollective[] = {.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005,
                                   .01, .025, .05, .1, .25, 1, 5};
 constexpr double kStep[] = {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10};
@@ -226,6 +229,51 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "tessera_weights_loaded_ratio",
      "Share of the weights that is loaded, 0 to 1.",
      {}},
+    {Metric::kReady, kGauge, "tessera_ready", "1 while /readyz says yes.", {}},
+    {Metric::kUnready,
+     kGauge,
+     "tessera_unready",
+     "1 for the reason why /readyz says no: loading, failed, draining, saturated, not_accepting.",
+     {}},
+    {Metric::kLimit,
+     kGauge,
+     "tessera_limit",
+     "What this server is limited to, by the option that sets it.",
+     {}},
+    {Metric::kLogLinesDropped,
+     kCounter,
+     "tessera_log_lines_dropped_total",
+     "Log lines that were lost because nobody read stderr in time.",
+     {}},
+    {Metric::kRequestPromptTokens, kHistogram, "tessera_request_prompt_tokens",
+     "Prompt tokens of a request that ended well.", kLengths},
+    {Metric::kRequestGenerationTokens, kHistogram, "tessera_request_generation_tokens",
+     "Generated tokens of a request that ended well, of all its choices.", kLengths},
+    {Metric::kInferenceTime, kHistogram, "tessera_request_inference_time_seconds",
+     "From the first step of a request to its last token.", kEndToEnd},
+    {Metric::kProcessCpuSeconds,
+     kCounter,
+     "process_cpu_seconds_total",
+     "Processor time of this process, of users and system.",
+     {}},
+    {Metric::kProcessResidentBytes,
+     kGauge,
+     "process_resident_memory_bytes",
+     "Memory of this process that is in RAM.",
+     {}},
+    {Metric::kProcessVirtualBytes,
+     kGauge,
+     "process_virtual_memory_bytes",
+     "Address space of this process.",
+     {}},
+    {Metric::kProcessOpenFiles, kGauge, "process_open_fds", "Open files and connections.", {}},
+    {Metric::kProcessMaxFiles, kGauge, "process_max_fds", "Files that may be open.", {}},
+    {Metric::kProcessThreads, kGauge, "process_threads", "Threads of this process.", {}},
+    {Metric::kProcessStartTime,
+     kGauge,
+     "process_start_time_seconds",
+     "When this process began, in seconds since 1970.",
+     {}},
     {Metric::kBuildInfo,
      kGauge,
      "tessera_build_info",
@@ -244,6 +292,37 @@ const MetricSpec& SpecOf(Metric metric) {
   const MetricSpec& spec = kCatalogue[static_cast<size_t>(metric)];
   TESSERA_CHECK(spec.metric == metric);
   return spec;
+}
+
+namespace {
+
+struct OtherName {
+  std::string_view ours;
+  std::string_view theirs;
+};
+
+// What vLLM calls otherwise.
+constexpr OtherName kVllmNames[] = {
+    {"tessera_kv_cache_usage_ratio", "kv_cache_usage_perc"},
+    {"tessera_iteration_tokens", "iteration_tokens_total"},
+};
+
+std::string Joined(std::initializer_list<std::string_view> parts) {
+  std::string text;
+  for (const std::string_view part : parts) text += part;
+  return text;
+}
+
+}  // namespace
+
+std::string ShownName(std::string_view name, std::string_view prefix) {
+  constexpr std::string_view kPrefix = "tessera_";
+  if (prefix == "tessera" || name.substr(0, kPrefix.size()) != kPrefix) return std::string(name);
+  if (prefix != "vllm") return Joined({prefix, "_", name.substr(kPrefix.size())});
+  for (const OtherName& other : kVllmNames) {
+    if (other.ours == name) return Joined({"vllm:", other.theirs});
+  }
+  return Joined({"vllm:", name.substr(kPrefix.size())});
 }
 
 }  // namespace tessera

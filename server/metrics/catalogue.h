@@ -1,10 +1,13 @@
 // Every metric of the server: name, help text, kind and buckets in one table. Names, units and
-// buckets equal vLLM's where it has the metric, so that dashboards carry over.
+// buckets equal vLLM's where it has the metric, so that dashboards carry over after a change of the
+// prefix, or with --metrics-prefix vllm.
 #ifndef TESSERA_SERVER_METRICS_CATALOGUE_H_
 #define TESSERA_SERVER_METRICS_CATALOGUE_H_
 
+#include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace tessera {
@@ -57,6 +60,20 @@ enum class Metric : uint8_t {
   kExpertPlacementVersion,
   kExpertMovedBytes,
   kWeightsLoadedRatio,
+  kReady,
+  kUnready,
+  kLimit,
+  kLogLinesDropped,
+  kRequestPromptTokens,
+  kRequestGenerationTokens,
+  kInferenceTime,
+  kProcessCpuSeconds,
+  kProcessResidentBytes,
+  kProcessVirtualBytes,
+  kProcessOpenFiles,
+  kProcessMaxFiles,
+  kProcessThreads,
+  kProcessStartTime,
   kBuildInfo,
   kCacheConfigInfo,
   kCount,
@@ -74,6 +91,14 @@ struct MetricSpec {
 
 // Indexed by Metric.
 const MetricSpec& SpecOf(Metric metric);
+
+// The name under which a metric is shown: with `prefix` in place of "tessera". "vllm" gives vLLM's
+// own names, which have a colon behind the prefix. The names of process_… are everybody's.
+std::string ShownName(std::string_view name, std::string_view prefix);
+
+// Why a server is not ready, in the order of tessera_unready's series.
+inline constexpr std::array<std::string_view, 5> kUnreadyReasons = {"loading", "failed", "draining",
+                                                                    "saturated", "not_accepting"};
 
 }  // namespace tessera
 

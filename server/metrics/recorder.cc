@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/metrics/catalogue.h"
+#include "server/metrics/snapshots.h"
 #include "server/version.h"
 
 namespace tessera {
@@ -24,6 +25,11 @@ using Labels = std::map<std::string, std::string>;
 
 constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
                                        FinishReason::kToolCalls, FinishReason::kCancelled};
+
+// Of the service tessera.v1.Inference.
+constexpr std::string_view kMethods[] = {"Generate",     "StreamGenerate", "Tokenize", "Detokenize",
+                                         "GetModelInfo", "GetServerInfo",  "GetLoad",  "Abort"};
+constexpr int kNumCodes = 17;  // gRPC's
 
 prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry, Metric m) {
   return prometheus::BuildCounter()
@@ -59,58 +65,6 @@ prometheus::Gauge& AddGauge(prometheus::Registry& registry, Metric m) {
       .Add({});
 }
 
-// A family whose values are read from elsewhere when the page is rendered.
-struct Sample {
-  Labels labels;
-  double value;
-};
-
-prometheus::MetricFamily Snapshot(Metric m, const std::vector<Sample>& samples) {
-  const MetricSpec& spec = SpecOf(m);
-  prometheus::MetricFamily family;
-  family.name = spec.name;
-  family.help = spec.help;
-  const bool is_counter = spec.kind == MetricKind::kCounter;
-  family.type = is_counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
-  for (const Sample& sample : samples) {
-    prometheus::ClientMetric& metric = family.metric.emplace_back();
-    for (const auto& [name, value] : sample.labels) metric.label.push_back({name, value});
-    (is_counter ? metric.counter.value : metric.gauge.value) = sample.value;
-  }
-  return family;
-}
-
-prometheus::MetricFamily Snapshot(Metric m, double value) { return Snapshot(m, {{{}, value}}); }
-
-void AppendEngineFamilies(const EngineStats& s, int32_t block_size,
-                          std::vector<prometheus::MetricFamily>* out) {
-  const double usage =
-      s.kv_blocks_total > 0 ? static_cast<double>(s.kv_blocks_used) / s.kv_blocks_total : 0;
-  const auto add = [out](Metric m, double value) { out->push_back(Snapshot(m, value)); };
-  add(Metric::kNumRequestsRunning, s.num_running);
-  add(Metric::kNumRequestsWaiting, s.num_waiting);
-  add(Metric::kNumTokensWaiting, static_cast<double>(s.num_waiting_tokens));
-  add(Metric::kKvCacheUsageRatio, usage);
-  add(Metric::kPrefixCacheQueries, static_cast<double>(s.prefix_cache_queries));
-  add(Metric::kPrefixCacheHits, static_cast<double>(s.prefix_cache_hits));
-  add(Metric::kPromptTokens, static_cast<double>(s.prompt_tokens));
-  add(Metric::kPromptTokensCached, static_cast<double>(s.prompt_tokens_cached));
-  add(Metric::kGenerationTokens, static_cast<double>(s.generation_tokens));
-  add(Metric::kReasoningTokens, static_cast<double>(s.reasoning_tokens));
-  add(Metric::kPreemptions, static_cast<double>(s.num_preemptions));
-  add(Metric::kStepGraphs, s.step_graphs);
-  add(Metric::kStepGraphBytes, static_cast<double>(s.step_graph_bytes));
-  add(Metric::kStepAge, absl::ToDoubleSeconds(s.step_age));
-  add(Metric::kEngineUp, s.alive ? 1 : 0);
-  out->push_back(Snapshot(Metric::kKvBlocks, {{{{"state", "used"}}, 1.0 * s.kv_blocks_used},
-                                              {{{"state", "cached"}}, 1.0 * s.kv_blocks_cached},
-                                              {{{"state", "free"}}, 1.0 * s.kv_blocks_free}}));
-  out->push_back(Snapshot(
-      Metric::kCacheConfigInfo,
-      {{{{"block_size", absl::StrCat(block_size)}, {"num_blocks", absl::StrCat(s.kv_blocks_total)}},
-        1}}));
-}
-
 // The series of one rank.
 struct RankCounters {
   prometheus::Counter* compute = nullptr;
@@ -118,44 +72,6 @@ struct RankCounters {
   prometheus::Counter* expert_tokens = nullptr;
   prometheus::Counter* moved_bytes = nullptr;
 };
-
-// The worst layer of every eighth of the depth; an eighth without MoE layers has no sample.
-std::vector<Sample> LoadRatios(const ExpertLoads& loads) {
-  constexpr size_t kBuckets = 8;
-  std::array<float, kBuckets> worst{};
-  for (size_t i = 0; i < loads.layers.size(); ++i) {
-    float& ratio = worst[i * kBuckets / loads.layers.size()];
-    ratio = std::max(ratio, loads.layers[i].max_over_mean);
-  }
-  std::vector<Sample> samples;
-  for (size_t i = 0; i < kBuckets; ++i) {
-    if (worst[i] > 0) samples.push_back({{{"layer_bucket", absl::StrCat(i + 1, "/8")}}, worst[i]});
-  }
-  return samples;
-}
-
-// A rank that is lost takes the whole group with it, so all ranks are up or none.
-void AppendGroupFamilies(const GroupFacts& group, bool alive,
-                         std::vector<prometheus::MetricFamily>* out) {
-  std::vector<Sample> up;
-  for (int32_t rank = 0; rank < group.num_ranks; ++rank) {
-    up.push_back({{{"rank", absl::StrCat(rank)}}, alive ? 1.0 : 0.0});
-  }
-  out->push_back(Snapshot(Metric::kRankUp, up));
-  const char* const invariant = group.gemm == "ours" ? "true" : "false";
-  out->push_back(
-      Snapshot(Metric::kGemmInfo, {{{{"gemm", group.gemm}, {"batch_invariant", invariant}}, 1}}));
-  std::vector<Sample> costs;
-  for (const MoeCommCost& cost : group.moe_comm.costs) {
-    const std::string tokens = absl::StrCat(cost.tokens);
-    costs.push_back({{{"mode", "allreduce"}, {"tokens", tokens}}, cost.all_reduce});
-    costs.push_back({{{"mode", "alltoall"}, {"tokens", tokens}}, cost.all_to_all});
-  }
-  if (costs.empty()) return;
-  out->push_back(Snapshot(Metric::kMoeCommCost, costs));
-  const char* const mode = group.moe_comm.all_to_all ? "alltoall" : "allreduce";
-  out->push_back(Snapshot(Metric::kMoeCommInfo, {{{{"mode", mode}}, 1}}));
-}
 
 }  // namespace
 
@@ -176,7 +92,7 @@ std::string_view FinishReasonName(FinishReason reason) {
 std::string_view StatusCodeName(absl::StatusCode code) {
   static const auto* const kNames = new std::map<absl::StatusCode, std::string>([] {
     std::map<absl::StatusCode, std::string> names;
-    for (int i = 0; i <= 16; ++i) {
+    for (int i = 0; i < kNumCodes; ++i) {
       const auto value = static_cast<absl::StatusCode>(i);
       names[value] = absl::StatusCodeToString(value);
     }
@@ -187,6 +103,9 @@ std::string_view StatusCodeName(absl::StatusCode code) {
 }
 
 struct MetricsRecorder::State {
+  explicit State(MetricsOptions metrics_options) : options(std::move(metrics_options)) {}
+
+  const MetricsOptions options;
   prometheus::Registry registry;
   prometheus::Family<prometheus::Counter>& calls = CounterFamily(registry, Metric::kRequests);
   prometheus::Family<prometheus::Counter>& rejected = CounterFamily(registry, Metric::kRejected);
@@ -203,6 +122,10 @@ struct MetricsRecorder::State {
   prometheus::Histogram& queue = AddHistogram(registry, Metric::kQueueTime);
   prometheus::Histogram& prefill = AddHistogram(registry, Metric::kPrefillTime);
   prometheus::Histogram& decode = AddHistogram(registry, Metric::kDecodeTime);
+  prometheus::Histogram& inference = AddHistogram(registry, Metric::kInferenceTime);
+  prometheus::Histogram& prompt_tokens = AddHistogram(registry, Metric::kRequestPromptTokens);
+  prometheus::Histogram& generation_tokens =
+      AddHistogram(registry, Metric::kRequestGenerationTokens);
   prometheus::Histogram& iteration_tokens = AddHistogram(registry, Metric::kIterationTokens);
   prometheus::Family<prometheus::Histogram>& steps =
       HistogramFamily(registry, Metric::kStepDuration);
@@ -248,29 +171,7 @@ struct MetricsRecorder::State {
   }
 
   // Under the lock, so that nobody takes the engine away meanwhile.
-  void AppendSources(std::vector<prometheus::MetricFamily>* families) const {
-    absl::MutexLock lock(&mutex);
-    if (sources.engine != nullptr) {
-      const EngineStats stats = sources.engine->stats();
-      AppendEngineFamilies(stats, sources.block_size, families);
-      AppendGroupFamilies(sources.group, stats.alive, families);
-    }
-    if (expert_loads != nullptr) {
-      families->push_back(Snapshot(Metric::kExpertLoadRatio, LoadRatios(*expert_loads)));
-      const ExpertMoves& moves = expert_loads->moves;
-      families->push_back(
-          Snapshot(Metric::kExpertMoves, {{{{"result", "completed"}}, 1.0 * moves.completed},
-                                          {{{"result", "failed"}}, 1.0 * moves.failed},
-                                          {{{"result", "timed_out"}}, 1.0 * moves.timed_out}}));
-      families->push_back(Snapshot(Metric::kExpertPlacementVersion, 1.0 * moves.flips));
-    }
-    if (sources.active_requests) {
-      families->push_back(Snapshot(Metric::kActiveRequests, sources.active_requests()));
-    }
-    if (sources.large_requests_queued) {
-      families->push_back(Snapshot(Metric::kLargeRequestsQueued, sources.large_requests_queued()));
-    }
-  }
+  void AppendSources(Families* families) const;
 
   mutable absl::Mutex mutex;
   Sources sources ABSL_GUARDED_BY(mutex);
@@ -278,7 +179,30 @@ struct MetricsRecorder::State {
       ABSL_GUARDED_BY(mutex);
   std::vector<RankCounters> ranks ABSL_GUARDED_BY(mutex);
   std::shared_ptr<const ExpertLoads> expert_loads ABSL_GUARDED_BY(mutex);
+  EngineStats last_stats ABSL_GUARDED_BY(mutex);  // of an engine that is gone
+  std::function<std::string_view()> readiness ABSL_GUARDED_BY(mutex);
 };
+
+void MetricsRecorder::State::AppendSources(Families* families) const {
+  const auto read = [families](Metric m, const auto& source) {
+    if (source) families->push_back(Snapshot(m, static_cast<double>(source())));
+  };
+  absl::MutexLock lock(&mutex);
+  if (sources.engine != nullptr) {
+    const EngineStats stats = sources.engine->stats();
+    AppendEngineFamilies(stats, sources.block_size, families);
+    AppendGroupFamilies(sources.group, stats.alive, families);
+  } else {
+    AppendEngineCounters(last_stats, families);
+  }
+  if (expert_loads != nullptr) AppendExpertFamilies(*expert_loads, families);
+  read(Metric::kActiveRequests, sources.active_requests);
+  read(Metric::kLargeRequestsQueued, sources.large_requests_queued);
+  std::vector<Sample> limits;
+  for (const auto& [option, value] : sources.limits) limits.push_back({{{"limit", option}}, value});
+  if (!limits.empty()) families->push_back(Snapshot(Metric::kLimit, limits));
+  if (readiness) AppendReadiness(readiness(), families);
+}
 
 void MetricsRecorder::State::ObserveRank(const RankReport& report) {
   double wait = 0;
@@ -297,11 +221,17 @@ void MetricsRecorder::State::ObserveRank(const RankReport& report) {
   counters.moved_bytes->Increment(static_cast<double>(report.moved_bytes));
 }
 
-MetricsRecorder::MetricsRecorder() : state_(std::make_unique<State>()) {
+MetricsRecorder::MetricsRecorder(MetricsOptions options)
+    : state_(std::make_unique<State>(std::move(options))) {
   // Series exist from the start, so that rates over them are right from the first event on.
+  for (const std::string_view method : kMethods) {
+    for (int code = 0; code < kNumCodes; ++code) {
+      state_->CallsOf(method, static_cast<absl::StatusCode>(code));
+    }
+  }
   for (const FinishReason reason : kFinishReasons) {
     state_->finishes[static_cast<size_t>(reason)] =
-        &state_->success.Add({{"finish_reason", std::string(FinishReasonName(reason))}});
+        &state_->success.Add({{"finished_reason", std::string(FinishReasonName(reason))}});
   }
   for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
   for (const char* reason :
@@ -377,6 +307,9 @@ void MetricsRecorder::ObserveRequest(const FinishInfo& info) {
   observe(state_->queue, t.first_scheduled - t.arrival);
   observe(state_->prefill, t.first_token - t.first_scheduled);
   observe(state_->decode, t.last_token - t.first_token);
+  observe(state_->inference, t.last_token - t.first_scheduled);
+  state_->prompt_tokens.Observe(info.usage.prompt_tokens);
+  state_->generation_tokens.Observe(info.usage.completion_tokens);
   if (info.usage.completion_tokens > 1) {
     observe(state_->per_output_token,
             (t.last_token - t.first_token) / (info.usage.completion_tokens - 1));
@@ -403,14 +336,35 @@ void MetricsRecorder::SetWeightsLoaded(double ratio) { state_->weights_loaded.Se
 
 void MetricsRecorder::Attach(Sources sources) {
   absl::MutexLock lock(&state_->mutex);
+  const Engine* const before = state_->sources.engine;
+  // Counters never fall, also while the last scrape of a server that stops is answered.
+  if (before != nullptr && sources.engine == nullptr) state_->last_stats = before->stats();
   state_->sources = std::move(sources);
   if (state_->sources.engine != nullptr) state_->AddRanks(state_->sources.group.num_ranks);
 }
 
+void MetricsRecorder::SetReadiness(std::function<std::string_view()> readiness) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->readiness = std::move(readiness);
+}
+
 std::string MetricsRecorder::Render() const {
-  std::vector<prometheus::MetricFamily> families = state_->registry.Collect();
+  Families families = state_->registry.Collect();
   state_->AppendSources(&families);
+  AppendProcessFamilies(&families);
+  const MetricsOptions& options = state_->options;
+  if (options.log_lines_dropped) {
+    families.push_back(
+        Snapshot(Metric::kLogLinesDropped, static_cast<double>(options.log_lines_dropped())));
+  }
   families.push_back(Snapshot(Metric::kBuildInfo, {{{{"version", std::string(kVersion)}}, 1}}));
+  for (prometheus::MetricFamily& family : families) {
+    family.name = ShownName(family.name, options.prefix);
+    if (options.model_name.empty()) continue;
+    for (prometheus::ClientMetric& metric : family.metric) {
+      metric.label.push_back({"model_name", options.model_name});
+    }
+  }
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,10 +21,16 @@ std::string_view FinishReasonName(FinishReason reason);
 // "OK", "INVALID_ARGUMENT", … as gRPC spells them.
 std::string_view StatusCodeName(absl::StatusCode code);
 
+struct MetricsOptions {
+  std::string model_name;                      // label of every series; empty: none
+  std::string prefix = "tessera";              // of every name, see ShownName
+  std::function<int64_t()> log_lines_dropped;  // may be empty
+};
+
 // Thread-safe. Nothing blocks for long: the engine thread may call it.
 class MetricsRecorder {
  public:
-  MetricsRecorder();
+  explicit MetricsRecorder(MetricsOptions options = {});
   ~MetricsRecorder();
 
   // One finished call of the service. Both arguments come from closed sets; the name of the method
@@ -52,8 +59,12 @@ class MetricsRecorder {
     std::function<int32_t()> large_requests_queued;  // may be empty
     int32_t block_size = 0;                          // tokens per KV block
     GroupFacts group;
+    std::map<std::string, double> limits;  // by the option that sets them, in the option's unit
   };
   void Attach(Sources sources);
+
+  // Asked when the page is rendered: one of kUnreadyReasons, or empty when the server is ready.
+  void SetReadiness(std::function<std::string_view()> readiness);
 
   // Prometheus text format.
   std::string Render() const;

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -101,11 +102,12 @@ class Server:
             return error.code, error.read().decode()
 
     def metrics(self):
-        """The current samples as {'name{labels}': value}."""
+        """The current samples as {'name{labels}': value}, without the label that all have."""
         samples = {}
         for line in self.get("/metrics")[1].splitlines():
             if line and not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
+                name = re.sub(r',?model_name="[^"]*"', "", name).replace("{}", "").replace("{,", "{")
                 samples[name] = float(value)
         return samples
 

@@ -60,7 +60,7 @@ class MetricsTest(unittest.TestCase):
             for name in ('tessera_rejected_total{reason="invalid"}',
                          'tessera_rejected_total{reason="overloaded"}',
                          'tessera_cancelled_total{stage="decode"}',
-                         'tessera_request_success_total{finish_reason="stop"}'):
+                         'tessera_request_success_total{finished_reason="stop"}'):
                 self.assertEqual(before[name], 0, name)
             bad = chat_request("Hi", n=17)
             endless = chat_request("Hi")

@@ -5,7 +5,7 @@
 #include <thread>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "kernels/core/monotonic_time.h"
 #include "kernels/cuda/fake/emulated_gpus.h"
 #include "kernels/cuda/fake/machine_faults.h"
 #include "kernels/cuda/fake/runtime.h"
@@ -113,14 +113,14 @@ bool GoOn(bool in_vain) ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
 // say when it has written what they wait for. True: it has neither enqueued nor asked for anything
 // for so long that they wait in vain.
 bool Rest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(R().mutex) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = MonotonicNow();
   if (R().progress != R().rested_at) R().idle_since = begin;
   R().rested_at = R().progress;
   R().changed.WaitWithTimeout(
       &R().mutex,
       std::clamp((begin - R().idle_since) / 4, absl::Microseconds(50), absl::Milliseconds(10)));
   return R().progress == R().rested_at &&
-         absl::Now() - std::max(R().idle_since, R().asked_at) > Patience();
+         MonotonicNow() - std::max(R().idle_since, R().asked_at) > Patience();
 }
 
 // The thread of the kernels that wait for other GPUs'.
@@ -227,7 +227,7 @@ void EndDriving() {
 }
 
 void DriveOne(const Mark& mark) {
-  R().asked_at = absl::Now();
+  R().asked_at = MonotonicNow();
   if (R().driven) return;
   std::set<const CUstream_st*> asked;
   CUstream_st* next = NextNeeded(mark, &asked);

@@ -237,7 +237,7 @@ TEST(ServiceTest, CountersEqualWhatClientsDid) {
   }
   EXPECT_EQ(f.Calls("StreamGenerate", "OK"), 7);
   EXPECT_EQ(f.Calls("Generate", "OK"), 3);
-  EXPECT_EQ(f.Metric("tessera_request_success_total{finish_reason=\"length\"}"), 10);
+  EXPECT_EQ(f.Metric("tessera_request_success_total{finished_reason=\"length\"}"), 10);
   EXPECT_EQ(f.Metric("tessera_time_to_first_token_seconds_count"), 10);
   EXPECT_EQ(f.Metric("tessera_inter_token_latency_seconds_count"), 90);
   EXPECT_EQ(f.Metric("tessera_e2e_request_latency_seconds_count"), 10);

@@ -15,14 +15,16 @@
 namespace tessera {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST(CatalogueTest, NamesFollowPrometheus) {
   for (int i = 0; i < static_cast<int>(Metric::kCount); ++i) {
     const MetricSpec& spec = SpecOf(static_cast<Metric>(i));
     const std::string name(spec.name);
-    EXPECT_THAT(name, StartsWith("tessera_"));
+    EXPECT_THAT(name, AnyOf(StartsWith("tessera_"), StartsWith("process_")));
     EXPECT_EQ(name.find(':'), std::string::npos);
     EXPECT_FALSE(spec.help.empty()) << name;
     const bool is_total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
@@ -32,16 +34,75 @@ TEST(CatalogueTest, NamesFollowPrometheus) {
   }
 }
 
+TEST(CatalogueTest, OtherPrefixes) {
+  EXPECT_EQ(ShownName("tessera_num_requests_running", "tessera"), "tessera_num_requests_running");
+  EXPECT_EQ(ShownName("tessera_num_requests_running", "mine"), "mine_num_requests_running");
+  EXPECT_EQ(ShownName("process_open_fds", "mine"), "process_open_fds");
+  // Names of vLLM's own page (documentation of its metrics).
+  EXPECT_EQ(ShownName("tessera_num_requests_running", "vllm"), "vllm:num_requests_running");
+  EXPECT_EQ(ShownName("tessera_kv_cache_usage_ratio", "vllm"), "vllm:kv_cache_usage_perc");
+  EXPECT_EQ(ShownName("tessera_iteration_tokens", "vllm"), "vllm:iteration_tokens_total");
+  EXPECT_EQ(ShownName("process_open_fds", "vllm"), "process_open_fds");
+}
+
+// A rate over a series that begins with its first event misses that event.
+TEST(RecorderTest, EveryCallIsCountedFromTheStart) {
+  const std::string page =
+      MetricsRecorder(
+          {.model_name = "m\"1", .prefix = "vllm", .log_lines_dropped = [] { return int64_t{3}; }})
+          .Render();
+  for (const char* method : {"Generate", "StreamGenerate", "Abort"}) {
+    for (const char* code : {"OK", "CANCELLED", "UNAUTHENTICATED"}) {
+      EXPECT_THAT(page, HasSubstr(absl::StrCat("vllm:requests_total{code=\"", code, "\",method=\"",
+                                               method, "\",model_name=\"m\\\"1\"} 0\n")));
+    }
+  }
+  for (const char* counter : {"prompt_tokens_total", "num_preemptions_total"}) {
+    EXPECT_THAT(page, HasSubstr(absl::StrCat("vllm:", counter, "{model_name=\"m\\\"1\"} 0\n")));
+  }
+  EXPECT_THAT(page, HasSubstr("vllm:log_lines_dropped_total{model_name=\"m\\\"1\"} 3\n"));
+  EXPECT_THAT(page, HasSubstr("process_resident_memory_bytes{"));
+  EXPECT_THAT(page, Not(HasSubstr("tessera")));
+}
+
+TEST(RecorderTest, SaysWhyTheServerIsNotReady) {
+  MetricsRecorder metrics;
+  std::string_view reason = "loading";
+  metrics.SetReadiness([&] { return reason; });
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_ready 0\n"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_unready{reason=\"loading\"} 1\n"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_unready{reason=\"draining\"} 0\n"));
+  reason = "";
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_ready 1\n"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_unready{reason=\"loading\"} 0\n"));
+}
+
+// The last scrape of a server that stops must not look like a restart.
+TEST(RecorderTest, CountersStayWhenTheEngineGoes) {
+  FakeEngine engine;
+  MetricsRecorder metrics;
+  metrics.Attach({.engine = &engine, .limits = {{"max-num-seqs", 7}}});
+  const std::string with = metrics.Render();
+  EXPECT_THAT(with, HasSubstr("tessera_limit{limit=\"max-num-seqs\"} 7\n"));
+  const size_t at = with.find("\ntessera_generation_tokens_total ");
+  ASSERT_NE(at, std::string::npos);
+  const std::string line = with.substr(at, with.find('\n', at + 1) - at + 1);
+  metrics.Attach({});
+  EXPECT_THAT(metrics.Render(), HasSubstr(line));
+}
+
 // Everything that can appear on the page does.
 std::string FullPage() {
   FakeEngine engine;
-  MetricsRecorder metrics;
+  MetricsRecorder metrics({.log_lines_dropped = [] { return int64_t{0}; }});
+  metrics.SetReadiness([] { return std::string_view("loading"); });
   metrics.Attach(
       {.engine = &engine,
        .active_requests = [] { return 3; },
        .large_requests_queued = [] { return 2; },
        .block_size = 16,
-       .group = {.num_ranks = 2, .gemm = "cublas", .moe_comm = {{{8, 2e-6F, 1e-6F}}, true}}});
+       .group = {.num_ranks = 2, .gemm = "cublas", .moe_comm = {{{8, 2e-6F, 1e-6F}}, true}},
+       .limits = {{"max-num-seqs", 7}}});
   metrics.CountCall("Generate", absl::StatusCode::kOk);
   metrics.CountRejected(absl::StatusCode::kInvalidArgument);
   metrics.CountCancelled(true);
@@ -117,9 +178,9 @@ TEST(RecorderTest, CallsAndEndsAreCountedApart) {
   for (const char* line : {"requests_total{code=\"OK\",method=\"Generate\"} 3\n",
                            "requests_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1\n",
                            "requests_total{code=\"OK\",method=\"Tokenize\"} 1\n",
-                           "request_success_total{finish_reason=\"tool_calls\"} 2\n",
-                           "request_success_total{finish_reason=\"abort\"} 1\n",
-                           "request_success_total{finish_reason=\"stop\"} 0\n"}) {
+                           "request_success_total{finished_reason=\"tool_calls\"} 2\n",
+                           "request_success_total{finished_reason=\"abort\"} 1\n",
+                           "request_success_total{finished_reason=\"stop\"} 0\n"}) {
     EXPECT_THAT(page, HasSubstr(absl::StrCat("tessera_", line)));
   }
 }
