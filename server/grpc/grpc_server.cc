@@ -175,7 +175,8 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
   }
 };
 
-void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
+void Configure(const InferenceContext& context, const GrpcServerOptions& options,
+               grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
   constexpr int kMinPingIntervalMs = 10'000;
@@ -196,6 +197,12 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               2 * context.limits.max_concurrent_requests);
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  if (options.max_connection_age > absl::ZeroDuration()) {
+    // gRPC adds the jitter, and without a grace period leaves open calls alone.
+    builder->AddChannelArgument(
+        GRPC_ARG_MAX_CONNECTION_AGE_MS,
+        static_cast<int>(std::min(kMost, absl::ToInt64Milliseconds(options.max_connection_age))));
+  }
 }
 
 HostPort AddressOf(const GrpcServerOptions& options) {
@@ -226,7 +233,7 @@ class RunningServer final : public GrpcServer {
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
-    Configure(context, &builder);
+    Configure(context, options, &builder);
     const HostPort address = AddressOf(options);
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
