@@ -12,10 +12,10 @@ build_packages=(
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev grpc-proto
   libabsl-dev prometheus-cpp-dev libgloo-dev libpcre2-dev libutf8proc-dev libsimdjson-dev
   nlohmann-json3-dev libyaml-cpp-dev libboost1.81-dev libboost-context1.81-dev libssl-dev zlib1g-dev
-  libgtest-dev libgmock-dev libbenchmark-dev libnghttp2-dev
+  libgtest-dev libgmock-dev libbenchmark-dev libnghttp2-dev curl
 )
 test_packages=(
-  git python3 python3-pip python3-grpcio python3-protobuf procps prometheus iproute2 openssl curl
+  git python3 python3-pip python3-grpcio python3-protobuf procps prometheus iproute2 openssl
   bubblewrap haproxy nginx-light buildah podman runc mmdebstrap
   clang clang-format clang-tidy llvm libclang-rt-14-dev
 )

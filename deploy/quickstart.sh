@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 machine to a served model: installs what is missing, builds, starts the
-# server on the bundled nano model, streams one chat answer through gRPC, says how to call it next,
-# and serves until Ctrl-C.
+# server on the bundled nano model, streams one chat answer through gRPC and asks once more over HTTP,
+# says how to call it next, and serves until Ctrl-C.
 #
-#   deploy/quickstart.sh [--once] [--port N] [--metrics-port N] [MODEL_DIR]
+#   deploy/quickstart.sh [--once] [--port N] [--http-port N] [--metrics-port N] [MODEL_DIR]
 #
 #   --once            exit 0 after the answer
 #   --port N          gRPC port (default 50051, or any free one when that is taken)
+#   --http-port N     OpenAI-compatible HTTP port (default 8000, or any free one when that is taken)
 #   --metrics-port N  metrics port (default 9090, or any free one when that is taken)
 #   MODEL_DIR         any Hugging Face Qwen3 or Qwen3-MoE folder (default: the bundled nano model)
 set -euo pipefail
@@ -14,20 +15,25 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 
 once=false
 port=50051
+http_port=8000
 metrics_port=9090
 model="$root/deploy/models/nano"
 while [ $# -gt 0 ]; do
   case "$1" in
     --once) once=true ;;
-    --port | --metrics-port)
+    --port | --http-port | --metrics-port)
       if ! [[ "${2:-}" =~ ^[0-9]{1,5}$ ]]; then
         echo "quickstart.sh: $1 needs a number (try --help)" >&2
         exit 2
       fi
-      if [ "$1" = --port ]; then port="$2"; else metrics_port="$2"; fi
+      case "$1" in
+        --port) port="$2" ;;
+        --http-port) http_port="$2" ;;
+        *) metrics_port="$2" ;;
+      esac
       shift
       ;;
-    -h | --help) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     -*) echo "quickstart.sh: unknown option '$1' (try --help)" >&2; exit 2 ;;
     *) model="$1" ;;
   esac
@@ -61,6 +67,10 @@ if [ "$metrics_port" != 0 ] && ! port_is_free "$metrics_port"; then
   echo "Port $metrics_port is taken; any free one will do for metrics." >&2
   metrics_port=0
 fi
+if [ "$http_port" != 0 ] && ! port_is_free "$http_port"; then
+  echo "Port $http_port is taken; any free one will do for HTTP." >&2
+  http_port=0
+fi
 work="$(mktemp -d)"
 server=""
 cleanup() {
@@ -72,7 +82,8 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 0' INT TERM
-"$tessera" serve "$model" --port "$port" --metrics-port "$metrics_port" --ready-file "$work/ready" &
+"$tessera" serve "$model" --port "$port" --http-port "$http_port" --metrics-port "$metrics_port" \
+  --ready-file "$work/ready" &
 server=$!
 until [ -s "$work/ready" ]; do
   if ! kill -0 "$server" 2>/dev/null; then
@@ -83,12 +94,17 @@ until [ -s "$work/ready" ]; do
 done
 number() { sed -n "s/.*\"$1\"[: ]*\([0-9]*\).*/\1/p" "$work/ready"; }
 port="$(number grpc_port)"
+http_port="$(number http_port)"
 metrics_port="$(number metrics_port)"
 
-say "4/4  One question over gRPC"
+say "4/4  One question over gRPC, and one over HTTP"
 question="What is 44 + 9809?"
 printf '\n> %s\n' "$question"
 "$tessera" client "127.0.0.1:$port" --chat "$question" --temperature 0 --max-tokens 256
+printf '\n> curl http://127.0.0.1:%s/v1/completions\n' "$http_port"
+curl -sS "http://127.0.0.1:$http_port/v1/completions" -H 'Content-Type: application/json' \
+  -d '{"prompt": "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n", "temperature": 0, "max_tokens": 64}'
+echo
 
 $once && exit 0
 cat <<EOF
@@ -99,6 +115,9 @@ The server is running. From another terminal:
   $tessera client 127.0.0.1:$port --chat 'Sort 7, 3, 9.' --enable-thinking=false
   grpcurl -plaintext -d '{"chat":{"messages":[{"role":"user","content":"What is 12 + 30?"}]}}' \\
       127.0.0.1:$port tessera.v1.Inference/Generate
+  curl http://127.0.0.1:$http_port/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{"messages":[{"role":"user","content":"What is 12 + 30?"}]}'
+  OpenAI(base_url="http://127.0.0.1:$http_port/v1", api_key="any")      # in Python
   python3 deploy/clients/chat.py 127.0.0.1:$port 'What is 12 + 30?'
   curl http://127.0.0.1:$metrics_port/metrics
 

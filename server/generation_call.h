@@ -58,6 +58,8 @@ class GenerationCall : public ResponseSink {
   // Something changed: output_ has grown or end_ is set. Writes or finishes; what may throw comes
   // before the change of state that it belongs to.
   virtual void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
+  // What the request has become, before the engine gets it.
+  virtual void OnBuilt(const GenerateRequest& /*built*/) {}
   // The message, on the thread that reads it; once. Frees what it was made of.
   virtual absl::StatusOr<v1::GenerateRequest> TakeRequest() = 0;
 

@@ -38,6 +38,10 @@ class ModelPromptEncoder final : public PromptEncoder {
     return ConcatenateSegments(prompt);
   }
 
+  std::string TokenBytes(int32_t id) const override {
+    return std::string(tokenizer_->TokenBytes(id));
+  }
+
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
     return tokenizer_->Decode(ids, skip_special);
   }

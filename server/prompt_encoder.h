@@ -38,6 +38,8 @@ class PromptEncoder {
   virtual absl::StatusOr<std::vector<int32_t>> EncodeChat(const Conversation& input) const = 0;
   // The text of the prompt that EncodeChat encodes.
   virtual absl::StatusOr<std::string> RenderChat(const Conversation& input) const = 0;
+  // What one token stands for, not necessarily whole characters.
+  virtual std::string TokenBytes(int32_t id) const = 0;
   virtual std::string Decode(std::span<const int32_t> ids, bool skip_special) const = 0;
 };
 

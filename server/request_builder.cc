@@ -22,6 +22,7 @@ constexpr std::string_view kDefaultClose =
     "\n\nConsidering the limited time by the user, I have to give the solution based on the "
     "thinking directly now.\n</think>\n\n";
 constexpr char kNoTokenizer[] = "this model has no tokenizer.json; send token_ids";
+constexpr size_t kMaxShownName = 200;
 constexpr std::string_view kCloseTag = "\n</think>\n\n";
 
 bool IsBlank(const std::string& text) {
@@ -42,7 +43,8 @@ absl::Status AsFieldError(const absl::Status& status, std::string_view field) {
 
 absl::Status RequestBuilder::CheckModelName(const std::string& name) const {
   if (name.empty() || name == model_->name) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat("model: this server serves \"", model_->name,
+  return absl::NotFoundError(absl::StrCat("model: there is no \"", name.substr(0, kMaxShownName),
+                                          "\" here; this server serves \"", model_->name,
                                           "\" (leave the field empty or use "
                                           "that name)"));
 }

@@ -37,7 +37,7 @@ void ReadSampling(const v1::SamplingOptions& in, const GenerationConfig& default
     }
   };
   if (defaults.do_sample == false) out->temperature = 0;
-  read_real("sampling.temperature", in.has_temperature(), in.temperature(), {0, 100},
+  read_real("sampling.temperature", in.has_temperature(), in.temperature(), {0, 2},
             defaults.temperature, &out->temperature);
   const bool is_greedy = in.has_temperature() ? in.temperature() == 0 : out->temperature == 0;
   out->temperature = is_greedy ? 0.0F : std::max(out->temperature, kMinTemperature);

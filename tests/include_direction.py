@@ -108,8 +108,10 @@ ROOMS = {
     "server/logging.h": [],
     "server": ["server/log_writer.h", "server/logging.h", "server/metrics", "server/version.h"],
     "server/http": ["server/logging.h"],
+    "server/http/openai": ["server", "server/http", "server/version.h"],
     "server/grpc": ["server", "server/logging.h"],
-    "server/commands": ["server", "server/logging.h", "server/grpc", "server/http", "server/metrics", "server/version.h"],
+    "server/commands": ["server", "server/grpc", "server/http", "server/http/openai",
+                        "server/logging.h", "server/metrics", "server/version.h"],
     "server/main.cc": ["server", "server/commands"],
 }
 

@@ -23,6 +23,7 @@ REQUIRED = {
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
+    "clients_openai": "the openai package (PyPI)",
     "e2e_operations": "promtool (Debian package prometheus)",
     "RecorderTest.PageIsCleanForPromtool": "promtool (Debian package prometheus)",
 }

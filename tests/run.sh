@@ -3,8 +3,9 @@
 # for the release build and clang-tidy the CUDA toolkit (deploy/install-cuda.sh); without it nothing is
 # compiled for GPUs.
 #
-#   tests/run.sh                  source checks, release build, every test
+#   tests/run.sh                  source checks, release build, every test but those of --clients
 #   tests/run.sh --only REGEX     release build, only the tests whose name matches (ctest -R)
+#   tests/run.sh --clients        release build, then client libraries from PyPI against a real server
 #   tests/run.sh --asan           rooms that parse, count and share, and the whole server behind an
 #                                 independent client, under ASan and UBSan, then --fuzz
 #   tests/run.sh --fuzz           every fuzz target on its corpus and for FUZZ_SECONDS
@@ -90,15 +91,16 @@ tidy() {
 
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
-  "" | --only | --asan | --fuzz | --tsan | --tidy | --ci) ;;
+  "" | --only | --clients | --asan | --fuzz | --tsan | --tidy | --ci) ;;
   *) echo "tests/run.sh: unknown argument '$1'" >&2; usage >&2; exit 2 ;;
 esac
 if [ "${1:-}" = --only ]; then : "${2:?--only needs a regular expression}"; fi
 deploy/install-deps.sh --tests
 
 case "${1:-}" in
-  "") lint; release; tests/must_not_skip.py build/cpu-release ;;
+  "") lint; release -LE '^clients$'; tests/must_not_skip.py build/cpu-release ;;
   --only) release -R "$2" ;;
+  --clients) release -L '^clients$' ;;
   --asan) asan 'asan|fuzz' ;;
   --fuzz) asan fuzz ;;
   --tsan) tsan ;;

@@ -28,6 +28,7 @@
 #include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_server.h"
+#include "server/http/openai/api.h"
 #include "server/http/probe_pages.h"
 #include "server/inference_context.h"
 #include "server/logging.h"
@@ -42,6 +43,8 @@ namespace {
 struct ServeFlags {
   RuntimeOptions runtime;
   GrpcServerOptions grpc;
+  HttpServerOptions http{.option = "--http-port", .port = -1, .max_connections = 4096};
+  std::vector<std::string> cors_origins;
   HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
   std::string metrics_prefix = "tessera";
   std::string ready_file;
@@ -51,6 +54,10 @@ struct ServeFlags {
   std::string log_level = "info";
   std::string log_format = "text";
 };
+
+constexpr int32_t kHttpPort = 8000;
+// For connections that are still open when all calls have ended.
+constexpr absl::Duration kHttpGoodbye = absl::Milliseconds(100);
 
 // What the signal thread, the engine and the health pages tell each other.
 class ServerState {
@@ -170,15 +177,22 @@ absl::Status RemoveReadyFile(const std::string& path) {
                                              std::generic_category().message(errno)));
 }
 
-absl::Status WriteReadyFile(const std::string& path, int32_t grpc_port, int32_t metrics_port) {
+struct Ports {
+  int32_t grpc;
+  int32_t http;
+  int32_t metrics;
+};
+
+absl::Status WriteReadyFile(const std::string& path, const Ports& ports) {
   if (path.empty()) return absl::OkStatus();
-  return WriteWhole("--ready-file", path,
-                    absl::StrCat("{\"grpc_port\": ", grpc_port, ", \"metrics_port\": ",
-                                 metrics_port, ", \"pid\": ", getpid(), "}\n"));
+  return WriteWhole(
+      "--ready-file", path,
+      absl::StrCat("{\"grpc_port\": ", ports.grpc, ", \"http_port\": ", ports.http,
+                   ", \"metrics_port\": ", ports.metrics, ", \"pid\": ", getpid(), "}\n"));
 }
 
-// Where the pages are when the calls come through a Unix socket.
-std::string MetricsHost(const std::string& host) { return IsUnixSocket(host) ? "127.0.0.1" : host; }
+// Where the pages and the HTTP API are when gRPC calls come through a Unix socket.
+std::string HttpHost(const std::string& host) { return IsUnixSocket(host) ? "127.0.0.1" : host; }
 
 // The router's choices as the ranks exchanged them last.
 class LatestExpertLoads {
@@ -244,6 +258,15 @@ absl::Status Serve(const ServeFlags& flags) {
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
       HttpServer::Start(flags.metrics, ProbeHandler(PagesOf(flags, &metrics, &state))));
+  ApiHandler api({.cors_origins = flags.cors_origins,
+                  .healthy = [&state, timeout = flags.runtime.engine.step_timeout] {
+                    return state.Healthy(timeout);
+                  }});
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<HttpServer> http,
+      HttpServer::Start(flags.http, [&api](const std::shared_ptr<HttpExchange>& exchange) {
+        api.Handle(exchange);
+      }));
   // Loading takes minutes: what would fail after it is tried before.
   RETURN_IF_ERROR(GrpcServer::CheckAddress(flags.grpc));
   RETURN_IF_ERROR(CheckFolderOf("--ready-file", flags.ready_file));
@@ -281,16 +304,21 @@ absl::Status Serve(const ServeFlags& flags) {
   AcceptCheck accept_check(flags.grpc.host, server->port());
   state.Serve(&context, [&accept_check] { return accept_check.Check(); });
   server->SetServing(true);
-  absl::Status status = WriteReadyFile(flags.ready_file, server->port(), probes->port());
+  api.Serve(&context);
+  absl::Status status = WriteReadyFile(
+      flags.ready_file, {.grpc = server->port(), .http = http->port(), .metrics = probes->port()});
   LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
-                       runtime->model().max_model_len, " tokens) on ", server->address(),
-                       ", metrics on ", probes->address()));
+                       runtime->model().max_model_len, " tokens) by gRPC on ", server->address(),
+                       ", by HTTP on http://", http->address(), ", metrics on ",
+                       probes->address()));
   if (status.ok()) status = state.WaitForStop();
   if (const absl::Status gone = RemoveReadyFile(flags.ready_file); !gone.ok()) {
     LogWarning(std::string(gone.message()));
   }
   LogInfo(absl::StrCat("stopping: ", context.active.size(), " requests are open"));
   DrainServer(flags.drain, &context, server.get());
+  api.Serve(nullptr);
+  http->Shutdown(kHttpGoodbye);
   // A group that fails while it drains has not ended in order.
   if (status.ok()) status = state.death();
   if (status.ok() && !runtime->engine().stats().alive) {
@@ -312,8 +340,17 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Text(
       "host", &flags->grpc.host,
       "Address to listen on, of IPv4 or IPv6 (:: for all of both), a host name, or unix:PATH "
-      "for a Unix domain socket; with that the pages of --metrics-port are on 127.0.0.1.");
+      "for a Unix domain socket; with that --http-port and --metrics-port are on 127.0.0.1.");
   table->Integer("port", &flags->grpc.port, {0, kMaxPort}, "gRPC port; 0: a free one.");
+  table->Integer("http-port", &flags->http.port, {-1, kMaxPort},
+                 "Port of the OpenAI-compatible HTTP API; 0: a free one; -1: 8000, or a free one "
+                 "where --port is 0.");
+  table->Text("http-socket", &flags->http.unix_path,
+              "Unix socket for the HTTP API, instead of --http-port.");
+  table->List("http-cors-origin", &flags->cors_origins,
+              "Origin whose pages may use the HTTP API from a browser; *: any.");
+  table->Integer("max-http-connections", &flags->http.max_connections, {1, 1 << 20},
+                 "Open connections of the HTTP API; one more ends the longest silent one.");
   table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},
                  "HTTP port of /metrics, /healthz and /readyz; 0: a free one.");
   table->Text("metrics-prefix", &flags->metrics_prefix,
@@ -322,8 +359,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
               "Unix socket for these pages, instead of --metrics-port.");
   table->Text(
       "ready-file", &flags->ready_file,
-      "Written once the server serves: {\"grpc_port\", \"metrics_port\", \"pid\"}; removed at "
-      "the start and when it stops.");
+      "Written once the server serves: {\"grpc_port\", \"http_port\", \"metrics_port\", \"pid\"}.");
   table->Text("expert-stats-file", &flags->expert_stats_file,
               "Written when the server stops: how often each expert was chosen, for \"tessera plan "
               "--expert-stats\".");
@@ -354,8 +390,8 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
 int RunServe(const Arguments& arguments) {
   OptionTable table("tessera serve", "MODEL",
                     "Serves the model in the folder MODEL (a Hugging Face Qwen3 checkpoint) over "
-                    "gRPC.\nSIGTERM finishes the running requests and exits; a second one ends "
-                    "them.");
+                    "gRPC and OpenAI-compatible HTTP.\nSIGTERM finishes the running requests and "
+                    "exits; a second one ends them.");
   ServeFlags flags;
   AddServeOptions(&table, &flags);
   AddModelOptions(&table, &flags.runtime.engine);
@@ -374,7 +410,9 @@ int RunServe(const Arguments& arguments) {
   InitLogging(flags.log_level, ParseLogFormat(flags.log_format));
   RaiseFileLimit();
   CompleteAccess(&flags.runtime.head.access);
-  flags.metrics.host = MetricsHost(flags.grpc.host);
+  flags.metrics.host = flags.http.host = HttpHost(flags.grpc.host);
+  if (flags.http.port < 0) flags.http.port = flags.grpc.port == 0 ? 0 : kHttpPort;
+  flags.http.limits.body_bytes = static_cast<size_t>(flags.limits.max_message_bytes);
   const absl::Status status = Serve(flags);
   return status.ok() ? kExitOk : Fail("serve", status);
 }

@@ -29,6 +29,7 @@ constexpr size_t kMaxAheadBytes = 64 << 10;
 constexpr absl::Duration kLinger = absl::Seconds(2);
 constexpr size_t kMaxLingerBytes = 16 << 20;
 constexpr size_t kMaxIdBytes = 128;
+constexpr std::string_view kLastChunk = "0\r\n\r\n";
 
 bool IsRequestId(std::string_view text) {
   constexpr std::string_view kMarks = "._:-";
@@ -83,7 +84,8 @@ class Exchange final : public HttpExchange {
       : connection_(std::move(connection)),
         number_(number),
         request_(std::move(request)),
-        keep_alive_(keep_alive) {}
+        keep_alive_(keep_alive),
+        is_chunked_(!request_.is_http_1_0) {}
 
   const HttpRequest& request() const override { return request_; }
   std::string TakeBody() override { return std::exchange(request_.body, {}); }
@@ -101,15 +103,14 @@ class Exchange final : public HttpExchange {
                        std::move(done));
   }
 
-  void BeginStream(HttpResponse head, Callback done) override {
+  void BeginStream(HttpResponse head, bool is_last, Callback done) override {
     if (!is_open()) return;
-    // Who speaks HTTP/1.0 sees the end of the body by the end of the connection.
-    is_chunked_ = !request_.is_http_1_0;
     if (!is_chunked_) connection_->EndAfterAnswer();
     std::string bytes = HeadOf(head, request_, keep_alive_ && is_chunked_,
                                is_chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
     AppendPiece(head.body, &bytes);
-    connection_->Write(std::move(bytes), /*is_last=*/false, std::move(done));
+    if (is_last && is_chunked_) bytes += kLastChunk;
+    connection_->Write(std::move(bytes), is_last, std::move(done));
   }
 
   void Write(std::string piece, Callback done) override {
@@ -123,8 +124,15 @@ class Exchange final : public HttpExchange {
     if (!is_open()) return;
     std::string bytes;
     AppendPiece(piece, &bytes);
-    if (is_chunked_) bytes += "0\r\n\r\n";
+    if (is_chunked_) bytes += kLastChunk;
     connection_->Write(std::move(bytes), /*is_last=*/true, std::move(done));
+  }
+
+  void SetIdlePiece(std::string piece, absl::Duration silence) override {
+    if (!is_open()) return;
+    std::string bytes;
+    AppendPiece(piece, &bytes);
+    connection_->SetIdlePiece(std::move(bytes), silence);
   }
 
   void Abort() override {
@@ -150,7 +158,8 @@ class Exchange final : public HttpExchange {
   const uint64_t number_;
   HttpRequest request_;
   const bool keep_alive_;
-  bool is_chunked_ = false;
+  // Who speaks HTTP/1.0 sees the end of a stream by the end of the connection.
+  const bool is_chunked_;
 };
 
 }  // namespace
@@ -317,7 +326,11 @@ void Connection::Refuse(const HttpRefusal& refusal) {
 }
 
 void Connection::Write(std::string bytes, bool is_last, Callback done) {
-  TESSERA_CHECK(!writing_);
+  if (writing_) {
+    TESSERA_CHECK(written_ == nullptr && !waiting_ && !last_written_);  // only an idle piece
+    waiting_ = {std::move(bytes), is_last, std::move(done)};
+    return;
+  }
   writing_ = true;
   last_written_ = is_last;
   outgoing_ = std::move(bytes);
@@ -333,7 +346,11 @@ void Connection::OnWritten(error_code error) {
   if (phase_ == Phase::kClosed) return;
   if (error) return Leave();
   outgoing_ = std::string();
-  SetDeadline(absl::InfiniteDuration());
+  SetDeadline(last_written_ ? absl::InfiniteDuration() : idle_silence_);
+  if (waiting_) {
+    Piece piece = *std::exchange(waiting_, std::nullopt);
+    return Write(std::move(piece.bytes), piece.is_last, std::move(piece.done));
+  }
   const bool was_last = last_written_;
   if (was_last) gone_ = nullptr;
   Callback done = std::exchange(written_, nullptr);
@@ -341,8 +358,14 @@ void Connection::OnWritten(error_code error) {
   if (was_last && phase_ == Phase::kAnswering) EndAnswer();
 }
 
+void Connection::SetIdlePiece(std::string bytes, absl::Duration silence) {
+  idle_piece_ = std::move(bytes);
+  idle_silence_ = silence;
+}
+
 void Connection::EndAnswer() {
   last_written_ = false;
+  SetIdlePiece({}, absl::InfiniteDuration());
   if (!keep_alive_ || host_->stopping) return Linger();
   phase_ = Phase::kReading;
   SetSilent(true);
@@ -399,6 +422,9 @@ void Connection::Arm() {
 }
 
 void Connection::OnDeadline() {
+  if (phase_ == Phase::kAnswering && !writing_) {
+    return Write(idle_piece_, /*is_last=*/false, nullptr);
+  }
   const bool has_begun = in_body_ || !incoming_.empty();
   if (phase_ == Phase::kReading && has_begun) {
     return Refuse({408, in_body_ ? "the request's body came too slowly"

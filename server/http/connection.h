@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -67,6 +68,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool is_answering(uint64_t request) const {
     return phase_ == Phase::kAnswering && request == num_requests_ && !last_written_;
   }
+  // Written whenever nothing else was for so long, until the last piece.
+  void SetIdlePiece(std::string bytes, absl::Duration silence);
   // Nothing follows on this connection.
   void EndAfterAnswer() { keep_alive_ = false; }
 
@@ -106,8 +109,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   size_t lingered_bytes_ = 0;
 
   uint64_t num_requests_ = 0;
+  struct Piece {
+    std::string bytes;
+    bool is_last = false;
+    Callback done;
+  };
   std::string outgoing_;
   bool writing_ = false;
+  std::optional<Piece> waiting_;  // for an idle piece to be written
+  std::string idle_piece_;
+  absl::Duration idle_silence_ = absl::InfiniteDuration();
   bool last_written_ = false;  // the last piece of the answer is under way
   Callback written_;
   Callback gone_;

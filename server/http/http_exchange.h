@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
 #include "server/http/http_message.h"
 
 namespace tessera {
@@ -34,11 +35,13 @@ class HttpExchange {
     Respond(std::move(response), [] {});
   }
 
-  // An answer in pieces: its head, whose body is the first piece, then pieces, one at a time, each
-  // after the `done` of the one before. The last one ends the answer.
-  virtual void BeginStream(HttpResponse head, Callback done) = 0;
+  // An answer in pieces: its head, whose body is the first piece and perhaps the last, then pieces,
+  // one at a time, each after the `done` of the one before. The last one ends the answer.
+  virtual void BeginStream(HttpResponse head, bool is_last, Callback done) = 0;
   virtual void Write(std::string piece, Callback done) = 0;
   virtual void WriteLast(std::string piece, Callback done) = 0;
+  // Sent between two pieces whenever there was none for so long.
+  virtual void SetIdlePiece(std::string piece, absl::Duration silence) = 0;
   // Ends the connection in the middle of the answer, so that nobody takes it for whole.
   virtual void Abort() = 0;
 

@@ -28,7 +28,7 @@ INTEGERS = {
     "reasoning.min_answer_tokens": lambda v: v < 0 or v > 16,
 }
 DOUBLES = {
-    "sampling.temperature": lambda v: not 0 <= v <= 100,
+    "sampling.temperature": lambda v: not 0 <= v <= 2,
     "sampling.top_p": lambda v: not 0 < v <= 1,
     "sampling.min_p": lambda v: not 0 <= v <= 1,
     "sampling.repetition_penalty": lambda v: not 0.01 <= v <= 100,

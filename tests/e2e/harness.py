@@ -55,6 +55,7 @@ class Server:
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+b")
         self.process = subprocess.Popen(
             [BIN, "serve", str(self.model), "--port", "0", "--metrics-port", "0",
+             "--http-port", "0",
              "--ready-file", str(ready), *self.flags],
             stdout=self.log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 60
@@ -65,6 +66,7 @@ class Server:
         info = json.loads(ready.read_text())
         self.port = info["grpc_port"]
         self.metrics_port = info["metrics_port"]
+        self.http_port = info["http_port"]
         self.address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(
             self.address, options=[("grpc.max_receive_message_length", 64 << 20),

@@ -220,7 +220,8 @@ class StartTest(unittest.TestCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            for ports in (("--port", port, "--metrics-port", 0),
+            for ports in (("--port", port, "--http-port", 0, "--metrics-port", 0),
+                          ("--port", 0, "--http-port", port, "--metrics-port", 0),
                           ("--port", 0, "--metrics-port", port)):
                 error = self.fails("serve", NANO, *ports)
                 self.assertIn(str(port), error)

@@ -113,7 +113,7 @@ def test_head_that_nodes_refuse(folder):
             group.end()
     head = Process("serve", harness.NANO, *LAYOUT, "--nodes", 2, "--cluster-address", "127.0.0.1:0",
                    "--cluster-key-file", group.cluster.key, *good[:4], "--cluster-tls-key",
-                   os.devnull, "--metrics-port", 0)
+                   os.devnull, "--http-port", 0, "--metrics-port", 0)
     assert head.wait(30) == 1 and "cluster TLS key" in head.errors(), head.errors()
     head.end()
     print("ok: a head without its key does not start", flush=True)

@@ -110,9 +110,9 @@ class Supervised:
     def start_head(self):
         self.ready = self.folder / f"ready-{self.port}"
         self.ready.unlink(missing_ok=True)
-        self.head = Process("serve", self.cluster.model, "--port", self.port, "--metrics-port",
-                            self.metrics_port, "--ready-file", self.ready, *self.cluster.flags,
-                            *self.flags)
+        self.head = Process("serve", self.cluster.model, "--port", self.port, "--http-port", 0,
+                            "--metrics-port", self.metrics_port, "--ready-file", self.ready,
+                            *self.cluster.flags, *self.flags)
 
     def start_worker(self):
         self.workers.append(self.cluster.worker())

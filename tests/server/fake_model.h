@@ -51,6 +51,10 @@ class FakeEncoder : public PromptEncoder {
     return input.messages_json + input.tools_json;
   }
 
+  std::string TokenBytes(int32_t id) const override {
+    return id < 256 ? std::string(1, static_cast<char>(id)) : "";
+  }
+
   std::string Decode(std::span<const int32_t> ids, bool) const override {
     std::string text;
     for (const int32_t id : ids) {

@@ -198,7 +198,7 @@ TEST(GenerationFlagsTest, ErrorsNameTheOption) {
     return std::string(ChatRequest(flags).status().message());
   };
   EXPECT_EQ(error({.temperature = -1, .top_p = 2}),
-            "--temperature: must be in [0, 100], got -1; --top-p: must be in (0, 1], got 2");
+            "--temperature: must be in [0, 2], got -1; --top-p: must be in (0, 1], got 2");
   EXPECT_EQ(error({.stop = {"a", ""}}), "--stop: its length must be in [1, 256], got 0");
   EXPECT_THAT(error({.cache_salt = "a/b"}), HasSubstr("--cache-salt: must be"));
   EXPECT_THAT(error({.stop_token_ids = "1,-2"}), HasSubstr("--stop-token-ids: must be"));

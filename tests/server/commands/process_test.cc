@@ -204,7 +204,7 @@ TEST(ProcessTest, ServesUntilTheFirstSignal) {
   EXPECT_EQ(chat.Wait(), 0) << chat.err();
   EXPECT_THAT(chat.out(), HasSubstr("</think>\n\n7\n"));
 
-  Process busy({"serve", TESSERA_NANO_MODEL, "--metrics-port=0",
+  Process busy({"serve", TESSERA_NANO_MODEL, "--metrics-port=0", "--http-port=0",
                 absl::StrCat("--port=", server.facts()["grpc_port"].get<int>())});
   EXPECT_EQ(busy.Wait(), 1);
   EXPECT_THAT(busy.err(), HasSubstr("--port"));

@@ -52,7 +52,7 @@ class HttpServerTest : public ::testing::Test {
     }
     if (path == "/throw") throw std::runtime_error("thrown");
     if (path == "/pieces") {
-      exchange->BeginStream({.content_type = "text/plain", .body = "one"}, [exchange] {
+      exchange->BeginStream({.content_type = "text/plain", .body = "one"}, false, [exchange] {
         exchange->Write("two", [exchange] { exchange->WriteLast("three", [] {}); });
       });
       return;
@@ -68,7 +68,7 @@ class HttpServerTest : public ::testing::Test {
   // More than a client that does not read can take.
   void Flood(const std::shared_ptr<HttpExchange>& exchange) {
     exchange->OnGone([this] { ++gone_; });
-    exchange->BeginStream({.body = std::string(64 << 20, 'x')}, [] {});
+    exchange->BeginStream({.body = std::string(64 << 20, 'x')}, false, [] {});
   }
 
   RawClient Connect() const { return RawClient(server_->port()); }

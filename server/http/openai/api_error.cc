@@ -1,0 +1,55 @@
+#include "server/http/openai/api_error.h"
+
+#include <string>
+
+#include "engine/text/jinja/concat.h"
+#include "server/field_violations.h"
+#include "tessera/v1/error_details.pb.h"
+
+namespace tessera {
+namespace {
+
+int StatusOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kAlreadyExists:
+      return 400;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kResourceExhausted:
+      return 429;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kCancelled:
+      return 503;
+    case absl::StatusCode::kDeadlineExceeded:
+      return 504;
+    default:
+      return 500;
+  }
+}
+
+}  // namespace
+
+HttpError ApiErrorOf(const absl::Status& status, const ApiRequest& request) {
+  HttpError error{.status = StatusOf(status), .message = std::string(status.message())};
+  if (absl::IsNotFound(status)) error.param = "model";
+  if (absl::IsAlreadyExists(status)) error.param = "request_id";
+  const auto payload = status.GetPayload(kBadRequestTypeUrl);
+  v1::BadRequest details;
+  if (!payload || !details.ParseFromString(std::string(*payload)) ||
+      details.field_violations().empty()) {
+    return error;
+  }
+  error.message.clear();
+  for (const auto& violation : details.field_violations()) {
+    const std::string name = ApiFieldName(violation.field(), request);
+    if (error.param.empty()) error.param = name;
+    error.message +=
+        jinja::Concat(error.message.empty() ? "" : "; ", name, ": ", violation.description());
+  }
+  return error;
+}
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+// What a request of the HTTP API asks for: the neutral messages that the validator reads, and how
+// the answer is to look.
+#ifndef TESSERA_SERVER_HTTP_OPENAI_API_REQUEST_H_
+#define TESSERA_SERVER_HTTP_OPENAI_API_REQUEST_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/http/openai/api_fields.h"
+#include "tessera/v1/inference.pb.h"
+
+namespace tessera {
+
+enum class ApiKind : uint8_t { kChat, kCompletion, kResponses };
+
+struct ApiRequest {
+  ApiKind kind = ApiKind::kChat;
+  std::vector<v1::GenerateRequest> prompts;  // one per prompt, 1 or more
+  bool stream = false;
+  bool include_usage = false;
+  bool continuous_usage = false;
+  bool include_reasoning = true;
+  bool parallel_tool_calls = true;
+  bool return_token_ids = false;
+  bool tokens_as_ids = false;  // "token_id:17" instead of a token's text
+  bool echo = false;
+  bool score_only = false;  // max_tokens was 0: the one token that is made is not shown
+  std::string echoed;       // responses: members of the answer that repeat the request, `,"a":1…`
+  // What the client called max_tokens and the thinking budget, for errors.
+  std::string max_tokens_name = "max_tokens";
+  std::string budget_name = "thinking_token_budget";
+};
+
+// Prompts of one request at most.
+inline constexpr int64_t kMaxPrompts = 256;
+
+// Errors: INVALID_ARGUMENT with a google.rpc.BadRequest whose fields have the API's names.
+absl::StatusOr<ApiRequest> ReadChatRequest(std::string_view body);
+absl::StatusOr<ApiRequest> ReadCompletionRequest(std::string_view body);
+absl::StatusOr<ApiRequest> ReadResponsesRequest(std::string_view body);
+// A string, null, or text parts, which are joined with line ends.
+std::string ReadContentText(const ApiFields& message, std::string_view key);
+void ReadReasoningEffort(const ApiFields& fields, std::string_view name, v1::ReasoningOptions* out);
+// For /tokenize, too: messages and tools of a chat.
+void ReadChatPrompt(const ApiFields& fields, v1::ChatPrompt* chat);
+
+// What chat and completions have in common, into `request` and the message of the first prompt.
+void ReadCommonFields(const ApiFields& fields, ApiRequest* request, v1::GenerateRequest* prompt);
+
+// The API's name of a field of the neutral message: "sampling.top_p" → "top_p".
+std::string ApiFieldName(std::string_view field, const ApiRequest& request);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_HTTP_OPENAI_API_REQUEST_H_
