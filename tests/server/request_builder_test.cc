@@ -103,7 +103,7 @@ struct RealField {
 TEST_F(RequestBuilderTest, RealFieldsOnTheBoundaryGrid) {
   const std::vector<RealField> fields = {
       {"sampling.temperature", [](auto* r, double v) { r->mutable_sampling()->set_temperature(v); },
-       0, 100},
+       0, 2},
       {"sampling.top_p", [](auto* r, double v) { r->mutable_sampling()->set_top_p(v); }, 0, 1,
        true},
       {"sampling.min_p", [](auto* r, double v) { r->mutable_sampling()->set_min_p(v); }, 0, 1},

@@ -228,7 +228,7 @@ TEST(ProcessTest, TheSecondSignalEndsRunningRequests) {
     }
   }
   server.process().Signal(SIGTERM);
-  absl::SleepFor(absl::Milliseconds(50));
+  absl::SleepFor(absl::Milliseconds(150));  // or both are the same wish
   const absl::Time second = absl::Now();
   server.process().Signal(SIGTERM);
   EXPECT_EQ(server.process().Wait(), 0) << server.process().err();
