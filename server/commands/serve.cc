@@ -271,6 +271,9 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Bytes("max-stream-buffer", &flags->limits.max_stream_buffer_bytes,
                {0, std::numeric_limits<int64_t>::max()},
                "Output that may wait for one slow client.");
+  table->Seconds("max-connection-age", &flags->grpc.max_connection_age, 0,
+                 "A connection takes no further calls after this time, in seconds, so that clients "
+                 "behind a balancer of connections come back to another server; 0: never.");
   table->Seconds("drain-delay", &flags->drain.delay, 0,
                  "After SIGTERM: time for load balancers to notice, in seconds.");
   table->Seconds("drain-timeout", &flags->drain.timeout, 0,

@@ -161,7 +161,8 @@ class UnknownMethods final : public grpc::CallbackGenericService {
   static constexpr size_t kMaxShown = 200;
 };
 
-void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
+void Configure(const InferenceContext& context, const GrpcServerOptions& options,
+               grpc::ServerBuilder* builder) {
   constexpr int kKeepaliveMs = 60'000;
   constexpr int kKeepaliveTimeoutMs = 20'000;
   constexpr int kMinPingIntervalMs = 10'000;
@@ -182,6 +183,12 @@ void Configure(const InferenceContext& context, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               2 * context.limits.max_concurrent_requests);
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  if (options.max_connection_age > absl::ZeroDuration()) {
+    // gRPC adds the jitter, and without a grace period leaves open calls alone.
+    builder->AddChannelArgument(
+        GRPC_ARG_MAX_CONNECTION_AGE_MS,
+        static_cast<int>(std::min(kMost, absl::ToInt64Milliseconds(options.max_connection_age))));
+  }
 }
 
 HostPort AddressOf(const GrpcServerOptions& options) {
@@ -204,7 +211,7 @@ class RunningServer final : public GrpcServer {
     grpc::EnableDefaultHealthCheckService(true);
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
-    Configure(context, &builder);
+    Configure(context, options, &builder);
     const HostPort address = AddressOf(options);
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);

@@ -17,6 +17,9 @@ struct GrpcServerOptions {
   std::string host = "127.0.0.1";
   int32_t port = 50051;  // 0: a free one
   bool reflection = true;
+  // After this time, give or take a tenth, a connection takes no further calls: its client makes a
+  // new one, and those under way go on. 0: never.
+  absl::Duration max_connection_age;
 };
 
 class GrpcServer {

@@ -48,10 +48,10 @@ def free_ports(count):
 class Replica(harness.Server):
     """A server that may be stopped and started again at the same ports."""
 
-    def __init__(self):
+    def __init__(self, *flags):
         self.ports = free_ports(2)
         super().__init__("--port", self.ports[0], "--metrics-port", self.ports[1],
-                         "--drain-delay", DRAIN_DELAY, "--drain-timeout", 20, "--threads", 1)
+                         "--drain-delay", DRAIN_DELAY, "--drain-timeout", 20, "--threads", 1, *flags)
 
     def end(self, how):
         self.process.send_signal(how)
@@ -339,6 +339,51 @@ class Envoy(Balanced, unittest.TestCase):
         cls.run_balancer(cls.program, "-c", "envoy.yaml", "--concurrency", "1", "--log-level", "warn",
                          "--disable-hot-restart")
         return channel
+
+
+@skip_without("haproxy")
+class Connections(unittest.TestCase):
+    """A balancer that knows connections only, as a plain Service of Kubernetes does."""
+
+    def served(self, *flags):
+        """How many calls of one channel each of two servers got."""
+        replicas = [Replica(*flags).__enter__(), Replica(*flags).__enter__()]
+        [listen] = free_ports(1)
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "tcp.cfg").write_text(
+                "defaults\n mode tcp\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n"
+                f"listen calls\n bind 127.0.0.1:{listen}\n balance roundrobin\n"
+                + "".join(f" server s{r.port} {r.address}\n" for r in replicas))
+            balancer = subprocess.Popen(["haproxy", "-db", "-f", "tcp.cfg"], cwd=folder,
+                                        stderr=subprocess.DEVNULL)
+            try:
+                channel = Balanced.open_channel(f"127.0.0.1:{listen}")
+                grpc.channel_ready_future(channel).result(20)
+                callers = Callers(harness.pb_grpc.InferenceStub(channel))
+                time.sleep(5)
+                callers.end()
+                channel.close()
+                self.assertEqual(callers.lost, [])
+                return [replica.served() for replica in replicas]
+            finally:
+                balancer.kill()
+                balancer.wait()
+                for replica in replicas:
+                    replica.end(signal.SIGKILL)
+
+    def test_connections_that_age_reach_every_server(self):
+        self.assertIn(0, self.served())
+        self.assertGreater(min(self.served("--max-connection-age", 0.5)), 3)
+
+    def test_calls_outlive_the_connections_age(self):
+        with Replica("--max-connection-age", 0.2) as replica:
+            request = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=900,
+                                                                            ignore_eos=True))
+            begin = time.monotonic()
+            choices, usage = harness.collect(replica.stub.StreamGenerate(request, timeout=60))
+            self.assertGreater(time.monotonic() - begin, 0.5)
+            self.assertTrue(choices[0].HasField("finish"))
+            self.assertEqual(usage.completion_tokens, 900)
 
 
 if __name__ == "__main__":
