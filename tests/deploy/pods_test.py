@@ -320,8 +320,8 @@ class PodsTest(unittest.TestCase):
         for name, old, pod in zip("ab", (51001, 51002), pods):
             line = f"server {name} 127.0.0.1:{old} check port {old + 90}"
             self.assertIn(line, text)
-            text = text.replace(line, f"server {name} {pod.address}:{pod.ports['grpc']} check "
-                                      f"port {pod.ports['metrics']}")
+            text = text.replace(line, line.replace(str(old + 90), str(pod.ports["metrics"]))).replace(
+                f"127.0.0.1:{old}", f"{pod.address}:{pod.ports['grpc']}")
         folder = self.proxy_folder = tempfile.mkdtemp()
         pathlib.Path(f"{folder}/haproxy.cfg").write_text(text)
         with open(f"{folder}/log", "wb") as log:
