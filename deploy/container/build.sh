@@ -8,7 +8,8 @@
 #   deploy/container/build.sh --base IMAGE        instead of docker.io/library/debian:12-slim
 #   deploy/container/build.sh --sbom FILE         also writes the image's list of packages (SPDX 2.3)
 #
-# Environment: BUILDAH (the command with options of yours), BUILDAH_OPTIONS (of `buildah bud`).
+# Environment: BUILDAH (the command with options of yours), BUILDAH_OPTIONS (of `buildah bud`), REVISION
+# (what the label says; default: the commit, and -dirty where files differ from it).
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 
@@ -25,7 +26,7 @@ while [ $# -gt 0 ]; do
       esac
       shift
       ;;
-    -h | --help) sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) echo "build.sh: unknown argument '$1' (try --help)" >&2; exit 2 ;;
   esac
   shift
@@ -39,9 +40,11 @@ fi
 
 version="$(sed -n 's/^project(tessera VERSION \([0-9.]*\).*/\1/p' "$root/CMakeLists.txt")"
 git() { command git -c safe.directory="$root" -C "$root" "$@"; }
-revision="$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+revision="${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}"
 # A binary may hold what is not committed yet.
-if [ -n "$folder" ] && ! git diff --quiet HEAD 2>/dev/null; then revision+=-dirty; fi
+if [ -z "${REVISION:-}" ] && [ -n "$folder" ] && ! git diff --quiet HEAD 2>/dev/null; then
+  revision+=-dirty
+fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 arguments=(--build-arg "FOR=$kind")
@@ -58,7 +61,8 @@ else
   git archive HEAD | tar -x -C "$context"
 fi
 
-name="tessera$([ "$kind" = gpu ] && echo -gpu || true):$version"
+name="tessera:$version"
+if [ "$kind" = gpu ]; then name="tessera-gpu:$version"; fi
 "${buildah[@]}" bud --timestamp 0 --format oci --target "$kind" "${arguments[@]}" \
   --build-arg "BASE=$base" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
   "${options[@]}" -f "$root/deploy/container/Containerfile" -t "$name" "$context"

@@ -285,11 +285,37 @@ class HaProxy(Balanced, unittest.TestCase):
         a, b = cls.replicas
         channel = cls.configured("haproxy.cfg", listen, {
             "127.0.0.1:52000": f"127.0.0.1:{listen}",
-            "127.0.0.1:51001 check port 51091": f"127.0.0.1:{a.port} check port {a.metrics_port}",
-            "127.0.0.1:51002 check port 51092": f"127.0.0.1:{b.port} check port {b.metrics_port}"})
+            "51001 check port 51091": f"51001 check port {a.metrics_port}",
+            "51002 check port 51092": f"51002 check port {b.metrics_port}",
+            "127.0.0.1:51001": a.address, "127.0.0.1:51002": b.address})
         subprocess.run(["haproxy", "-c", "-q", "-f", "haproxy.cfg"], cwd=cls.folder, check=True)
         cls.run_balancer("haproxy", "-db", "-f", "haproxy.cfg")
         return channel
+
+    def test_2_conversations_find_their_prefixes(self):
+        shares = {}
+        for named in (False, True):
+            before = self.cached()
+            asked = [self.turn(f"{named} {talk}", turn, named) for turn in range(4) for talk in range(7)]
+            hits, queries = (now - then for now, then in zip(self.cached(), before))
+            shares[named] = hits / queries
+            self.assertEqual(len(asked), 28)
+        print(f"prompt tokens found in a prefix cache: {shares[False]:.0%} by fewest open calls, "
+              f"{shares[True]:.0%} by conversation", flush=True)
+        self.assertGreater(shares[True], shares[False] + 0.1)
+
+    def turn(self, talk, turn, named):
+        request = pb.GenerateRequest(stopping=pb.StoppingOptions(max_tokens=1))
+        request.cache.salt = talk.replace(" ", "-")
+        for each in range(turn + 1):
+            request.chat.messages.add(role="user", content=f"{talk}, {each}: " + "tell me more. " * 8)
+        metadata = [("x-conversation", talk)] if named else []
+        return self.stub.Generate(request, timeout=30, metadata=metadata)
+
+    def cached(self):
+        samples = [replica.metrics() for replica in self.replicas]
+        return [sum(sample[f"tessera_prefix_cache_{what}_total"] for sample in samples)
+                for what in ("hits", "queries")]
 
 
 @skip_without("nginx")

@@ -217,6 +217,9 @@ class Meaning:
         self._files(bad, process, config)
         if process.arguments[0] == "serve":
             self._served(bad, template["spec"], container, config)
+            if document["kind"] == "Deployment" and document["spec"].get("minReadySeconds", 0) < 5:
+                self.bad(document, "spec.minReadySeconds",
+                         "a rollout goes on before balancers have found the new pod")
             self._layout(bad, document, template["spec"], container, config)
         else:
             self._worker(bad, document, config)

@@ -98,6 +98,7 @@ class Pod:
         self.index = index
         self.address = f"10.77.0.{index + 10}"
         self.ports = {p["name"]: p["containerPort"] for p in self.container["ports"]}
+        self.settle = deployment["spec"]["minReadySeconds"]
         self.server = None
 
     def start(self):
@@ -240,7 +241,8 @@ class Callers:
                     self.failures.append("a stream without finish")
                 self.done += 1
             except harness.grpc.RpcError as error:
-                self.failures.append(f"{error.code()}: {error.details()}")
+                self.failures.append(f"{time.monotonic():.1f} {error.code()}: {error.details()}")
+                time.sleep(0.1)
 
     def end(self):
         self.stop.set()
@@ -270,7 +272,7 @@ class PodsTest(unittest.TestCase):
             gone.start()
             code, seconds = old.delete()
             gone.join()
-            print(f"pod {index}: exit {code} after {seconds:.1f} s", flush=True)
+            print(f"pod {index}: exit {code} after {seconds:.1f} s, at {time.monotonic():.1f}", flush=True)
             self.assertEqual(code, 0, old.output())
             config = manifests.yaml.safe_load(old.process.files["/etc/tessera/tessera.yaml"])
             self.assertGreaterEqual(seconds, config["drain-delay"] - 0.1)
@@ -280,11 +282,11 @@ class PodsTest(unittest.TestCase):
             self.addCleanup(new.remove)
             new.wait_started()
             pods[index] = new
-            time.sleep(2.5)  # HAProxy finds it
+            time.sleep(new.settle)  # the Deployment's pace
         served = callers.done
         callers.end()
         print(f"{callers.done} requests", flush=True)
-        self.assertEqual(callers.failures, [])
+        self.assertEqual(callers.failures, [], self.proxy_log())
         self.assertGreater(served, 50)
         for pod in pods:
             self.assertIn('code="OK"', self.metrics(pod), "a pod got no request after its restart")
@@ -318,9 +320,9 @@ class PodsTest(unittest.TestCase):
         for name, old, pod in zip("ab", (51001, 51002), pods):
             line = f"server {name} 127.0.0.1:{old} check port {old + 90}"
             self.assertIn(line, text)
-            text = text.replace(line, f"server {name} {pod.address}:{pod.ports['grpc']} check "
-                                      f"port {pod.ports['metrics']}")
-        folder = tempfile.mkdtemp()
+            text = text.replace(line, line.replace(str(old + 90), str(pod.ports["metrics"]))).replace(
+                f"127.0.0.1:{old}", f"{pod.address}:{pod.ports['grpc']}")
+        folder = self.proxy_folder = tempfile.mkdtemp()
         pathlib.Path(f"{folder}/haproxy.cfg").write_text(text)
         with open(f"{folder}/log", "wb") as log:
             proxy = subprocess.Popen(["haproxy", "-db", "-f", f"{folder}/haproxy.cfg"], cwd=folder,
@@ -334,6 +336,10 @@ class PodsTest(unittest.TestCase):
         time.sleep(2)
         self.assertIsNone(proxy.poll())
         return address
+
+    def proxy_log(self):
+        lines = pathlib.Path(f"{self.proxy_folder}/log").read_text().splitlines()
+        return "\n".join(line for line in lines if "Server" in line or "backend" in line)
 
     def test_a_pod_without_its_gpu_says_so(self):
         documents = manifests.objects(manifests.render(manifests.KUBERNETES / "overlays/single-gpu"))
