@@ -107,17 +107,16 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
   RETURN_IF_ERROR(group_->WaitForNodes(absl::Now() + head.access.join_timeout));
   ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(group_->address()));
   ranks_ = std::make_unique<RankGroup>(
-      RankGroupOptions{
-          .settings = settings_,
-          .model_dir = options.model_dir,
-          .num_threads = options.num_threads,
-          .cpu_isa = options.cpu_isa,
-          .emulated_gpus = options.emulated_gpus,
-          .node = 0,
-          .connect_remote = ConnectOverNetwork({.store = &group_->store(),
-                                                .host = address.host,
-                                                .backend = settings_.backend,
-                                                .timeout = settings_.limits.step_timeout})},
+      RankGroupOptions{.settings = settings_,
+                       .model_dir = options.model_dir,
+                       .num_threads = options.num_threads,
+                       .cpu_isa = options.cpu_isa,
+                       .emulated_gpus = options.emulated_gpus,
+                       .node = 0,
+                       .remote = ConnectOverNetwork({.store = &group_->store(),
+                                                     .host = address.host,
+                                                     .backend = settings_.backend,
+                                                     .timeout = settings_.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());
   return absl::OkStatus();

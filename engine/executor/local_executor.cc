@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions
                                                        .cpu_isa = options.cpu_isa,
                                                        .emulated_gpus = options.emulated_gpus,
                                                        .node = 0,
-                                                       .connect_remote = nullptr},
+                                                       .remote = {}},
                                       config);
   RETURN_IF_ERROR(executor->Load(progress));
   return executor;

@@ -101,17 +101,16 @@ absl::Status NodeWorker::Join() {
                                      place.first_rank + ranks - 1, ", reached at ", host));
   }
   ranks_ = std::make_unique<RankGroup>(
-      RankGroupOptions{
-          .settings = settings,
-          .model_dir = options_.model_dir,
-          .num_threads = options_.num_threads,
-          .cpu_isa = options_.cpu_isa,
-          .emulated_gpus = options_.emulated_gpus,
-          .node = place.node_index,
-          .connect_remote = ConnectOverNetwork({.store = &link_->store(),
-                                                .host = std::move(host),
-                                                .backend = settings.backend,
-                                                .timeout = settings.limits.step_timeout})},
+      RankGroupOptions{.settings = settings,
+                       .model_dir = options_.model_dir,
+                       .num_threads = options_.num_threads,
+                       .cpu_isa = options_.cpu_isa,
+                       .emulated_gpus = options_.emulated_gpus,
+                       .node = place.node_index,
+                       .remote = ConnectOverNetwork({.store = &link_->store(),
+                                                     .host = std::move(host),
+                                                     .backend = settings.backend,
+                                                     .timeout = settings.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());
   return absl::OkStatus();

@@ -88,7 +88,7 @@ struct RankGroup::State {
         splits_steps(depth > 1 && !ExecutesAtOnce(options.settings.backend)),
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
-                   .remote = options.connect_remote,
+                   .remote = options.remote,
                    .backend = options.settings.backend,
                    .bell = bell}),
         workers(ranks) {}
@@ -270,6 +270,7 @@ void RankGroup::State::Die(const absl::Status& reason) {
   absl::MutexLock lock(&mutex);
   if (!dead.ok()) return;
   dead = reason;
+  connector.Abort(reason);  // reaches ranks that are still being made
   for (const auto& worker : workers) {
     if (worker != nullptr) worker->Abort(reason);
   }

@@ -34,7 +34,7 @@ struct RankGroupOptions {
   std::string cpu_isa = "auto";
   int32_t emulated_gpus = 0;
   int32_t node = 0;
-  ConnectRemote connect_remote;  // with several nodes
+  RemoteRanks remote;  // with several nodes
 };
 
 // Used by one thread at a time, except Abort; with several nodes one thread may Submit while
