@@ -283,7 +283,7 @@ absl::Status RankWorker::SetResults(const ResultLayout& layout, SampleArgs* args
   args->logprob = results_.View(DType::kF32, {rows}, layout.logprob());
   args->rank = results_.View(DType::kI32, {rows}, layout.rank());
   if (layout.top == 0) return absl::OkStatus();
-  const bool fits = layout.bytes() <= results_.bytes();
+  const bool fits = HasRoom(layout);
   if (!fits) {
     RETURN_IF_ERROR(Reserve(&more_alternatives_, layout.top_bytes(), "sampling results"));
   }
@@ -301,10 +301,10 @@ void RankWorker::DownloadResults(const ResultLayout& layout, UnderWay* step) {
   // Ranks that do not draw read the head only, and a dense model's not even that.
   const size_t head = model_->balance() == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
   step->bytes.resize(draws ? layout.bytes() : head);
-  const bool fits = !draws || layout.bytes() <= results_.bytes();
+  const bool in_one = !draws || HasRoom(layout);
   device.Download(step->bytes.data(), results_.data(),
-                  fits ? step->bytes.size() : layout.top_tokens());
-  if (fits) return;
+                  in_one ? step->bytes.size() : layout.top_tokens());
+  if (in_one) return;
   device.Download(step->bytes.data() + layout.top_tokens(), more_alternatives_.data(),
                   layout.top_bytes());
 }

@@ -111,6 +111,8 @@ class RankWorker {
   RankReport Report(const UnderWay& step, absl::Duration step_time);
   absl::Status Reserve(DeviceBuffer* buffer, size_t bytes, const char* what);
 
+  // Whether all results have their place in results_; else alternatives lie in more_alternatives_.
+  bool HasRoom(const ResultLayout& layout) const { return layout.bytes() <= results_.bytes(); }
   const ModelConfig config_;
   const ModelShard shard_;
   const RankWorkerOptions options_;
