@@ -41,7 +41,8 @@ class ClusterExecutor final : public Executor {
   GroupFacts facts() const override { return ranks_->facts(); }
   int32_t num_groups() const override { return settings_.layout.data_parallel; }
   int32_t max_steps_under_way() const override { return ranks_->max_steps_under_way(); }
-  absl::Status AllocateKv(int32_t num_blocks) override;
+  absl::Status AllocateKv(int32_t num_blocks) override { return Allocate(num_blocks, false); }
+  absl::Status AllocateTrialKv(int32_t num_blocks) override { return Allocate(num_blocks, true); }
   void Submit(StepPlan plan) override;
   absl::StatusOr<StepResult> Wait() override;
   void Abort(absl::Status reason) override {
@@ -51,6 +52,7 @@ class ClusterExecutor final : public Executor {
   absl::Status Shutdown(absl::Time deadline) override;
 
  private:
+  absl::Status Allocate(int32_t num_blocks, bool trial);
   // Those of the other nodes, and this one's.
   absl::Status TakeMemoryReports(const std::vector<std::string>& reports);
   // Ends the group; the control plane's reason is the better one.
@@ -147,10 +149,14 @@ absl::Status ClusterExecutor::TakeMemoryReports(const std::vector<std::string>& 
   return absl::OkStatus();
 }
 
-absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
-  const uint64_t command = group_->Broadcast(
-      {.kind = NodeCommand::Kind::kAllocateKv, .num_blocks = num_blocks, .step_plan = {}});
-  if (absl::Status status = ranks_->AllocateKv(num_blocks); !status.ok()) return Fail(status);
+absl::Status ClusterExecutor::Allocate(int32_t num_blocks, bool trial) {
+  const uint64_t command = group_->Broadcast({.kind = NodeCommand::Kind::kAllocateKv,
+                                              .num_blocks = num_blocks,
+                                              .trial = trial,
+                                              .step_plan = {}});
+  const absl::Status status =
+      trial ? ranks_->AllocateTrialKv(num_blocks) : ranks_->AllocateKv(num_blocks);
+  if (!status.ok()) return Fail(status);
   const auto replies = group_->Gather(command, absl::Now() + kLoadTimeout);
   return replies.ok() ? TakeMemoryReports(*replies) : Fail(replies.status());
 }

@@ -392,6 +392,12 @@ absl::Status RankGroup::AllocateKv(int32_t num_blocks) {
   });
 }
 
+absl::Status RankGroup::AllocateTrialKv(int32_t num_blocks) {
+  return OnEveryRank([num_blocks](State& state, int32_t rank) {
+    return state.workers[rank]->AllocateTrialKv(num_blocks);
+  });
+}
+
 int32_t RankGroup::max_steps_under_way() const { return state_->depth; }
 
 void RankGroup::Submit(std::shared_ptr<const StepPlan> plan) {
