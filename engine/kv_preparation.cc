@@ -39,7 +39,7 @@ absl::StatusOr<MemoryReport> RunLargestStep(const EngineOptions& options, const 
                       .max_num_seqs = scheduler.max_num_seqs,
                       .max_positions = ContextLimit(options, config),
                       .block_size = scheduler.block_size};
-  const absl::Status room = executor.AllocateKv(NumBlocks(size));
+  const absl::Status room = executor.AllocateTrialKv(NumBlocks(size));
   if (absl::IsResourceExhausted(room)) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "no room for the largest step: ", room.message(), "; lower --max-num-batched-tokens (",
@@ -48,7 +48,7 @@ absl::StatusOr<MemoryReport> RunLargestStep(const EngineOptions& options, const 
   RETURN_IF_ERROR(room);
   executor.Submit(LargestStep(size));
   RETURN_IF_ERROR(executor.Wait().status());
-  RETURN_IF_ERROR(executor.AllocateKv(1));  // gives the others back, and looks at what is free
+  RETURN_IF_ERROR(executor.AllocateTrialKv(1));  // gives the others back, and looks at what is free
   return executor.memory();
 }
 
@@ -56,7 +56,8 @@ absl::StatusOr<int64_t> RoomOnDevices(const EngineOptions& options, const ModelC
                                       Executor& executor) {
   const double share = options.gpu_memory_utilization.value_or(kGpuMemoryUtilization);
   ASSIGN_OR_RETURN(const MemoryReport memory, RunLargestStep(options, config, executor));
-  const int64_t used = memory.device_bytes - memory.device_free_bytes - memory.kv_block_bytes;
+  const int64_t used =
+      memory.device_bytes - memory.device_free_bytes - memory.kv_block_bytes + memory.graph_bytes;
   const auto budget = static_cast<int64_t>(share * static_cast<double>(memory.device_bytes));
   if (budget > used) return budget - used;
   return absl::ResourceExhaustedError(absl::StrCat(

@@ -42,7 +42,8 @@ class ClusterExecutor final : public Executor {
   GroupFacts facts() const override { return ranks_->facts(); }
   int32_t num_groups() const override { return settings_.layout.data_parallel; }
   int32_t max_steps_under_way() const override { return ranks_->max_steps_under_way(); }
-  absl::Status AllocateKv(int32_t num_blocks) override;
+  absl::Status AllocateKv(int32_t num_blocks) override { return Allocate(num_blocks, false); }
+  absl::Status AllocateTrialKv(int32_t num_blocks) override { return Allocate(num_blocks, true); }
   void Submit(StepPlan plan) override;
   absl::StatusOr<StepResult> Wait() override;
   void Abort(absl::Status reason) override {
@@ -52,6 +53,7 @@ class ClusterExecutor final : public Executor {
   absl::Status Shutdown(absl::Time deadline) override;
 
  private:
+  absl::Status Allocate(int32_t num_blocks, bool trial);
   // Those of the other nodes, and this one's.
   absl::Status TakeMemoryReports(const std::vector<std::string>& reports);
   // Ends the group; the control plane's reason is the better one.
@@ -110,17 +112,16 @@ absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOp
   RETURN_IF_ERROR(group_->WaitForNodes(MonotonicNow() + head.access.join_timeout));
   ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(group_->address()));
   ranks_ = std::make_unique<RankGroup>(
-      RankGroupOptions{
-          .settings = settings_,
-          .model_dir = options.model_dir,
-          .num_threads = options.num_threads,
-          .cpu_isa = options.cpu_isa,
-          .emulated_gpus = options.emulated_gpus,
-          .node = 0,
-          .connect_remote = ConnectOverNetwork({.store = &group_->store(),
-                                                .host = address.host,
-                                                .backend = settings_.backend,
-                                                .timeout = settings_.limits.step_timeout})},
+      RankGroupOptions{.settings = settings_,
+                       .model_dir = options.model_dir,
+                       .num_threads = options.num_threads,
+                       .cpu_isa = options.cpu_isa,
+                       .emulated_gpus = options.emulated_gpus,
+                       .node = 0,
+                       .remote = ConnectOverNetwork({.store = &group_->store(),
+                                                     .host = address.host,
+                                                     .backend = settings_.backend,
+                                                     .timeout = settings_.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());
   return absl::OkStatus();
@@ -151,10 +152,14 @@ absl::Status ClusterExecutor::TakeMemoryReports(const std::vector<std::string>& 
   return absl::OkStatus();
 }
 
-absl::Status ClusterExecutor::AllocateKv(int32_t num_blocks) {
-  const uint64_t command = group_->Broadcast(
-      {.kind = NodeCommand::Kind::kAllocateKv, .num_blocks = num_blocks, .step_plan = {}});
-  if (absl::Status status = ranks_->AllocateKv(num_blocks); !status.ok()) return Fail(status);
+absl::Status ClusterExecutor::Allocate(int32_t num_blocks, bool trial) {
+  const uint64_t command = group_->Broadcast({.kind = NodeCommand::Kind::kAllocateKv,
+                                              .num_blocks = num_blocks,
+                                              .trial = trial,
+                                              .step_plan = {}});
+  const absl::Status status =
+      trial ? ranks_->AllocateTrialKv(num_blocks) : ranks_->AllocateKv(num_blocks);
+  if (!status.ok()) return Fail(status);
   const auto replies = group_->Gather(command, MonotonicNow() + kLoadTimeout);
   return replies.ok() ? TakeMemoryReports(*replies) : Fail(replies.status());
 }

@@ -19,6 +19,8 @@ struct MemoryReport {
   int64_t weight_bytes = 0;    // largest rank
   int64_t buffer_bytes = 0;    // largest rank
   int64_t kv_block_bytes = 0;  // one block, all layers, largest rank
+  // What the graphs of decode steps will take at most, while they are not captured; largest rank.
+  int64_t graph_bytes = 0;
   // Of devices with memory of their own, else 0; the fullest one's.
   int64_t device_bytes = 0;
   int64_t device_free_bytes = 0;
@@ -57,6 +59,9 @@ class Executor {
   // KV storage of `num_blocks` blocks for every group, in place of what there was. No step is under
   // way.
   virtual absl::Status AllocateKv(int32_t num_blocks) = 0;
+  // The same for steps that only find out what steps take: AllocateKv comes before any other. No
+  // graph is captured, and what these steps do to experts is not counted.
+  virtual absl::Status AllocateTrialKv(int32_t num_blocks) { return AllocateKv(num_blocks); }
   // Steps that may be submitted and not waited for, at least 1: more than 1 where a device would
   // idle while the host takes results and plans the next step.
   virtual int32_t max_steps_under_way() const = 0;

@@ -107,8 +107,9 @@ absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
 
 std::string EncodeMemoryReport(const MemoryReport& report) {
   return absl::StrCat("weight_bytes ", report.weight_bytes, "\nbuffer_bytes ", report.buffer_bytes,
-                      "\nkv_block_bytes ", report.kv_block_bytes, "\ndevice_bytes ",
-                      report.device_bytes, "\ndevice_free_bytes ", report.device_free_bytes, "\n");
+                      "\nkv_block_bytes ", report.kv_block_bytes, "\ngraph_bytes ",
+                      report.graph_bytes, "\ndevice_bytes ", report.device_bytes,
+                      "\ndevice_free_bytes ", report.device_free_bytes, "\n");
 }
 
 absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text) {
@@ -116,6 +117,7 @@ absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text) {
   const MemoryReport report{.weight_bytes = lines.Number("weight_bytes", 0, kMaxBytes),
                             .buffer_bytes = lines.Number("buffer_bytes", 0, kMaxBytes),
                             .kv_block_bytes = lines.Number("kv_block_bytes", 0, kMaxBytes),
+                            .graph_bytes = lines.Number("graph_bytes", 0, kMaxBytes),
                             .device_bytes = lines.Number("device_bytes", 0, kMaxBytes),
                             .device_free_bytes = lines.Number("device_free_bytes", 0, kMaxBytes)};
   RETURN_IF_ERROR(lines.status());

@@ -19,6 +19,9 @@ class LocalExecutor final : public Executor {
   int32_t num_groups() const override { return num_groups_; }
   int32_t max_steps_under_way() const override { return ranks_.max_steps_under_way(); }
   absl::Status AllocateKv(int32_t num_blocks) override { return ranks_.AllocateKv(num_blocks); }
+  absl::Status AllocateTrialKv(int32_t num_blocks) override {
+    return ranks_.AllocateTrialKv(num_blocks);
+  }
   void Submit(StepPlan plan) override {
     ranks_.Submit(std::make_shared<const StepPlan>(std::move(plan)));
   }
@@ -51,7 +54,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateLocalExecutor(const ModelOptions
                                                        .cpu_isa = options.cpu_isa,
                                                        .emulated_gpus = options.emulated_gpus,
                                                        .node = 0,
-                                                       .connect_remote = nullptr},
+                                                       .remote = {}},
                                       config);
   RETURN_IF_ERROR(executor->Load(progress));
   return executor;

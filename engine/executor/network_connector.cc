@@ -28,16 +28,23 @@ class SharedEndpoint {
   }
   absl::StatusOr<GpuTransport*> Gpus(const std::string& backend) {
     absl::MutexLock lock(&mutex_);
+    RETURN_IF_ERROR(aborted_);
     if (gpus_ == nullptr) {
       ASSIGN_OR_RETURN(gpus_, CreateGpuTransport(backend));
     }
     return gpus_.get();
+  }
+  void Abort(const absl::Status& reason) {
+    absl::MutexLock lock(&mutex_);
+    aborted_.Update(reason);
+    if (gpus_ != nullptr) gpus_->Abort(aborted_);
   }
 
  private:
   absl::Mutex mutex_;
   std::shared_ptr<GlooEndpoint> endpoint_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<GpuTransport> gpus_ ABSL_GUARDED_BY(mutex_);
+  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectGpus(SharedEndpoint& shared,
@@ -61,10 +68,12 @@ absl::StatusOr<std::unique_ptr<Communicator>> ConnectGpus(SharedEndpoint& shared
 
 }  // namespace
 
-ConnectRemote ConnectOverNetwork(NetworkOptions options) {
-  return [options = std::move(options), shared = std::make_shared<SharedEndpoint>()](
-             const RemoteGroup& group,
-             Device* device) -> absl::StatusOr<std::unique_ptr<Communicator>> {
+RemoteRanks ConnectOverNetwork(NetworkOptions options) {
+  const auto shared = std::make_shared<SharedEndpoint>();
+  RemoteRanks remote{.abort = [shared](const absl::Status& reason) { shared->Abort(reason); }};
+  remote.connect = [options = std::move(options), shared](
+                       const RemoteGroup& group,
+                       Device* device) -> absl::StatusOr<std::unique_ptr<Communicator>> {
     if (device->host_queue() == nullptr) return ConnectGpus(*shared, options, group, device);
     ASSIGN_OR_RETURN(std::shared_ptr<GlooEndpoint> endpoint, shared->Get(options.host));
     return JoinGlooGroup(std::move(endpoint), options.store,
@@ -75,6 +84,7 @@ ConnectRemote ConnectOverNetwork(NetworkOptions options) {
                           .timeout = options.timeout},
                          device);
   };
+  return remote;
 }
 
 }  // namespace tessera

@@ -17,7 +17,7 @@ struct NetworkOptions {
   absl::Duration timeout = absl::Seconds(60);
 };
 
-ConnectRemote ConnectOverNetwork(NetworkOptions options);
+RemoteRanks ConnectOverNetwork(NetworkOptions options);
 
 }  // namespace tessera
 

@@ -42,7 +42,7 @@ class NodeWorker {
   absl::StatusOr<std::string> RankHost() const;
   absl::StatusOr<std::string> Execute(const NodeCommand& command);
   absl::StatusOr<std::string> Load();
-  absl::StatusOr<std::string> AllocateKv(int32_t num_blocks);
+  absl::StatusOr<std::string> AllocateKv(int32_t num_blocks, bool trial);
   // The next command of the head; false when the group has ended in order.
   absl::StatusOr<bool> RunNext();
   // Enqueues a step; AnswerSteps replies when it has ended. The head may send the next one before.
@@ -105,17 +105,16 @@ absl::Status NodeWorker::Join() {
                                      place.first_rank + ranks - 1, ", reached at ", host));
   }
   ranks_ = std::make_unique<RankGroup>(
-      RankGroupOptions{
-          .settings = settings,
-          .model_dir = options_.model_dir,
-          .num_threads = options_.num_threads,
-          .cpu_isa = options_.cpu_isa,
-          .emulated_gpus = options_.emulated_gpus,
-          .node = place.node_index,
-          .connect_remote = ConnectOverNetwork({.store = &link_->store(),
-                                                .host = std::move(host),
-                                                .backend = settings.backend,
-                                                .timeout = settings.limits.step_timeout})},
+      RankGroupOptions{.settings = settings,
+                       .model_dir = options_.model_dir,
+                       .num_threads = options_.num_threads,
+                       .cpu_isa = options_.cpu_isa,
+                       .emulated_gpus = options_.emulated_gpus,
+                       .node = place.node_index,
+                       .remote = ConnectOverNetwork({.store = &link_->store(),
+                                                     .host = std::move(host),
+                                                     .backend = settings.backend,
+                                                     .timeout = settings.limits.step_timeout})},
       config);
   relay_.Attach(ranks_.get());
   return absl::OkStatus();
@@ -201,7 +200,7 @@ absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
     case NodeCommand::Kind::kLoad:
       return Load();
     case NodeCommand::Kind::kAllocateKv:
-      return AllocateKv(command.num_blocks);
+      return AllocateKv(command.num_blocks, command.trial);
     case NodeCommand::Kind::kStep:
       break;  // only after loading, see RunNext
   }
@@ -215,12 +214,12 @@ absl::StatusOr<std::string> NodeWorker::Load() {
   return EncodeMemoryReport(ranks_->memory());
 }
 
-absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks) {
+absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks, bool trial) {
   if (num_blocks < 1 || num_blocks > std::numeric_limits<int32_t>::max() / limits_.block_size) {
     return absl::InvalidArgumentError(absl::StrCat(num_blocks, " KV blocks cannot be stored"));
   }
   limits_.num_blocks = 0;
-  RETURN_IF_ERROR(ranks_->AllocateKv(num_blocks));
+  RETURN_IF_ERROR(trial ? ranks_->AllocateTrialKv(num_blocks) : ranks_->AllocateKv(num_blocks));
   limits_.num_blocks = num_blocks;
   return EncodeMemoryReport(ranks_->memory());
 }

@@ -26,7 +26,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
   const int node = rank.node();
   const bool local = std::all_of(ranks.begin(), ranks.end(),
                                  [&](int other) { return other / rank.ranks_per_node() == node; });
-  if (!local) return options_.remote({.name = name, .rank = position, .size = size}, member.device);
+  if (!local)
+    return options_.remote.connect({.name = name, .rank = position, .size = size}, member.device);
   GpuTransport* gpus = nullptr;
   ASSIGN_OR_RETURN(gpus, Gpus());
   if (gpus != nullptr) {
@@ -49,8 +50,18 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankConnector::Join(const std::str
   return JoinInprocGroup(std::move(group), position, member.device, member.shared_seat);
 }
 
+void RankConnector::Abort(const absl::Status& reason) {
+  {
+    absl::MutexLock lock(&mutex_);
+    aborted_.Update(reason);
+    if (gpus_ != nullptr) gpus_->Abort(aborted_);
+  }
+  if (options_.remote.abort) options_.remote.abort(reason);
+}
+
 absl::StatusOr<GpuTransport*> RankConnector::Gpus() {
   absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(aborted_);
   if (gpus_ == nullptr) {
     ASSIGN_OR_RETURN(gpus_, CreateGpuTransport(options_.backend));
   }

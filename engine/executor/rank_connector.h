@@ -30,6 +30,12 @@ struct RemoteGroup {
 };
 using ConnectRemote =
     std::function<absl::StatusOr<std::unique_ptr<Communicator>>(const RemoteGroup&, Device*)>;
+struct RemoteRanks {
+  ConnectRemote connect;
+  // Fails what is being connected and what is connected, as far as the transport can. Any thread;
+  // may be empty.
+  std::function<void(const absl::Status& reason)> abort;
+};
 
 // Any thread.
 class RankConnector {
@@ -37,7 +43,7 @@ class RankConnector {
   struct Options {
     MoeComm moe_comm = MoeComm::kAuto;
     absl::Duration timeout = absl::Seconds(60);  // of one operation
-    ConnectRemote remote;                        // needed when the layout has several nodes
+    RemoteRanks remote;                          // needed when the layout has several nodes
     std::string backend;                         // of the devices
     std::shared_ptr<Bell> bell;                  // of the carriers, when ranks share threads
   };
@@ -52,6 +58,8 @@ class RankConnector {
   // The groups of a rank. Where all ranks of a group live on this node, GPUs exchange directly and
   // CPUs through shared memory.
   absl::StatusOr<RankLinks> Connect(const Rank& rank);
+  // A rank will not come, or has failed: the others shall not wait until they time out.
+  void Abort(const absl::Status& reason);
 
  private:
   absl::StatusOr<std::unique_ptr<Communicator>> Join(const std::string& name,
@@ -64,6 +72,7 @@ class RankConnector {
   absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<InprocGroup>> groups_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<GpuTransport> gpus_ ABSL_GUARDED_BY(mutex_);  // made when it is first needed
+  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera

@@ -87,7 +87,7 @@ struct RankGroup::State {
         splits_steps(depth > 1 && !ExecutesAtOnce(options.settings.backend)),
         connector({.moe_comm = options.settings.moe_comm,
                    .timeout = options.settings.limits.step_timeout,
-                   .remote = options.connect_remote,
+                   .remote = options.remote,
                    .backend = options.settings.backend,
                    .bell = bell}),
         workers(ranks) {}
@@ -269,6 +269,7 @@ void RankGroup::State::Die(const absl::Status& reason) {
   absl::MutexLock lock(&mutex);
   if (!dead.ok()) return;
   dead = reason;
+  connector.Abort(reason);  // reaches ranks that are still being made
   for (const auto& worker : workers) {
     if (worker != nullptr) worker->Abort(reason);
   }
@@ -387,6 +388,12 @@ GroupFacts RankGroup::facts() const {
 absl::Status RankGroup::AllocateKv(int32_t num_blocks) {
   return OnEveryRank([num_blocks](State& state, int32_t rank) {
     return state.workers[rank]->AllocateKv(num_blocks);
+  });
+}
+
+absl::Status RankGroup::AllocateTrialKv(int32_t num_blocks) {
+  return OnEveryRank([num_blocks](State& state, int32_t rank) {
+    return state.workers[rank]->AllocateTrialKv(num_blocks);
   });
 }
 

@@ -34,7 +34,7 @@ struct RankGroupOptions {
   std::string cpu_isa = "auto";
   int32_t emulated_gpus = 0;
   int32_t node = 0;
-  ConnectRemote connect_remote;  // with several nodes
+  RemoteRanks remote;  // with several nodes
 };
 
 // Used by one thread at a time, except Abort; with several nodes one thread may Submit while
@@ -52,7 +52,8 @@ class RankGroup {
   MemoryReport memory() const;  // after Load
   GroupFacts facts() const;     // after Load
   absl::Status AllocateKv(int32_t num_blocks);
-  int32_t max_steps_under_way() const;  // see Executor
+  absl::Status AllocateTrialKv(int32_t num_blocks);  // see Executor
+  int32_t max_steps_under_way() const;               // see Executor
   void Submit(std::shared_ptr<const StepPlan> plan);
   // The oldest step's results of those data-parallel groups whose first rank is here. Any error
   // is sticky; a step that takes longer than the step timeout is one. A rank that hangs while it

@@ -99,6 +99,9 @@ MemoryReport RankWorker::memory() const {
               model_->buffer_bytes() + static_cast<int64_t>(logits_.bytes() + penalties_.bytes()),
           .kv_block_bytes = elements_per_layer * config_.num_hidden_layers *
                             static_cast<int64_t>(SizeOf(options_.dtype)),
+          .graph_bytes = wants_graphs() && graphs_.facts().count == 0
+                             ? StepGraphs::MostBytes(limits_, config_.num_hidden_layers)
+                             : 0,
           .device_bytes = device.total,
           .device_free_bytes = device.free};
 }
@@ -110,6 +113,15 @@ void RankWorker::Abort(const absl::Status& reason) {
 }
 
 absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
+  RETURN_IF_ERROR(AllocateTrialKv(num_blocks));
+  if (ExpertRebalancer* const balance = model_->balance()) {
+    balance->CountAnew(/*exchanging=*/true);
+    expert_rows_ = 0;
+  }
+  return CaptureGraphs();
+}
+
+absl::Status RankWorker::AllocateTrialKv(int32_t num_blocks) {
   graphs_.Clear();
   const size_t half = static_cast<size_t>(memory().kv_block_bytes) / 2 / config_.num_hidden_layers *
                       num_blocks;  // K or V of one layer
@@ -125,13 +137,14 @@ absl::Status RankWorker::AllocateKv(int32_t num_blocks) {
     };
     kv_.push_back({.k = view(2 * size_t(layer)), .v = view(2 * size_t(layer) + 1)});
   }
-  return CaptureGraphs();
+  if (ExpertRebalancer* const balance = model_->balance()) {
+    balance->CountAnew(/*exchanging=*/false);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RankWorker::CaptureGraphs() {
-  // Moving experts wait for words between the steps.
-  const bool waits = options_.rebalance_interval > 0;
-  if (!options_.graphs || !ops_->PadsSteps() || waits) return absl::OkStatus();
+  if (!wants_graphs()) return absl::OkStatus();
   RETURN_IF_ERROR(graphs_.CaptureAll(
       {.ops = *ops_,
        .inputs = *inputs_,
@@ -283,7 +296,7 @@ absl::Status RankWorker::SetResults(const ResultLayout& layout, SampleArgs* args
   args->logprob = results_.View(DType::kF32, {rows}, layout.logprob());
   args->rank = results_.View(DType::kI32, {rows}, layout.rank());
   if (layout.top == 0) return absl::OkStatus();
-  const bool fits = layout.bytes() <= results_.bytes();
+  const bool fits = HasRoom(layout);
   if (!fits) {
     RETURN_IF_ERROR(Reserve(&more_alternatives_, layout.top_bytes(), "sampling results"));
   }
@@ -301,10 +314,10 @@ void RankWorker::DownloadResults(const ResultLayout& layout, UnderWay* step) {
   // Ranks that do not draw read the head only, and a dense model's not even that.
   const size_t head = model_->balance() == nullptr ? 0 : ResultLayout::kExpertRowsBytes;
   step->bytes.resize(draws ? layout.bytes() : head);
-  const bool fits = !draws || layout.bytes() <= results_.bytes();
+  const bool in_one = !draws || HasRoom(layout);
   device.Download(step->bytes.data(), results_.data(),
-                  fits ? step->bytes.size() : layout.top_tokens());
-  if (fits) return;
+                  in_one ? step->bytes.size() : layout.top_tokens());
+  if (in_one) return;
   device.Download(step->bytes.data() + layout.top_tokens(), more_alternatives_.data(),
                   layout.top_bytes());
 }

@@ -56,8 +56,11 @@ class RankWorker {
   // Waits for the device; steps that have not finished are given up.
   ~RankWorker();
 
-  // Also captures the graphs of decode steps, which hold the cache's addresses.
+  // Also captures the graphs of decode steps, which hold the cache's addresses, and begins to count
+  // what experts do.
   absl::Status AllocateKv(int32_t num_blocks);
+  // Does neither: for steps that only find out what steps take.
+  absl::Status AllocateTrialKv(int32_t num_blocks);
   // Steps that may have begun and not finished.
   static constexpr uint64_t kMaxSteps = 2;
   // Enqueues the rank's group's part of the plan: one upload, the operations, one download.
@@ -94,6 +97,11 @@ class RankWorker {
     std::vector<char> bytes;    // the results on the host
     std::vector<float> logits;  // when asked for
   };
+  // Whether decode steps shall have graphs, as far as their extents allow it.
+  bool wants_graphs() const {
+    // Moving experts wait for words between the steps.
+    return options_.graphs && ops_->PadsSteps() && options_.rebalance_interval == 0;
+  }
   absl::Status CaptureGraphs();
   // Null: the step is to be enqueued.
   StepGraph* GraphOf(const StepViews& views) const;
@@ -103,6 +111,8 @@ class RankWorker {
   void EnqueueModel(const StepViews& views);
   TensorView FirstLogits(const StepViews& views) const;
   absl::Status EnqueueSampling(const StepPlan& plan, const StepViews& views, UnderWay* step);
+  // Whether all results have their place in results_; else alternatives lie in more_alternatives_.
+  bool HasRoom(const ResultLayout& layout) const { return layout.bytes() <= results_.bytes(); }
   absl::Status SetResults(const ResultLayout& layout, SampleArgs* args);
   void DownloadResults(const ResultLayout& layout, UnderWay* step);
   BatchResult TakeResults(UnderWay* step) const;

@@ -13,6 +13,14 @@ void StepGraphs::Clear() {
   facts_ = StepGraphFacts();
 }
 
+int64_t StepGraphs::MostBytes(const StepLimits& limits, int32_t num_layers) {
+  constexpr int64_t kOperationsOfLayer = 32;
+  constexpr int64_t kOtherOperations = 16;
+  constexpr int64_t kOperationBytes = 2 << 10;
+  return std::ssize(DecodeBuckets(limits)) * (kOperationsOfLayer * num_layers + kOtherOperations) *
+         kOperationBytes;
+}
+
 absl::Status StepGraphs::CaptureAll(const Capture& capture) {
   Clear();
   std::vector<Bucket> captured;

@@ -32,6 +32,10 @@ class StepGraphs {
   // place, as long as the graphs. On an error there are none.
   absl::Status CaptureAll(const Capture& capture);
   void Clear();
+  // Of device memory that the graphs of all decode buckets of a model take: an estimate from above
+  // for who has to leave room. A layer has no more than 32 operations, an operation 2 KiB: its
+  // arguments, tensor maps among them, and what CUDA keeps beside them.
+  static int64_t MostBytes(const StepLimits& limits, int32_t num_layers);
 
   // Of a step with these extents; null: there is none.
   StepGraph* Find(const StepExtents& extents) const;

@@ -71,9 +71,16 @@ void ExpertRebalancer::RecordRows(int32_t layer, ConstTensorView num_rows) {
   statistics_->RecordRows(moe_index_[layer], num_rows);
 }
 
+void ExpertRebalancer::CountAnew(bool exchanging) {
+  exchanging_ = exchanging;
+  exchanges_judged_ = steps_ended_ = steps_taken_ = 0;
+  statistics_->Forget();
+}
+
 void ExpertRebalancer::EndStep(TensorView rows) {
   statistics_->SumRows(rows);
   if (mover_ != nullptr) mover_->EndStep();
+  if (!exchanging_) return;
   if (++steps_ended_ % options_.interval == 0) statistics_->Exchange(links_.world.get());
 }
 
@@ -108,7 +115,7 @@ absl::Status ExpertRebalancer::Rebalance() {
 }
 
 std::shared_ptr<const ExpertLoads> ExpertRebalancer::TakeLoads() {
-  if (++steps_taken_ % options_.interval != 0) return nullptr;
+  if (!exchanging_ || ++steps_taken_ % options_.interval != 0) return nullptr;
   statistics_->Collect();
   auto loads = std::make_shared<ExpertLoads>();
   if (mover_ != nullptr) loads->moves = mover_->counts();

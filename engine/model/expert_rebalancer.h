@@ -43,8 +43,11 @@ class ExpertRebalancer {
   void RecordChoices(int32_t layer, ConstTensorView ids);
   // Rows that this rank's experts compute, [1] int.
   void RecordRows(int32_t layer, ConstTensorView num_rows);
+  // Forgets what steps have counted so far; none is under way. Those to come exchange it or do not.
+  // On all ranks.
+  void CountAnew(bool exchanging);
   // Once per step, behind all layers, on all ranks: writes the rows that this rank's experts have
-  // computed since the start, and exchanges the counts when it is time.
+  // computed since CountAnew, and exchanges the counts when it is time.
   void EndStep(TensorView rows /* [1] i64 */);
   // Once per step, in order, when its work is done. What its exchange brought; nullptr in steps
   // without one.
@@ -73,6 +76,7 @@ class ExpertRebalancer {
   std::unique_ptr<LoadStatistics> statistics_;
   std::vector<PlacementTable> tables_;  // per MoE layer
   std::unique_ptr<ExpertMover> mover_;
+  bool exchanging_ = true;
   int64_t exchanges_judged_ = 0;
   int64_t steps_ended_ = 0;
   int64_t steps_taken_ = 0;

@@ -390,6 +390,7 @@ uint64_t HostGroupImpl::Broadcast(const NodeCommand& command) {
       break;
     case NodeCommand::Kind::kAllocateKv:
       wire->mutable_allocate_kv()->set_num_blocks(command.num_blocks);
+      wire->mutable_allocate_kv()->set_trial(command.trial);
       break;
     case NodeCommand::Kind::kStep:
       wire->set_step_plan(command.step_plan);

@@ -17,6 +17,7 @@ struct NodeCommand {
   enum class Kind : uint8_t { kLoad, kAllocateKv, kStep };
   Kind kind = Kind::kLoad;
   int32_t num_blocks = 0;  // kAllocateKv
+  bool trial = false;      // kAllocateKv: for trial steps
   std::string step_plan;   // kStep: bytes of the engine, at most kMaxStepPlanBytes
 };
 

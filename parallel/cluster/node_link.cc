@@ -205,6 +205,7 @@ absl::Status NodeLinkImpl::HandleCommand(const v1::cluster::Command& wire) {
     case v1::cluster::Command::kAllocateKv:
       received.command.kind = NodeCommand::Kind::kAllocateKv;
       received.command.num_blocks = wire.allocate_kv().num_blocks();
+      received.command.trial = wire.allocate_kv().trial();
       break;
     case v1::cluster::Command::kStepPlan:
       received.command.kind = NodeCommand::Kind::kStep;

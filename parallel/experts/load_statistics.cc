@@ -1,5 +1,6 @@
 #include "parallel/experts/load_statistics.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,6 +61,20 @@ void LoadStatistics::Exchange(Communicator* communicator) {
   ops_->device().Download(host.data(), all.data(), host.size() * sizeof(int64_t));
   const MutexLock lock(&mutex_);
   arriving_.push_back(std::move(host));  // its elements stay where they are
+}
+
+void LoadStatistics::Forget() {
+  {
+    const MutexLock lock(&mutex_);
+    TESSERA_CHECK(arriving_.empty());
+  }
+  const std::vector<int64_t> none(static_cast<size_t>(NumCounts()));
+  ops_->device().Upload(counts_.data(), none.data(), none.size() * sizeof(int64_t));
+  std::fill(counted_.begin(), counted_.end(), 0);
+  std::fill(smoothed_.begin(), smoothed_.end(), 0);
+  std::fill(totals_.begin(), totals_.end(), 0);
+  std::fill(rank_rows_.begin(), rank_rows_.end(), 0);
+  num_exchanges_ = 0;
 }
 
 void LoadStatistics::Collect() {

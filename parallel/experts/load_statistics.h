@@ -29,10 +29,10 @@ struct LoadStatisticsOptions {
 };
 
 // Used by the thread that drives the device; destroyed after the work enqueued through it has run.
-// Counts on the device only grow and the host takes the differences: nothing is reset between
-// steps. Record, SumRows and Exchange only enqueue. Collect and the numbers below it may be another
-// thread's: they are those of the last exchange collected, and ranks that exchange and collect in
-// the same steps see the same numbers.
+// Counts on the device only grow and the host takes the differences: nothing is reset but by
+// Forget. Record, SumRows and Exchange only enqueue. Collect and the numbers below it may be
+// another thread's: they are those of the last exchange collected, and ranks that exchange and
+// collect in the same steps see the same numbers.
 class LoadStatistics {
  public:
   // `ops` must outlive the statistics.
@@ -48,6 +48,8 @@ class LoadStatistics {
   void SumRows(TensorView rows /* [1] i64 */) const;
   // Brings the counts of all ranks to the host. Collective; nullptr when there is one rank.
   void Exchange(Communicator* communicator);
+  // As if created anew. All exchanges have been collected, and no operation is under way.
+  void Forget();
   // Takes in the oldest exchange that has not been collected. The device has been synchronized
   // since.
   void Collect();

@@ -33,6 +33,9 @@ class GpuTransport {
   // those of NcclCommunicator::Join.
   virtual absl::StatusOr<std::unique_ptr<Communicator>> Join(const GpuGroup& group,
                                                              Device* device) = 0;
+  // Fails all groups of this process with `reason`, also those that ranks are joining or have not
+  // come to yet: who waits in Join returns within a second.
+  virtual void Abort(const absl::Status& reason) = 0;
 };
 
 // For devices of this backend of kernels/ops.h; null when they are no GPUs. FAILED_PRECONDITION,

@@ -80,8 +80,8 @@ absl::StatusOr<ncclUniqueId> NcclCommunicator::Invite(RendezvousStore* store,
                                                       const std::string& self) {
   for (int r = 1; r < size(); ++r) {
     std::string other;
-    ASSIGN_OR_RETURN(other, store->Get(absl::StrCat(group_->name(), "/nccl/rank ", r),
-                                       options_.connect_timeout));
+    ASSIGN_OR_RETURN(other, group_->Await(*store, absl::StrCat(group_->name(), "/nccl/rank ", r),
+                                          options_.connect_timeout));
     if (other == self) continue;
     return absl::FailedPreconditionError(absl::StrCat("rank ", r, " of group ", group_->name(),
                                                       " has ", other, ", but rank 0 has ", self,
@@ -109,7 +109,8 @@ absl::StatusOr<ncclUniqueId> NcclCommunicator::Meet(RendezvousStore* store) {
   }
   RETURN_IF_ERROR(store->Set(absl::StrCat(group_->name(), "/nccl/rank ", rank_), self));
   std::string answer;
-  ASSIGN_OR_RETURN(answer, store->Get(answer_key, options_.connect_timeout + kAnswerTime));
+  ASSIGN_OR_RETURN(answer,
+                   group_->Await(*store, answer_key, options_.connect_timeout + kAnswerTime));
   ncclUniqueId id;
   if (answer.size() == 1 + sizeof(id.internal) && answer[0] == kAccepted) {
     std::memcpy(id.internal, answer.data() + 1, sizeof(id.internal));

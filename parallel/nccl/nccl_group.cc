@@ -116,4 +116,15 @@ absl::Status NcclGroup::status() const {
   return status_;
 }
 
+absl::StatusOr<std::string> NcclGroup::Await(RendezvousStore& store, const std::string& key,
+                                             absl::Duration timeout) const {
+  constexpr absl::Duration kRound = absl::Milliseconds(200);
+  while (true) {
+    if (absl::Status failed = status(); !failed.ok()) return failed;
+    absl::StatusOr<std::string> value = store.Get(key, std::min(timeout, kRound));
+    if (value.ok() || !absl::IsDeadlineExceeded(value.status()) || timeout <= kRound) return value;
+    timeout -= kRound;
+  }
+}
+
 }  // namespace tessera::cuda

@@ -13,8 +13,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "parallel/rendezvous_store.h"
 
 namespace tessera::cuda {
 
@@ -61,6 +63,10 @@ class NcclGroup {
   // The same, and all ranks of this process give up.
   void Abort(const absl::Status& reason);
   absl::Status status() const;
+
+  // RendezvousStore::Get that also ends, within a second, when the group fails.
+  absl::StatusOr<std::string> Await(RendezvousStore& store, const std::string& key,
+                                    absl::Duration timeout) const;
 
  private:
   struct Rank {

@@ -1,5 +1,7 @@
 #include "parallel/nccl/nccl_transport.h"
 
+#include "kernels/core/status_macros.h"
+
 namespace tessera::cuda {
 
 absl::StatusOr<std::unique_ptr<Communicator>> NcclTransport::Join(const GpuGroup& group,
@@ -9,6 +11,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> NcclTransport::Join(const GpuGroup
     absl::MutexLock lock(&mutex_);
     std::shared_ptr<NcclGroup>& entry = groups_[group.name];
     if (entry == nullptr) entry = std::make_shared<NcclGroup>(group.name, group.size);
+    RETURN_IF_ERROR(aborted_);
     shared = entry;
   }
   NcclOptions options = options_;
@@ -19,6 +22,12 @@ absl::StatusOr<std::unique_ptr<Communicator>> NcclTransport::Join(const GpuGroup
                                  .device = static_cast<CudaDevice*>(device),
                                  .store = group.store == nullptr ? &store_ : group.store},
                                 options);
+}
+
+void NcclTransport::Abort(const absl::Status& reason) {
+  absl::MutexLock lock(&mutex_);
+  aborted_.Update(reason);
+  for (const auto& [name, group] : groups_) group->Abort(aborted_);
 }
 
 }  // namespace tessera::cuda

@@ -21,6 +21,7 @@ class NcclTransport final : public GpuTransport {
 
   absl::StatusOr<std::unique_ptr<Communicator>> Join(const GpuGroup& group,
                                                      Device* device) override;
+  void Abort(const absl::Status& reason) override;
 
  private:
   const NcclLibrary library_;
@@ -28,6 +29,7 @@ class NcclTransport final : public GpuTransport {
   MemoryRendezvousStore store_;
   absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<NcclGroup>> groups_ ABSL_GUARDED_BY(mutex_);
+  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera::cuda

@@ -216,7 +216,7 @@ absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::Join(NcclGroup& group,
   std::vector<Offer> offers(static_cast<size_t>(group.size()));
   for (int rank = 0; rank < group.size(); ++rank) {
     std::string offer;
-    ASSIGN_OR_RETURN(offer, member.store->Get(key("offer", rank), member.timeout));
+    ASSIGN_OR_RETURN(offer, group.Await(*member.store, key("offer", rank), member.timeout));
     if (offer.size() == sizeof(Offer)) {
       std::memcpy(&offers[static_cast<size_t>(rank)], offer.data(), sizeof(Offer));
     }
@@ -227,7 +227,7 @@ absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::Join(NcclGroup& group,
   RETURN_IF_ERROR(member.store->Set(key("answer", member.rank), all ? kAccepted : kRefused));
   for (int rank = 0; rank < group.size(); ++rank) {
     std::string answer;
-    ASSIGN_OR_RETURN(answer, member.store->Get(key("answer", rank), member.timeout));
+    ASSIGN_OR_RETURN(answer, group.Await(*member.store, key("answer", rank), member.timeout));
     all = all && answer == kAccepted;
   }
   if (all) return made;

@@ -8,13 +8,14 @@ import time
 import unittest
 from unittest import mock
 
-from harness import NANO, Server, pb, read_until_unavailable, run_tessera
+from harness import NANO, Server, collect, pb, read_until_unavailable, run_tessera
 
 MIB = 1 << 20
 CHEAP = {"TESSERA_EMULATION_RACES": "0", "TESSERA_EMULATION_PREEMPT": "0"}
 EMULATED = ("--backend", "cuda-emulated")
 TWO = (*EMULATED, "--emulated-gpus", 2, "--tensor-parallel-size", 2)
 STEP_TIMEOUT = 60
+TOKENS = 4
 
 
 class GpuFaultsTest(unittest.TestCase):
@@ -39,9 +40,12 @@ class GpuFaultsTest(unittest.TestCase):
     def test_gpus(self):
         self.assertIn("finds no GPU in this machine",
                       self.refusal(*EMULATED, TESSERA_EMULATION_GPUS="0"))
+        since = time.monotonic()
         self.assertRegex(
             self.refusal(*EMULATED, "--emulated-gpus", 2, "--tensor-parallel-size", 4),
             "there is no GPU [23] to run on: this machine has 2")
+        # The others, which wait for these two to connect, do not wait until they time out.
+        self.assertLess(time.monotonic() - since, 60)
         self.assertIn("has compute capability 7.5, but the kernels of this program need 8.0",
                       self.refusal(*EMULATED, TESSERA_EMULATION_ARCH="75"))
 
@@ -91,20 +95,34 @@ class GpuFaultsTest(unittest.TestCase):
         self.assertRegex(said, "one sequence of 4096 tokens needs [0-9]+ bytes: --max-model-len "
                                "[0-9]+ would fit; or raise --gpu-memory-utilization")
 
+    @staticmethod
+    def request(max_tokens):
+        """A drawn answer of just so many tokens."""
+        request = pb.GenerateRequest()
+        request.token_ids.ids.extend([5, 6, 7])
+        request.sampling.temperature = 0.9
+        request.sampling.seed = 11
+        request.stopping.max_tokens = max_tokens
+        request.stopping.ignore_eos = True
+        return request
+
+    @staticmethod
+    def answer(server):
+        choices, _ = collect(server.stub.StreamGenerate(GpuFaultsTest.request(TOKENS), timeout=120))
+        return list(choices[0].token_ids)
+
     def test_a_gpu_that_vanishes(self):
-        """In the middle of a stream, of a group of two: the server ends, and says which GPU."""
+        """In the middle of a stream, of a group of two: the server ends, and says which GPU. Started
+        again, it gives the answers of one that nothing happened to."""
         with tempfile.TemporaryDirectory() as folder:
             lost = pathlib.Path(folder) / "lost"
             variables = {**CHEAP, "TESSERA_EMULATION_VANISH": f"1:{lost}"}
             with mock.patch.dict(os.environ, variables):
-                server = Server(*TWO, "--max-num-batched-tokens", 8, "--step-timeout",
-                                STEP_TIMEOUT, expect_exit=1)
-                with server:
-                    request = pb.GenerateRequest()
-                    request.token_ids.ids.extend([5, 6, 7])
-                    request.stopping.max_tokens = 1000
-                    request.stopping.ignore_eos = True
-                    stream = server.stub.StreamGenerate(request, timeout=120)
+                flags = (*TWO, "--max-num-batched-tokens", 8, "--step-timeout", STEP_TIMEOUT)
+                with Server(*flags, expect_exit=1) as server:
+                    undisturbed = self.answer(server)
+                    self.assertEqual(len(undisturbed), TOKENS)
+                    stream = server.stub.StreamGenerate(self.request(1000), timeout=120)
                     next(stream)
                     lost.touch()
                     since = time.monotonic()
@@ -113,6 +131,9 @@ class GpuFaultsTest(unittest.TestCase):
                     self.assertEqual(server.process.wait(STEP_TIMEOUT + 10), 1)
                     self.assertLess(time.monotonic() - since, STEP_TIMEOUT + 10)
                     self.assertIn("the GPU is lost (Xid 79)", server.output())
+                lost.unlink()  # it has been replaced
+                with Server(*flags) as server:
+                    self.assertEqual(self.answer(server), undisturbed)
 
 
 if __name__ == "__main__":

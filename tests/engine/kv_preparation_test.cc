@@ -30,6 +30,7 @@ class GpuExecutor final : public Executor {
   MemoryReport memory() const override {
     return {.weight_bytes = kWeights,
             .kv_block_bytes = kBlockBytes,
+            .graph_bytes = graph_bytes,
             .device_bytes = total_,
             .device_free_bytes = Free()};
   }
@@ -37,6 +38,10 @@ class GpuExecutor final : public Executor {
   int32_t num_groups() const override { return 1; }
   int32_t max_steps_under_way() const override { return 1; }
   absl::Status AllocateKv(int32_t num_blocks) override {
+    ++final_allocations;
+    return AllocateTrialKv(num_blocks);
+  }
+  absl::Status AllocateTrialKv(int32_t num_blocks) override {
     allocated.push_back(num_blocks);
     kv_bytes_ = 0;
     if (num_blocks * kBlockBytes > Free()) return absl::ResourceExhaustedError("the GPU is full");
@@ -53,6 +58,8 @@ class GpuExecutor final : public Executor {
   void Abort(absl::Status) override {}
   absl::Status Shutdown(absl::Time) override { return absl::OkStatus(); }
 
+  int64_t graph_bytes = 0;
+  int final_allocations = 0;
   std::vector<int32_t> allocated;
   std::vector<StepPlan> plans;
   absl::StatusOr<StepResult> step_status = StepResult();
@@ -89,8 +96,18 @@ TEST(KvPreparation, TakesWhatTheLargestStepLeavesOfTheShare) {
   EXPECT_EQ(executor.plans[0].groups[0].num_tokens(), 50);
   EXPECT_EQ(sizing->num_blocks, (900'000 - kWeights - kOfSteps) / kBlockBytes);
   EXPECT_EQ(executor.allocated.back(), sizing->num_blocks);
+  EXPECT_EQ(executor.allocated.size(), 3U);
+  EXPECT_EQ(executor.final_allocations, 1);
   // The blocks of the step were given back first.
   EXPECT_EQ(executor.memory().device_free_bytes, kTotal / 10);
+}
+
+TEST(KvPreparation, LeavesRoomForGraphs) {
+  GpuExecutor executor;
+  executor.graph_bytes = 7 * kBlockBytes;
+  const auto sizing = PrepareKv(Options(), Config(), executor);
+  ASSERT_TRUE(sizing.ok()) << sizing.status();
+  EXPECT_EQ(sizing->num_blocks, (900'000 - kWeights - kOfSteps) / kBlockBytes - 7);
 }
 
 TEST(KvPreparation, TheShareCanBeChosen) {

@@ -8,6 +8,7 @@
 #include "engine/executor/local_executor.h"
 #include "engine/kv_preparation.h"
 #include "kernels/cuda/emulation/emulator.h"
+#include "kernels/cuda/fake/emulated_gpus.h"
 
 namespace tessera {
 namespace {
@@ -51,13 +52,21 @@ TEST_F(DeviceMemoryTest, IsUsedUpToTheShare) {
     options_.model.layout.tensor_parallel = ranks;
     const auto executor = Load();
     ASSERT_TRUE(executor.ok()) << executor.status();
+    const int64_t for_graphs = (*executor)->memory().graph_bytes;  // emulated ones take nothing
+    EXPECT_GT(for_graphs, 0);
+    const uint64_t captured = simt::fake::CountedGraphCalls().captured;
     const auto sizing = PrepareKv(options_, config_, **executor);
     ASSERT_TRUE(sizing.ok()) << sizing.status();
+    const int32_t graphs = (*executor)->facts().step_graphs.count;
+    EXPECT_GT(graphs, 0);
+    EXPECT_EQ(simt::fake::CountedGraphCalls().captured - captured, uint64_t(ranks * graphs))
+        << "graphs are captured more than once";
     const MemoryReport memory = (*executor)->memory();
+    EXPECT_EQ(memory.graph_bytes, 0);
     EXPECT_EQ(memory.device_bytes, kMemory);
     const int64_t used = memory.device_bytes - memory.device_free_bytes;
     EXPECT_LE(used, kMemory * 3 / 4);
-    EXPECT_GT(used, kMemory * 3 / 4 - 2 * memory.kv_block_bytes);
+    EXPECT_GT(used, kMemory * 3 / 4 - for_graphs - 2 * memory.kv_block_bytes);
   }
 }
 

@@ -39,8 +39,18 @@ struct Observed {
   }
 };
 
+// Steps as many as would exchange. None does.
+void RunTrial(Executor& executor) {
+  ASSERT_TRUE(executor.AllocateTrialKv(16).ok());
+  SequenceRunner runner(executor, kBlockSize);
+  for (int32_t step = 0; step < ExpertRebalancer::Options().interval + 3; ++step) {
+    ASSERT_TRUE(runner.Append({.token_ids = {step}}).ok());
+  }
+}
+
 // A golden prompt and then token after token, past two exchanges.
-Observed Decode(const std::string& model, const std::string& backend, const LayoutOptions& layout) {
+Observed Decode(const std::string& model, const std::string& backend, const LayoutOptions& layout,
+                bool after_trial = false) {
   Observed observed;
   const std::string dir = ReferenceModelDir(model);
   const auto config = LoadModelConfig(dir);
@@ -52,6 +62,7 @@ Observed Decode(const std::string& model, const std::string& backend, const Layo
       options, {.block_size = kBlockSize, .max_num_batched_tokens = 256, .max_model_len = 256},
       *config, nullptr);
   EXPECT_TRUE(created.ok()) << created.status();
+  if (after_trial) RunTrial(**created);
   ObservedExecutor executor(*std::move(created),
                             [&](const StepResult& result) { observed.Add(result); });
   EXPECT_TRUE(executor.AllocateKv(16).ok());
@@ -119,6 +130,24 @@ TEST(ExpertLoadTest, RanksReportTheRowsTheyCompute) {
     const Observed sliced = Decode("moe", backend, {2, 1, false, "allreduce"});
     for (int64_t rows : sliced.rank_rows) EXPECT_EQ(rows, choices(sliced));
     EXPECT_EQ(sliced.loads.back()->layers[0].max_over_mean, 1);
+  }
+}
+
+// Steps that only find out what steps take are no load that experts should move for.
+TEST(ExpertLoadTest, TrialsAreNotCounted) {
+  for (const std::string backend : {"ref", "queued"}) {
+    const LayoutOptions layout = {2, 1, true, "alltoall"};
+    const Observed expected = Decode("moe", backend, layout);
+    const Observed observed = Decode("moe", backend, layout, /*after_trial=*/true);
+    EXPECT_EQ(observed.rank_rows, expected.rank_rows);
+    ASSERT_EQ(observed.loads.size(), expected.loads.size());
+    for (size_t e = 0; e < observed.loads.size(); ++e) {
+      for (size_t i = 0; i < observed.loads[e]->layers.size(); ++i) {
+        EXPECT_EQ(observed.loads[e]->layers[i].choices, expected.loads[e]->layers[i].choices);
+        EXPECT_EQ(observed.loads[e]->layers[i].max_over_mean,
+                  expected.loads[e]->layers[i].max_over_mean);
+      }
+    }
   }
 }
 

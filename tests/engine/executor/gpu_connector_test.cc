@@ -4,8 +4,10 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/executor/network_connector.h"
 #include "engine/executor/rank_connector.h"
 #include "kernels/cuda/cuda_device.h"
@@ -67,12 +69,37 @@ TEST(GpuConnectorTest, RanksOfTwoNodesMeetInTheStore) {
   EXPECT_EQ(simt::fake::AnyReport(), "");
 }
 
+// A rank of two has failed before it joined: the other one need not wait for it, wherever it waits.
+TEST(GpuConnectorTest, WhoWaitsForARankThatFailedIsTold) {
+  for (const int nodes : {1, 2}) {
+    for (const int waiting : {0, 1}) {
+      MemoryRendezvousStore store;
+      RankConnector connector({.remote = ConnectOverNetwork({.store = &store, .backend = kBackend}),
+                               .backend = kBackend});
+      std::thread failing([&] {
+        absl::SleepFor(absl::Milliseconds(50));
+        connector.Abort(absl::UnavailableError("rank x is out of memory"));
+      });
+      const auto topology = Topology::Create({.tensor_parallel = 2, .nodes = nodes}, waiting);
+      ASSERT_TRUE(topology.ok()) << topology.status();
+      const auto device = Gpu(waiting);
+      const absl::Time begin = absl::Now();
+      const absl::Status status =
+          connector.Connect({.topology = *topology, .device = device.get(), .shared_seat = nullptr})
+              .status();
+      failing.join();
+      EXPECT_EQ(status, absl::UnavailableError("rank x is out of memory"));
+      EXPECT_LT(absl::Now() - begin, absl::Seconds(30));
+    }
+  }
+}
+
 TEST(GpuConnectorTest, DevicesWithoutATransportAreRefused) {
   MemoryRendezvousStore store;
-  const ConnectRemote connect = ConnectOverNetwork({.store = &store, .backend = "abacus"});
+  const RemoteRanks remote = ConnectOverNetwork({.store = &store, .backend = "abacus"});
   const auto device = Gpu(0);
   const absl::Status status =
-      connect({.name = "world", .rank = 0, .size = 2}, device.get()).status();
+      remote.connect({.name = "world", .rank = 0, .size = 2}, device.get()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("has no transport between ranks"));
 }

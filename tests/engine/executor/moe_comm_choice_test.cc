@@ -164,8 +164,8 @@ class TwoNodes final : public Executor {
               .num_threads = 2,
               .cpu_isa = options.cpu_isa,
               .node = node,
-              .connect_remote = [this](const RemoteGroup& group,
-                                       Device* device) { return Connect(group, device); }},
+              .remote = {.connect = [this](const RemoteGroup& group,
+                                           Device* device) { return Connect(group, device); }}},
           config));
     }
   }

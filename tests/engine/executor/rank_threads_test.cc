@@ -23,6 +23,7 @@
 #include "engine/executor/sequence_runner.h"
 #include "engine/model/model_config.h"
 #include "engine/scheduler/scheduler.h"
+#include "tests/engine/executor/greedy.h"
 #include "tests/support/golden_files.h"
 
 namespace tessera {
@@ -51,18 +52,7 @@ ModelOptions Options(const Ranks& ranks) {
 
 std::vector<int32_t> Generate(Executor& executor) {
   EXPECT_TRUE(executor.AllocateKv(16).ok());
-  const ModelGolden golden = LoadModelGoldens(kModel).front();
-  SequenceRunner runner(executor, kBlockSize);
-  std::vector<int32_t> next = golden.ids;
-  std::vector<int32_t> tokens;
-  while (tokens.size() < kTokens) {
-    const auto result = runner.Append({.token_ids = next});
-    EXPECT_TRUE(result.ok()) << result.status();
-    if (!result.ok()) break;
-    next = {result->token[0]};
-    tokens.push_back(result->token[0]);
-  }
-  return tokens;
+  return Greedy(executor, kBlockSize, LoadModelGoldens(kModel).front().ids, kTokens);
 }
 
 std::vector<int32_t> Expected() {

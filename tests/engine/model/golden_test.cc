@@ -11,6 +11,7 @@
 #include "engine/model/model_config.h"
 #include "gtest/gtest.h"
 #include "kernels/ops.h"
+#include "tests/engine/executor/greedy.h"
 #include "tests/support/golden_files.h"
 
 namespace tessera {
@@ -36,20 +37,6 @@ std::unique_ptr<Executor> MakeExecutor(const std::string& dir, const std::string
   EXPECT_TRUE(executor.ok()) << executor.status();
   EXPECT_TRUE((*executor)->AllocateKv(64).ok());
   return *std::move(executor);
-}
-
-std::vector<int32_t> Greedy(Executor& executor, const std::vector<int32_t>& prompt, size_t count) {
-  SequenceRunner runner(executor, kBlockSize);
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> next = prompt;
-  while (tokens.size() < count) {
-    const auto result = runner.Append({.token_ids = next});
-    EXPECT_TRUE(result.ok()) << result.status();
-    if (!result.ok()) break;
-    next = {result->token[0]};
-    tokens.push_back(result->token[0]);
-  }
-  return tokens;
 }
 
 // Emulated GPUs take some thousand times as long as a CPU. Of the models they run those that use
@@ -110,7 +97,7 @@ TEST_P(ReferenceModelTest, Float32EqualsTransformers) {
     for (size_t i = 0; i < golden.last_logits.size(); ++i) {
       ASSERT_NEAR(score->last_logits[i], golden.last_logits[i], 5e-5) << "logit " << i;
     }
-    EXPECT_EQ(Greedy(*executor, golden.ids, golden.greedy.size()), golden.greedy);
+    EXPECT_EQ(Greedy(*executor, kBlockSize, golden.ids, golden.greedy.size()), golden.greedy);
   }
 }
 
@@ -163,7 +150,7 @@ TEST_P(BackendTest, NanoGoldens) {
   EXPECT_EQ(goldens.size(), IsEmulated(GetParam()) ? 1U : 48U);
   int line = 0;
   for (const NanoGolden& golden : goldens) {
-    EXPECT_EQ(Greedy(*executor, golden.prompt_ids, golden.greedy.size()), golden.greedy)
+    EXPECT_EQ(Greedy(*executor, kBlockSize, golden.prompt_ids, golden.greedy.size()), golden.greedy)
         << "line " << line;
     ++line;
   }
