@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/kernels/gemm.h"
 #include "kernels/cuda/kernels/gemm_sm90.h"
+#include "kernels/cuda/kernels/sm90.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/cuda/tensor_map.h"
 

@@ -7,6 +7,7 @@
 #include "kernels/core/status_macros.h"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/kernels/gemm_sm90.h"
+#include "kernels/cuda/kernels/sm90.h"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/weight_uploads.h"
 

@@ -21,9 +21,21 @@ struct BoxedMatrix {
   int32_t box_rows = 0;  // at most 256
 };
 
+// The same of pages [pages, rows, cols] of rows side by side, with page_stride elements between
+// pages; boxes lie in one page each.
+struct BoxedPages {
+  const void* data = nullptr;
+  int64_t pages = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;         // a multiple of 8
+  int64_t page_stride = 0;  // too
+  int32_t box_rows = 0;     // at most 256
+};
+
 // cudaErrorInvalidValue: no such matrix; cudaErrorSymbolNotFound: the driver is older than 12.0.
 // The map holds the address, nothing of the contents. Any thread.
 cudaError_t EncodeTensorMap(const BoxedMatrix& matrix, simt::TensorMap* map);
+cudaError_t EncodeTensorMap(const BoxedPages& pages, simt::TensorMap* map);
 
 }  // namespace tessera::cuda
 

@@ -293,6 +293,7 @@ void KernelShares::RunAll() {
     for (const int64_t sequences : {1, 8, 32, 128}) Attention(sequences, 1, 1024);
     Attention(1, 1, 32768);
     Attention(1, 4096, 4096);
+    Attention(1, 512, 16384);
   }
   for (const int64_t tokens : TokenCounts()) Rows(tokens);
   Sampling();

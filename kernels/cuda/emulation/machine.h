@@ -101,11 +101,17 @@ struct MBarrier {
   std::vector<Thread*> waiting;
 };
 
+// A first operand in registers: four words of each thread.
+struct WgmmaRegisters {
+  const uint32_t* registers[kThreadsPerWarpgroup];
+  uint32_t words[kThreadsPerWarpgroup][4];  // what they held when it was issued
+};
 struct WgmmaOperation {
   uint64_t a, b;
   int n;
   bool accumulate, computed;
   void* key;
+  std::shared_ptr<const WgmmaRegisters> of_registers;  // instead of a; b lies in panels then
 };
 struct Accumulator {
   std::vector<float> values;      // [64, n]
@@ -121,12 +127,15 @@ struct Warpgroup {
   int n = 0;
   bool accumulate = false;
   float* registers[kThreadsPerWarpgroup];
+  const uint32_t* a_registers[kThreadsPerWarpgroup] = {};  // null: `a` describes the operand
   std::vector<Thread*> waiting;
   bool fenced = false;
   uint32_t clock = 1;
   std::vector<WgmmaOperation> open;
   std::deque<std::pair<uint32_t, std::vector<WgmmaOperation>>> groups;
   std::map<void*, Accumulator> accumulators;
+  // First operands in registers as they were at the last fence, by the first thread's.
+  std::map<const uint32_t*, WgmmaRegisters> operands;
 };
 
 struct Block {

@@ -1,5 +1,6 @@
 // wgmma: all 128 threads of a warpgroup issue it together; the accumulators are NaN until the group
-// of the operation has been waited for. Modelled: bf16, both operands in shared memory, K-major.
+// of the operation has been waited for. Modelled: bf16, both operands in shared memory, K-major; or
+// the first one in registers, the second one in panels (MN-major, 128-byte swizzle).
 #include <cstring>
 
 #include "kernels/cuda/emulation/async_copy.h"
@@ -31,6 +32,28 @@ size_t OperandAddress(uint64_t descriptor, int row, int chunk) {
   }
 }
 
+// Address of the 16 bytes that hold columns [8 unit, 8 unit + 8) of row k; in panels of 64 columns.
+size_t PanelsAddress(uint64_t descriptor, int k, int unit) {
+  constexpr int kPanelUnits = 8;
+  const size_t start = (descriptor & 0x3fff) << 4;
+  const size_t leading = (descriptor >> 16 & 0x3fff) << 4;
+  const size_t stride = (descriptor >> 32 & 0x3fff) << 4;
+  if (descriptor >> 62 != 1) {
+    Fail("a wgmma descriptor with a swizzle other than 128 bytes and none");
+  }
+  return Swizzle128(start + static_cast<size_t>(k / 8) * stride + static_cast<size_t>(k % 8) * 128 +
+                    static_cast<size_t>(unit / kPanelUnits) * leading +
+                    static_cast<size_t>(unit % kPanelUnits) * 16);
+}
+
+// Calls f(address of 16 bytes) for all of the second operand.
+template <typename F>
+void ForPanels(uint64_t descriptor, int n, F call) {
+  for (int k = 0; k < kDepth; ++k) {
+    for (int unit = 0; unit < n / 8; ++unit) call(k, unit, PanelsAddress(descriptor, k, unit));
+  }
+}
+
 // k runs over rows of 8 floats, so that the inner loops are over n.
 void MultiplyTile(float* d, const float* a, const float* b, int n) {
   for (int i = 0; i < kRows; ++i) {
@@ -45,27 +68,55 @@ void LoadChunk(const Block& block, uint64_t descriptor, int row, int chunk, uint
   std::memcpy(to, block.shared + OperandAddress(descriptor, row, chunk), 16);
 }
 
-void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
-  if (op.computed) return;
-  op.computed = true;
-  thread_local std::vector<float> a, b;
-  const int n = op.n;
-  a.resize(kRows * kDepth);
-  b.resize(kDepth * n);
+// a [64, 16] of registers, as the instruction spreads it over a warp for its 16 rows.
+void FillFromRegisters(const WgmmaRegisters& operand, std::vector<float>& a) {
+  for (int t = 0; t < kThreadsPerWarpgroup; ++t) {
+    const int lane = t % kWarpSize;
+    for (int i = 0; i < 4; ++i) {
+      const int row = t / kWarpSize * 16 + lane / 4 + i % 2 * 8;
+      const int k = lane % 4 * 2 + i / 2 * 8;
+      const uint32_t pair = operand.words[t][i];
+      a[row * kDepth + k] = FromBf16Bits(static_cast<uint16_t>(pair));
+      a[row * kDepth + k + 1] = FromBf16Bits(static_cast<uint16_t>(pair >> 16));
+    }
+  }
+}
+
+// a [64, 16] and b [16, n] from shared memory, where K lies side by side.
+void FillFromRows(const Block& block, const WgmmaOperation& op, std::vector<float>& a,
+                  std::vector<float>& b) {
   uint16_t e[8];
   for (int chunk = 0; chunk < kChunks; ++chunk) {
     for (int row = 0; row < kRows; ++row) {
       LoadChunk(block, op.a, row, chunk, e);
-      for (int i = 0; i < 8; ++i) {
-        a[row * kDepth + chunk * 8 + i] = FromBf16Bits(e[i]);
-      }
+      for (int i = 0; i < 8; ++i) a[row * kDepth + chunk * 8 + i] = FromBf16Bits(e[i]);
     }
     for (int row = 0; row < op.n; ++row) {
       LoadChunk(block, op.b, row, chunk, e);
-      for (int i = 0; i < 8; ++i) {
-        b[(chunk * 8 + i) * n + row] = FromBf16Bits(e[i]);
-      }
+      for (int i = 0; i < 8; ++i) b[(chunk * 8 + i) * op.n + row] = FromBf16Bits(e[i]);
     }
+  }
+}
+
+void FillFromPanels(const Block& block, const WgmmaOperation& op, std::vector<float>& b) {
+  ForPanels(op.b, op.n, [&](int k, int unit, size_t address) {
+    uint16_t e[8];
+    std::memcpy(e, block.shared + address, sizeof(e));
+    for (int i = 0; i < 8; ++i) b[k * op.n + unit * 8 + i] = FromBf16Bits(e[i]);
+  });
+}
+
+void Compute(Block& block, Warpgroup& g, WgmmaOperation& op) {
+  if (op.computed) return;
+  op.computed = true;
+  thread_local std::vector<float> a, b;
+  a.resize(kRows * kDepth);
+  b.resize(kDepth * op.n);
+  if (op.of_registers != nullptr) {
+    FillFromRegisters(*op.of_registers, a);
+    FillFromPanels(block, op, b);
+  } else {
+    FillFromRows(block, op, a, b);
   }
   Accumulator& acc = g.accumulators[op.key];
   if (!op.accumulate) std::fill(acc.values.begin(), acc.values.end(), 0.0F);
@@ -101,16 +152,47 @@ void CheckOperands(Block& block, const Warpgroup& g, int group) {
   const uint32_t component = WgmmaComponent(block, group);
   clock[component] = kClockMask;  // its own reads
   const Epoch own = EpochOf(component, g.clock);
-  const auto check = [&](uint64_t descriptor, int rows) {
+  const auto check = [&](size_t address) {
+    CheckShared(block, {address, 16, false, own, clock.data(), proxied.data()});
+  };
+  const auto check_rows = [&](uint64_t descriptor, int rows) {
     for (int row = 0; row < rows; ++row) {
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        CheckShared(block, {OperandAddress(descriptor, row, chunk), 16, false, own, clock.data(),
-                            proxied.data()});
-      }
+      for (int chunk = 0; chunk < kChunks; ++chunk) check(OperandAddress(descriptor, row, chunk));
     }
   };
-  check(g.a, kRows);
-  check(g.b, g.n);
+  if (g.a_registers[0] != nullptr) {
+    ForPanels(g.b, g.n, [&](int, int, size_t address) { check(address); });
+    return;
+  }
+  check_rows(g.a, kRows);
+  check_rows(g.b, g.n);
+}
+
+bool SameWords(const WgmmaRegisters& operand) {
+  for (int t = 0; t < kThreadsPerWarpgroup; ++t) {
+    if (std::memcmp(operand.registers[t], operand.words[t], sizeof(operand.words[t])) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void NoteWords(WgmmaRegisters& operand) {
+  for (int t = 0; t < kThreadsPerWarpgroup; ++t) {
+    std::memcpy(operand.words[t], operand.registers[t], sizeof(operand.words[t]));
+  }
+}
+
+// The first operand, if it is one of registers.
+std::shared_ptr<const WgmmaRegisters> TakeOperand(Warpgroup& g) {
+  if (g.a_registers[0] == nullptr) return nullptr;
+  const auto [known, is_new] = g.operands.try_emplace(g.a_registers[0]);
+  if (!is_new && !SameWords(known->second)) {
+    Fail("registers of a first operand changed behind wgmma.fence");
+  }
+  std::memcpy(known->second.registers, g.a_registers, sizeof(g.a_registers));
+  NoteWords(known->second);
+  return std::make_shared<WgmmaRegisters>(known->second);
 }
 
 void CheckUntouched(const Accumulator& acc) {
@@ -156,10 +238,13 @@ void Issue(Block& block, Warpgroup& g, int group) {
     TakeRegisters(acc, g);
   }
   ++acc.in_flight;
-  g.open.push_back({g.a, g.b, g.n, g.accumulate, false, g.registers[0]});
+  g.open.push_back({g.a, g.b, g.n, g.accumulate, false, g.registers[0], TakeOperand(g)});
 }
 
 void WriteBack(Warpgroup& g, const WgmmaOperation& op) {
+  if (op.of_registers != nullptr && !SameWords(*op.of_registers)) {
+    Fail("registers of a first operand changed while wgmma was in flight");
+  }
   Accumulator& acc = g.accumulators[op.key];
   if (--acc.in_flight > 0) return;
   CheckUntouched(acc);
@@ -203,6 +288,7 @@ void Gather(const char* kind, Run run, int64_t extra = 0) {
 
 void NoteRegisters(Warpgroup& g) {
   g.fenced = true;
+  for (auto& [key, operand] : g.operands) NoteWords(operand);
   for (auto& [key, acc] : g.accumulators) {
     if (acc.in_flight > 0) continue;
     const int count = acc.n / 2;
@@ -263,21 +349,48 @@ void WgmmaFence() {
   Gather("wgmma.fence", [](Block&, Warpgroup& g, int) { NoteRegisters(g); });
 }
 
-void WgmmaIssue(float* d, int n, uint64_t a, uint64_t b, bool accumulate) {
+namespace {
+
+// What the running thread passes to an instruction of its warpgroup.
+struct Operands {
+  float* d;
+  int n;
+  uint64_t a;
+  const uint32_t* a_registers;
+  uint64_t b;
+  bool accumulate;
+};
+
+void IssueTogether(const Operands& operands) {
   Thread* t = Current();
-  M().pc = __builtin_return_address(0);
   if (t->id / kThreadsPerWarpgroup < static_cast<int>(t->block->groups.size())) {
     Warpgroup& g = t->block->groups[static_cast<size_t>(t->id / kThreadsPerWarpgroup)];
-    if (g.arrived > 0 && (g.a != a || g.b != b || g.n != n || g.accumulate != accumulate)) {
+    if (g.arrived > 0 && (g.a != operands.a || g.b != operands.b || g.n != operands.n ||
+                          g.accumulate != operands.accumulate)) {
       Fail("the threads of a warpgroup pass different wgmma operands");
     }
-    g.a = a;
-    g.b = b;
-    g.n = n;
-    g.accumulate = accumulate;
-    g.registers[t->id % kThreadsPerWarpgroup] = d;
+    g.a = operands.a;
+    g.b = operands.b;
+    g.n = operands.n;
+    g.accumulate = operands.accumulate;
+    g.registers[t->id % kThreadsPerWarpgroup] = operands.d;
+    g.a_registers[t->id % kThreadsPerWarpgroup] = operands.a_registers;
   }
-  Gather("wgmma.mma_async", [](Block& block, Warpgroup& g, int group) { Issue(block, g, group); });
+  Gather(
+      "wgmma.mma_async", [](Block& block, Warpgroup& g, int group) { Issue(block, g, group); },
+      operands.a_registers != nullptr ? 1 : 0);
+}
+
+}  // namespace
+
+void WgmmaIssue(float* d, int n, uint64_t a, uint64_t b, bool accumulate) {
+  M().pc = __builtin_return_address(0);
+  IssueTogether({.d = d, .n = n, .a = a, .a_registers = nullptr, .b = b, .accumulate = accumulate});
+}
+
+void WgmmaIssueOfRegisters(float* d, int n, const uint32_t* a, uint64_t b) {
+  M().pc = __builtin_return_address(0);
+  IssueTogether({.d = d, .n = n, .a = 0, .a_registers = a, .b = b, .accumulate = true});
 }
 
 void WgmmaCommit() {

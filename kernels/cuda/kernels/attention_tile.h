@@ -35,6 +35,7 @@ struct Shape {
   static constexpr int kKeyFragments = kKeys / 8;
   static constexpr int kDimFragments = kDim / 8;
   static constexpr int kTilesPerSpan = kSpan / kKeys;
+  static constexpr int kCopiesAtATime = kKeys * kChunks / kThreads;
 
   // The first of the kPerChunk elements of a chunk in a tile of rows.
   SIMT_DEVICE static int ElementAt(int row, int chunk) {
@@ -46,13 +47,26 @@ struct Shape {
 template <typename Shape>
 using Scores = float[Shape::kKeyFragments][4];
 
-// A softmax under way for a lane's two rows: maximum of the scores (in powers of two), and sums of
-// probabilities and weighted values relative to it. `sum` is that of the lane's own columns until
-// SumLanes.
-template <typename Shape>
-struct Softmax {
+// Probabilities of 16 neighbouring keys, from fragment `j` on, as the first operand of a product.
+template <int kFragments>
+SIMT_DEVICE void PackProbabilities(const float (&p)[kFragments][4], int j, uint32_t (&a)[4]) {
+  a[0] = simt::PackBf16(p[j][0], p[j][1]);
+  a[1] = simt::PackBf16(p[j][2], p[j][3]);
+  a[2] = simt::PackBf16(p[j + 1][0], p[j + 1][1]);
+  a[3] = simt::PackBf16(p[j + 1][2], p[j + 1][3]);
+}
+
+// What a softmax under way has seen of a lane's two rows: the maximum of the scores (in powers of
+// two), and the sum of the probabilities relative to it. `sum` is that of the lane's own columns
+// until SumLanes. Aligned as a compiler copies it at once.
+struct alignas(16) Running {
   float maximum[2] = {-kInfinity, -kInfinity};
   float sum[2] = {0.0F, 0.0F};
+};
+
+// The softmax itself: with the sums of the weighted values, relative to the same maximum.
+template <typename Shape>
+struct Softmax : Running {
   float values[Shape::kDimFragments][4] = {};
 };
 
@@ -92,46 +106,57 @@ SIMT_DEVICE void MergeSpan(Softmax<Shape>& total, const Softmax<Shape>& span) {
 }
 
 // Adds up the sums of the four lanes that share a row.
-template <typename Shape>
-SIMT_DEVICE void SumLanes(Softmax<Shape>& softmax) {
+SIMT_DEVICE void SumLanes(Running& running) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    softmax.sum[half] += __shfl_xor_sync(simt::kFullMask, softmax.sum[half], 1);
-    softmax.sum[half] += __shfl_xor_sync(simt::kFullMask, softmax.sum[half], 2);
+    running.sum[half] += __shfl_xor_sync(simt::kFullMask, running.sum[half], 1);
+    running.sum[half] += __shfl_xor_sync(simt::kFullMask, running.sum[half], 2);
   }
 }
 
-// Turns scores (-infinity where masked) into probabilities relative to the new maximum, and
-// rescales what was summed before.
-template <typename Shape>
-SIMT_DEVICE void Update(Softmax<Shape>& softmax, Scores<Shape>& scores) {
+// Turns scores (-infinity where masked) into probabilities relative to the new maximum. What was
+// summed before has to be multiplied by `corrections`; the sum of probabilities is.
+template <int kFragments>
+SIMT_DEVICE void Weigh(Running& running, float (&scores)[kFragments][4], float (&corrections)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = softmax.maximum[half];
+    float largest = running.maximum[half];
 #pragma unroll
-    for (int j = 0; j < Shape::kKeyFragments; ++j) {
+    for (int j = 0; j < kFragments; ++j) {
       largest = Larger(largest, Larger(scores[j][half * 2], scores[j][half * 2 + 1]));
     }
     largest = Larger(largest, __shfl_xor_sync(simt::kFullMask, largest, 1));
     largest = Larger(largest, __shfl_xor_sync(simt::kFullMask, largest, 2));
     const float base = largest == -kInfinity ? 0.0F : largest;
-    const float correction = ptx::Exp2(softmax.maximum[half] - base);
-    softmax.maximum[half] = largest;
-    softmax.sum[half] *= correction;
+    corrections[half] = ptx::Exp2(running.maximum[half] - base);
+    running.maximum[half] = largest;
+    running.sum[half] *= corrections[half];
 #pragma unroll
-    for (int j = 0; j < Shape::kDimFragments; ++j) {
-      softmax.values[j][half * 2] *= correction;
-      softmax.values[j][half * 2 + 1] *= correction;
-    }
-#pragma unroll
-    for (int j = 0; j < Shape::kKeyFragments; ++j) {
+    for (int j = 0; j < kFragments; ++j) {
 #pragma unroll
       for (int c = half * 2; c < half * 2 + 2; ++c) {
         scores[j][c] = ptx::Exp2(scores[j][c] - base);
-        softmax.sum[half] += scores[j][c];
+        running.sum[half] += scores[j][c];
       }
     }
   }
+}
+
+template <int kFragments>
+SIMT_DEVICE void Correct(float (&values)[kFragments][4], const float (&corrections)[2]) {
+#pragma unroll
+  for (int j = 0; j < kFragments; ++j) {
+#pragma unroll
+    for (int v = 0; v < 4; ++v) values[j][v] *= corrections[v / 2];
+  }
+}
+
+// Both for a tile whose values are added next.
+template <typename Shape>
+SIMT_DEVICE void Update(Softmax<Shape>& softmax, Scores<Shape>& scores) {
+  float corrections[2];
+  Weigh(softmax, scores, corrections);
+  Correct(softmax.values, corrections);
 }
 
 // The products of a warp; `rows` is its 16 rows' place in the block's tile of queries.
@@ -183,10 +208,8 @@ class Arithmetic<Bf16> {
     const int lane = static_cast<int>(threadIdx.x) % simt::kWarpSize;
 #pragma unroll
     for (int i = 0; i < Shape::kKeys / 16; ++i) {
-      const uint32_t a[4] = {simt::PackBf16(p[i * 2][0], p[i * 2][1]),
-                             simt::PackBf16(p[i * 2][2], p[i * 2][3]),
-                             simt::PackBf16(p[i * 2 + 1][0], p[i * 2 + 1][1]),
-                             simt::PackBf16(p[i * 2 + 1][2], p[i * 2 + 1][3])};
+      uint32_t a[4];
+      PackProbabilities(p, i * 2, a);
 #pragma unroll
       for (int j = 0; j < Shape::kDim / 16; ++j) {
         uint32_t b[4];

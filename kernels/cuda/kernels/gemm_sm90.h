@@ -11,8 +11,6 @@
 
 namespace tessera::cuda {
 
-inline constexpr int kSm90Capability = 90;  // compute capability that has wgmma
-
 // Boxes have kSm90BoxColumns elements of a row, swizzled within 128 bytes; those of weights have
 // kSm90WeightRows rows. What lies outside of a matrix [n, k] or [rows, k] is loaded as zeros.
 inline constexpr int kSm90BoxColumns = 64;

@@ -3,6 +3,7 @@
 #define TESSERA_KERNELS_CUDA_KERNELS_GEMM_SM90_TILE_H_
 
 #include "kernels/cuda/kernels/gemm_sm90.h"
+#include "kernels/cuda/kernels/sm90.h"
 #include "kernels/cuda/kernels/tiles.h"
 #include "kernels/cuda/simt/ptx.h"
 #include "kernels/cuda/simt/simt.h"
@@ -13,8 +14,7 @@ namespace ptx = simt::ptx;
 using simt::Bf16;
 using simt::CeilDiv;
 
-inline constexpr int kGroupThreads = 128;  // a warpgroup
-inline constexpr int kConsumers = 2;       // warpgroups that multiply; the last one loads
+inline constexpr int kConsumers = 2;  // warpgroups that multiply; the last one loads
 inline constexpr int kThreads = (kConsumers + 1) * kGroupThreads;
 inline constexpr int kConsumerWarps = kConsumers * kGroupThreads / simt::kWarpSize;
 inline constexpr int kStepK = kSm90BoxColumns;
@@ -74,18 +74,6 @@ struct Call {
   GemmProblem problem;
   GemmSm90Maps maps;
   Cut cut;
-};
-
-// Of a pipeline: a stage, and the parity of its current use.
-template <int kStages>
-struct Position {
-  int stage = 0;
-  uint32_t parity = 0;
-  SIMT_DEVICE void Next() {
-    if (++stage < kStages) return;
-    stage = 0;
-    parity ^= 1U;
-  }
 };
 
 // A tile, or with split K one segment of it.
@@ -182,15 +170,8 @@ SIMT_DEVICE bool GatherSegments(const Call& call, const Work& work, uint32_t* la
     values[2 * p] = 0.0F;
     values[2 * p + 1] = 0.0F;
   }
-  ptx::NamedBarrierSync(1 + Consumer(), kGroupThreads);
-  if (thread == 0) {
-    uint32_t* counter = &call.problem.workspace.counters[work.tile * kConsumers + Consumer()];
-    const uint32_t before = ptx::AtomicAddAcqRel(counter, 1);
-    *last = before == static_cast<uint32_t>(call.cut.segments) - 1 ? 1 : 0;
-    if (*last != 0) *counter = 0;
-  }
-  ptx::NamedBarrierSync(1 + Consumer(), kGroupThreads);
-  if (*last == 0) return false;
+  uint32_t* counter = &call.problem.workspace.counters[work.tile * kConsumers + Consumer()];
+  if (!WarpgroupArrivesLast(counter, call.cut.segments, last, 1 + Consumer())) return false;
   for (int segment = 0; segment < call.cut.segments; ++segment) {
     const float* from = partials + segment * kSegmentFloats;
 #pragma unroll

@@ -94,6 +94,19 @@ SIMT_DEVICE bool ArrivesLast(uint32_t* counter, int blocks, uint32_t* last) {
   return *last != 0;
 }
 
+// The same for the threads of one warpgroup, which meet at the named barrier `barrier`; `parts` of
+// them, in any block, count together.
+SIMT_DEVICE bool WarpgroupArrivesLast(uint32_t* counter, int parts, uint32_t* last, int barrier) {
+  constexpr int kWarpgroup = 128;
+  simt::ptx::NamedBarrierSync(barrier, kWarpgroup);
+  if (threadIdx.x % kWarpgroup == 0) {
+    *last = simt::ptx::AtomicAddAcqRel(counter, 1) == static_cast<uint32_t>(parts) - 1 ? 1 : 0;
+    if (*last != 0) *counter = 0;
+  }
+  simt::ptx::NamedBarrierSync(barrier, kWarpgroup);
+  return *last != 0;
+}
+
 }  // namespace tessera::cuda
 
 #endif  // TESSERA_KERNELS_CUDA_KERNELS_TILES_H_

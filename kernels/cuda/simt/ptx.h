@@ -224,6 +224,13 @@ SIMT_DEVICE uint64_t WgmmaDescriptor(const void* shared) {
   return ((address & 0x3ffffU) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
          uint64_t{1} << 62;
 }
+// The second operand with its n side by side (MN-major), 128-byte swizzle: rows of 64 columns, one
+// row per k, 8 of which are 1024 bytes; every 64 columns lie panel_bytes behind the 64 before.
+SIMT_DEVICE uint64_t WgmmaPanelsDescriptor(const void* shared, uint32_t panel_bytes) {
+  const uint64_t address = SharedAddress(shared);
+  return ((address & 0x3ffffU) >> 4) | uint64_t{panel_bytes >> 4} << 16 |
+         uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
 
 SIMT_PTX void WgmmaFence() SIMT_BODY(
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");)
@@ -286,11 +293,43 @@ __device__ __forceinline__ void WgmmaN128(float (&d)[64], uint64_t a, uint64_t b
       : SIMT_R16(d, 0), SIMT_R16(d, 16), SIMT_R16(d, 32), SIMT_R16(d, 48)
       : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
 }
+// d += a b with a in registers, as MmaBf16 has it for the warp's 16 rows, and b of
+// WgmmaPanelsDescriptor. Until it has been waited for, the registers of a belong to it too.
+__device__ __forceinline__ void WgmmaPanelsN64(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
+      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
+      : SIMT_R16(d, 0), SIMT_R16(d, 16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+}
+__device__ __forceinline__ void WgmmaPanelsN128(float (&d)[64], const uint32_t (&a)[4],
+                                                uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
+      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
+      "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+      "%62, %63}, "
+      "{%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
+      : SIMT_R16(d, 0), SIMT_R16(d, 16), SIMT_R16(d, 32), SIMT_R16(d, 48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+}
 // Keeps the compiler from moving accesses to the accumulators across a WgmmaFence or WgmmaWait.
 template <int kRegisters>
 __device__ __forceinline__ void WgmmaFenceOperand(float (&d)[kRegisters]) {
 #pragma unroll
   for (int i = 0; i < kRegisters; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+// And the registers of first operands.
+template <int kFragments>
+__device__ __forceinline__ void WgmmaFenceOperand(uint32_t (&a)[kFragments][4]) {
+#pragma unroll
+  for (int i = 0; i < kFragments * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
 }
 // Waits until at most kPending groups are in flight. Only WgmmaFenceOperand behind it tells the
 // compiler that accumulators may be read from there on.
@@ -308,6 +347,13 @@ __device__ __forceinline__ void TakeRegisters() {
 }
 #else
 void WgmmaIssue(float* d, int n, uint64_t a, uint64_t b, bool accumulate);
+void WgmmaIssueOfRegisters(float* d, int n, const uint32_t* a, uint64_t b);
+inline void WgmmaPanelsN64(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  WgmmaIssueOfRegisters(d, 64, a, b);
+}
+inline void WgmmaPanelsN128(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+  WgmmaIssueOfRegisters(d, 128, a, b);
+}
 void WgmmaWaitGroups(int pending);
 #define SIMT_WGMMA(n)                                                                            \
   inline void WgmmaN##n(float (&d)[(n) / 2], uint64_t a, uint64_t b, bool accumulate) {          \
@@ -324,6 +370,8 @@ void WgmmaWait() {
 }
 template <int kRegisters>
 void WgmmaFenceOperand(float (&/*d*/)[kRegisters]) {}
+template <int kFragments>
+void WgmmaFenceOperand(uint32_t (&/*a*/)[kFragments][4]) {}
 void SetRegisters(int registers);
 template <int kRegisters>
 void GiveBackRegisters() {
@@ -348,6 +396,14 @@ SIMT_DEVICE void Wgmma(float (&d)[kRegisters], uint64_t a, uint64_t b, bool accu
     WgmmaN64(d, a, b, accumulate);
   } else {
     WgmmaN128(d, a, b, accumulate);
+  }
+}
+template <int kRegisters>
+SIMT_DEVICE void WgmmaPanels(float (&d)[kRegisters], const uint32_t (&a)[4], uint64_t b) {
+  if constexpr (kRegisters == 32) {
+    WgmmaPanelsN64(d, a, b);
+  } else {
+    WgmmaPanelsN128(d, a, b);
   }
 }
 // Waits as above; then the accumulators of what is no longer in flight may be read.

@@ -8,6 +8,7 @@ using simt::Bf16;
 using simt::kFullMask;
 using simt::LaunchShape;
 using simt::SharedMemory;
+using simt::TensorMap;
 namespace ptx = simt::ptx;
 
 SIMT_DEVICE int Lane() { return static_cast<int>(threadIdx.x); }
@@ -94,6 +95,51 @@ WgmmaKernel(const SIMT_GRID_CONSTANT WgmmaMaps maps, float* out) {
 #endif
 }
 
+struct PanelsShared {
+  alignas(1024) Bf16 b[2][kPanelRows * 64];
+  uint64_t full;
+};
+
+template <int kN>
+SIMT_KERNEL(128, 1)
+WgmmaPanelsKernel(const uint32_t* a, const SIMT_GRID_CONSTANT TensorMap map, float* out) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+  PanelsShared& shared = SharedMemory<PanelsShared>();
+  constexpr uint32_t kPanelBytes = sizeof(shared.b[0]);
+  if (threadIdx.x == 0) {
+    ptx::MBarrierInit(&shared.full, 1);
+    ptx::FenceBarrierInit();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::MBarrierArriveExpectTx(&shared.full, kN / 64 * kPanelBytes);
+    for (int p = 0; p < kN / 64; ++p) ptx::TmaLoad2D(shared.b[p], &map, &shared.full, p * 64, 0);
+  }
+  const int row = static_cast<int>(threadIdx.x) / 32 * 16 + Lane() % 32 / 4;
+  uint32_t fragments[kPanelRows / 16][4];
+  for (int k = 0; k < kPanelRows / 16; ++k) {
+    for (int i = 0; i < 4; ++i) {
+      fragments[k][i] = a[((row + i % 2 * 8) * kPanelRows + k * 16 + i / 2 * 8) / 2 + Lane() % 4];
+    }
+  }
+  ptx::MBarrierWait(&shared.full, 0);
+  float d[kN / 2] = {};
+  ptx::WgmmaFenceOperand(d);
+  ptx::WgmmaFenceOperand(fragments);
+  ptx::WgmmaFence();
+  for (int k = 0; k < kPanelRows / 16; ++k) {
+    ptx::WgmmaPanels(d, fragments[k],
+                     ptx::WgmmaPanelsDescriptor(&shared.b[0][k * 16 * 64], kPanelBytes));
+  }
+  ptx::WgmmaCommit();
+  ptx::WgmmaWait<0>(d);
+  ptx::WgmmaFenceOperand(fragments);
+  for (int i = 0; i < kN / 2; ++i) {
+    out[(row + i % 4 / 2 * 8) * kN + Lane() % 4 * 2 + i / 4 * 8 + i % 2] = d[i];
+  }
+#endif
+}
+
 SIMT_KERNEL(32, 1) WarpWordsKernel(uint64_t* out) {
   const auto lane = static_cast<uint32_t>(Lane());
   const uint32_t v = 3 * lane + 1;
@@ -148,6 +194,13 @@ cudaError_t WgmmaTile(cudaStream_t stream, int n, const WgmmaMaps& maps, float* 
     default:
       return SIMT_LAUNCH(shape, WgmmaKernel<128>, maps, out);
   }
+}
+cudaError_t WgmmaPanelsTile(cudaStream_t stream, int n, const uint32_t* a, const simt::TensorMap& b,
+                            float* out) {
+  const LaunchShape shape{
+      .grid = dim3(1), .block = dim3(128), .shared_bytes = sizeof(PanelsShared), .stream = stream};
+  return n == 64 ? SIMT_LAUNCH(shape, WgmmaPanelsKernel<64>, a, b, out)
+                 : SIMT_LAUNCH(shape, WgmmaPanelsKernel<128>, a, b, out);
 }
 cudaError_t WarpWords(cudaStream_t stream, uint64_t* out) {
   const LaunchShape shape{.grid = dim3(1), .block = dim3(32), .stream = stream};

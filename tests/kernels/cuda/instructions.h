@@ -20,6 +20,12 @@ struct WgmmaMaps {
 };
 cudaError_t WgmmaTile(cudaStream_t stream, int n, const WgmmaMaps& maps, float* out);
 
+// out [64, n] = a [64, kPanelRows] b with the first n (64 or 128) columns of b [kPanelRows, 128]: a
+// in registers, b loaded by TMA in panels of 64 columns.
+inline constexpr int kPanelRows = 32;
+cudaError_t WgmmaPanelsTile(cudaStream_t stream, int n, const uint32_t* a, const simt::TensorMap& b,
+                            float* out);
+
 // What lane l of a warp gets from v[l] = 3 l + 1, by operation; out [kWarpWords][32].
 inline constexpr int kWarpWords = 15;
 cudaError_t WarpWords(cudaStream_t stream, uint64_t* out);

@@ -128,6 +128,32 @@ TEST(Instructions, WgmmaOfTilesThatTmaLoads) {
   }
 }
 
+TEST(Instructions, WgmmaOfRegistersAndPanels) {
+  if (ComputeCapability() != 90) GTEST_SKIP() << "wgmma is of sm_90a alone";
+  constexpr int kRows = cuda::kPanelRows;
+  const std::vector<float> a = SmallIntegers(64 * kRows, 5), b = SmallIntegers(kRows * 128, 6);
+  std::vector<Bf16> rounded;
+  for (float x : b) rounded.push_back(simt::ToBf16(x));
+  GpuArray<uint32_t> da(Packed<uint16_t>(a, simt::RoundToBf16));
+  GpuArray<Bf16> db(rounded);
+  simt::TensorMap map;
+  ASSERT_EQ(
+      cuda::EncodeTensorMap(
+          {.data = db.get(), .rows = kRows, .cols = 128, .stride = 128, .box_rows = kRows}, &map),
+      cudaSuccess);
+  for (const int n : {64, 128}) {
+    GpuArray<float> out(64 * n);
+    ASSERT_EQ(cuda::WgmmaPanelsTile(nullptr, n, da.get(), map, out.get()), cudaSuccess);
+    const std::vector<float> got = out.Values();
+    ASSERT_TRUE(Ended());
+    std::vector<float> columns(static_cast<size_t>(n) * kRows);
+    for (int j = 0; j < n; ++j) {
+      for (int k = 0; k < kRows; ++k) columns[j * kRows + k] = b[k * 128 + j];
+    }
+    EXPECT_EQ(got, Product(a, columns, n, kRows)) << n;
+  }
+}
+
 uint64_t WantedWarpWord(int word, uint32_t lane) {
   const auto v = [](uint32_t l) -> uint64_t { return 3 * l + 1; };
   uint64_t bits = 0;

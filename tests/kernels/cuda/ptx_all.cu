@@ -87,11 +87,29 @@ SIMT_DEVICE uint32_t Product(unsigned char* tile, bool accumulate) {
   for (float value : d) sum += BitsOf(value);
   return sum;
 }
+template <int kRegisters>
+SIMT_DEVICE uint32_t ProductOfRegisters(uint32_t (&a)[1][4], unsigned char* panels) {
+  float d[kRegisters] = {};
+  ptx::WgmmaFenceOperand(d);
+  ptx::WgmmaFenceOperand(a);
+  ptx::WgmmaFence();
+  ptx::WgmmaPanels(d, a[0], ptx::WgmmaPanelsDescriptor(panels, 2048));
+  ptx::WgmmaCommit();
+  ptx::WgmmaWait<0>(d);
+  ptx::WgmmaFenceOperand(a);
+  uint32_t sum = 0;
+  for (float value : d) sum += BitsOf(value);
+  return sum;
+}
 SIMT_CASE(WgmmaN8, r[0] = Product<4>(s.bytes, r[0] != 0))
 SIMT_CASE(WgmmaN16, r[0] = Product<8>(s.bytes, r[0] != 0))
 SIMT_CASE(WgmmaN32, r[0] = Product<16>(s.bytes, r[0] != 0))
 SIMT_CASE(WgmmaN64, r[0] = Product<32>(s.bytes, r[0] != 0))
 SIMT_CASE(WgmmaN128, r[0] = Product<64>(s.bytes, r[0] != 0))
+SIMT_CASE(WgmmaPanelsN64, uint32_t a[1][4] = {{r[0], r[1], r[2], r[3]}};
+          r[0] = ProductOfRegisters<32>(a, s.bytes))
+SIMT_CASE(WgmmaPanelsN128, uint32_t a[1][4] = {{r[0], r[1], r[2], r[3]}};
+          r[0] = ProductOfRegisters<64>(a, s.bytes))
 SIMT_CASE(GiveBackRegisters, ptx::GiveBackRegisters<40>())
 SIMT_CASE(TakeRegisters, ptx::TakeRegisters<104>())
 #endif

@@ -21,19 +21,20 @@ GOLDEN = HERE / "ptx_golden.txt"
 SOURCE = HERE / "ptx_all.cu"
 SHOWN = ("80", "90a")
 ASSEMBLED = ("80", "86", "89", "90a", "100", "120")
-# Loops over another function of ptx.h, or parts of the cases of WgmmaN8 to WgmmaN128.
+# Loops over another function of ptx.h, or parts of the cases of WgmmaN8 to WgmmaPanelsN128.
 INSIDE_OTHERS = {"MBarrierWait", "Wgmma", "WgmmaDescriptor", "WgmmaFence", "WgmmaCommit", "WgmmaWait",
-                 "WgmmaFenceOperand"}
+                 "WgmmaFenceOperand", "WgmmaPanels", "WgmmaPanelsDescriptor"}
 SELF_TESTS = ("instructions.cu", "memory_instructions.cu")
 # What the self-tests leave to others.
 NOT_SELF_TESTED = {
     "SharedAddress": "part of all instructions on shared memory",
     "WgmmaN8": "Wgmma", "WgmmaN16": "Wgmma", "WgmmaN32": "Wgmma", "WgmmaN64": "Wgmma", "WgmmaN128": "Wgmma",
+    "WgmmaPanelsN64": "WgmmaPanels", "WgmmaPanelsN128": "WgmmaPanels",
     "MBarrierTryWait": "MBarrierWait",
     "FenceProxyAsync": "gemm_sm90.cu, under the operation tests",
     "GiveBackRegisters": "gemm_sm90.cu, under the operation tests",
     "TakeRegisters": "gemm_sm90.cu, under the operation tests",
-    "TmaLoad3D": "no kernel for GPUs uses it",
+    "TmaLoad3D": "attention_sm90.cu, under the operation tests",
 }
 
 

@@ -88,6 +88,45 @@ TESSERA_WGMMA_CONTROL(Instructions)
 TESSERA_WGMMA_CONTROL(Changed)
 TESSERA_WGMMA_CONTROL(NeverWaited)
 
+enum class Registers { kRight, kChanged, kUnfenced, kNoSwizzle };
+
+// A first operand in registers.
+template <Registers kWhat>
+SIMT_DEVICE void MultiplyRegisters(const ControlBuffers& buffers) {
+  Tiles& shared = SharedMemory<Tiles>();
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < 64 * kTileK; i += kThreads) shared.b[i] = buffers.x[i];
+  ptx::FenceProxyAsync();
+  __syncthreads();
+  float sums[32] = {};
+  uint32_t a[1][4] = {{buffers.words[thread], 0, 0, 0}};
+  uint64_t b = ptx::WgmmaPanelsDescriptor(shared.b, 0);
+  if (kWhat == Registers::kNoSwizzle) b ^= uint64_t{1} << 62;
+  for (int k = 0; k < 2; ++k) {
+    ptx::WgmmaFenceOperand(sums);
+    ptx::WgmmaFenceOperand(a);
+    if (k == 0 || kWhat != Registers::kUnfenced) ptx::WgmmaFence();
+    ptx::WgmmaPanels(sums, a[0], b);
+    ptx::WgmmaCommit();
+    if (kWhat == Registers::kChanged) a[0][1] = 1 + static_cast<uint32_t>(k);
+    ptx::WgmmaWait<0>(sums);
+    ptx::WgmmaFenceOperand(a);
+    a[0][2] = static_cast<uint32_t>(k) + 1;
+  }
+  float sum = 0;
+  for (float value : sums) sum += value;
+  buffers.out[thread] = sum;
+}
+#define TESSERA_REGISTERS_CONTROL(name)                                        \
+  template <bool kBug>                                                         \
+  SIMT_KERNEL(kThreads, 1)                                                     \
+  WgmmaRegisters##name(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) { \
+    MultiplyRegisters<kBug ? Registers::k##name : Registers::kRight>(b);       \
+  }
+TESSERA_REGISTERS_CONTROL(Changed)
+TESSERA_REGISTERS_CONTROL(Unfenced)
+TESSERA_REGISTERS_CONTROL(NoSwizzle)
+
 // A block of two warps.
 template <bool kBug>
 SIMT_KERNEL(64, 1)
@@ -110,6 +149,12 @@ constexpr KernelControl kControls[] = {
                     false),
     TESSERA_CONTROL(WgmmaChanged, 1, kThreads, sizeof(Tiles), "changed behind wgmma.fence", false),
     TESSERA_CONTROL(WgmmaNeverWaited, 1, kThreads, sizeof(Tiles), "wgmma in flight", false),
+    TESSERA_CONTROL(WgmmaRegistersChanged, 1, kThreads, sizeof(Tiles),
+                    "first operand changed while wgmma was in flight", false),
+    TESSERA_CONTROL(WgmmaRegistersUnfenced, 1, kThreads, sizeof(Tiles),
+                    "first operand changed behind wgmma.fence", false),
+    TESSERA_CONTROL(WgmmaRegistersNoSwizzle, 1, kThreads, sizeof(Tiles), "a swizzle other than",
+                    false),
     TESSERA_CONTROL(WgmmaHalfAGroup, 1, 64, 0, "needs a whole warpgroup", false),
 };
 
