@@ -16,7 +16,7 @@ build_packages=(
 )
 test_packages=(
   git python3 python3-pip python3-grpcio python3-protobuf procps prometheus iproute2 openssl
-  bubblewrap haproxy nginx-light buildah podman runc mmdebstrap
+  bubblewrap haproxy nginx-light buildah podman runc mmdebstrap catatonit
   clang clang-format clang-tidy llvm libclang-rt-14-dev
 )
 

@@ -5,6 +5,7 @@ statically too. podman runs it read-only, as its plain user, without capabilitie
 serves, drains and exits 0. Needs root, buildah, podman, runc and mmdebstrap; exits 77 and says so
 where a machine cannot.
 """
+import importlib
 import json
 import os
 import pathlib
@@ -155,7 +156,7 @@ class ContainerTest(unittest.TestCase):
              "--read-only-tmpfs=false", "--cap-drop", "all", "--security-opt", "no-new-privileges",
              "-m", "2g", "--cpus", "1", "-v", f"{harness.NANO}:/models/model:ro", self.IMAGE,
              "serve", "/models/model", "--port", str(port), "--metrics-port", str(metrics),
-             "--drain-timeout", "20"], capture_output=True, text=True)
+             "--http-port", "0", "--drain-timeout", "20"], capture_output=True, text=True)
         if tried.returncode != 0 and os.environ.get("CI") != "true":
             self.skipTest(f"podman cannot run containers here: {tried.stderr[-500:]}")
         self.assertEqual(tried.returncode, 0, tried.stderr)
@@ -206,7 +207,49 @@ class ContainerTest(unittest.TestCase):
         self.assertIn("9853", done.stdout)
         self.assertEqual(podman("inspect", "-f", "{{.State.ExitCode}}", "tessera"), "0")
 
-    def test_5_a_second_build_has_the_same_digest(self):
+    def test_5_the_rendered_deployment_runs_as_podman_reads_it(self):
+        manifests = importlib.import_module("manifests")
+        documents = [d for d in manifests.objects(manifests.render(
+            manifests.KUBERNETES / "overlays/cpu-dev")) if d["kind"] in ("ConfigMap", "Deployment")]
+        deployment = next(d for d in documents if d["kind"] == "Deployment")
+        self.fit_into_podman(deployment["spec"]["template"]["spec"])
+        deployment["spec"]["replicas"] = 1
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "kube.yaml"
+            file.write_text("---\n".join(manifests.yaml.safe_dump(d) for d in documents))
+            options = " ".join(OPTIONS)
+            done = subprocess.run(
+                ["unshare", "--net", "bash", "-euc", f"""
+                 ip link set lo up
+                 podman {options} play kube {file} >&2
+                 curl --silent --fail --retry 30 --retry-all-errors --retry-delay 1 \
+                     http://127.0.0.1:9090/readyz
+                 {harness.BIN} client 127.0.0.1:50051 --chat 'What is 44 + 9809?' --temperature 0
+                 podman {options} stop -t 150 tessera-pod-0-tessera >&2
+                 podman {options} inspect -f 'exit code {{{{.State.ExitCode}}}}' tessera-pod-0-tessera
+                 """], capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL)
+        podman("pod", "rm", "-f", "-a", check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("9853", done.stdout)
+        self.assertIn("exit code 0", done.stdout)
+
+    def fit_into_podman(self, pod):
+        """What has no meaning without a cluster: registry, claims, probes (podman wants curl in the
+        image for them), and a network of the pod's own."""
+        container = pod["containers"][0]
+        container.update(image=self.IMAGE, imagePullPolicy="Never",
+                         resources={kind: {"cpu": "1", "memory": "1Gi"} for kind in ("requests", "limits")})
+        for name in ("startupProbe", "readinessProbe", "livenessProbe", "ports"):
+            del container[name]
+        pod["hostNetwork"] = True
+        for volume in pod["volumes"]:
+            if volume.pop("persistentVolumeClaim", None):
+                volume["hostPath"] = {"path": str(harness.NANO), "type": "Directory"}
+        for mount in container["volumeMounts"]:
+            if mount["name"] == "models":
+                mount["mountPath"] = "/models/model"
+
+    def test_6_a_second_build_has_the_same_digest(self):
         first = self.inspect()["Digest"]
         build("--no-cache")
         self.assertEqual(self.inspect()["Digest"], first)
