@@ -69,13 +69,15 @@ template <typename Tile>
 class Producer {
  public:
   SIMT_DEVICE Producer(const Call& call, typename Tile::Shared& shared)
-      : call_(call), rows_(shared.rows[Tile::kConsumers]), shared_(shared) {}
+      : call_(call),
+        rows_(shared.kept[Tile::kConsumers].rows),
+        tiles_(shared.kept[Tile::kConsumers].tiles),
+        shared_(shared) {}
 
   // A tile that is copied is published kLag tiles later, when its copies have landed.
   SIMT_DEVICE void Run() {
-    const KeyTiles& tiles = shared_.tiles;
     Position<Tile::kStages> at;
-    for (int tile = tiles.begin; tile < tiles.end; ++tile, at.Next()) {
+    for (int tile = tiles_.begin; tile < tiles_.end; ++tile, at.Next()) {
       ptx::MBarrierWait(&shared_.empty[at.stage], at.parity ^ 1U);
       if (IsCopied(tile)) {
         LoadTile<Tile>(call_.problem, rows_, tile, call_.cut.wide_kv, shared_.stages[at.stage]);
@@ -83,14 +85,14 @@ class Producer {
         LoadPages(tile, at.stage);
       }
       ptx::CpAsyncCommit();
-      if (tile - tiles.begin >= kLag) {
+      if (tile - tiles_.begin >= kLag) {
         ptx::CpAsyncWait<kLag>();
         Publish(tile - kLag);
       }
     }
     ptx::CpAsyncWait<0>();
-    const int rest = tiles.end - kLag;
-    for (int tile = rest > tiles.begin ? rest : tiles.begin; tile < tiles.end; ++tile) {
+    const int rest = tiles_.end - kLag;
+    for (int tile = rest > tiles_.begin ? rest : tiles_.begin; tile < tiles_.end; ++tile) {
       Publish(tile);
     }
   }
@@ -161,6 +163,7 @@ class Producer {
 
   const Call& call_;
   const TileRows& rows_;
+  const KeyTiles& tiles_;
   typename Tile::Shared& shared_;
   Position<Tile::kStages> behind_;
   int held_end_ = 0;  // the lanes hold the blocks of the 32 pages before it
@@ -182,7 +185,7 @@ class Consumer {
   // The softmax of the tiles. While the values of one are added, the scores of the next one are
   // multiplied and weighed.
   SIMT_DEVICE void Run(Softmax<Tile>& total) {
-    const KeyTiles& tiles = shared_.tiles;
+    const KeyTiles& tiles = shared_.kept[ConsumerGroup<Tile>()].tiles;
     ptx::MBarrierWait(&shared_.full[at_.stage], at_.parity);
     ptx::WgmmaFenceOperand(Flat(scores_));
     ptx::WgmmaFence();
@@ -258,12 +261,12 @@ class Consumer {
 
   // Turns the scores of a tile into probabilities.
   SIMT_DEVICE void Weigh(int tile, Running& running) {
-    const SeenByAll& seen = shared_.seen[ConsumerGroup<Tile>()];
+    const SeenByAll& seen = shared_.kept[ConsumerGroup<Tile>()].seen;
     if (tile * Tile::kKeys >= seen.begin && (tile + 1) * Tile::kKeys <= seen.end) {
       Scale<Tile>(call_.problem, scores_);
     } else {
       int positions[2];
-      FindPositions(call_.problem, shared_.rows[ConsumerGroup<Tile>()], positions);
+      FindPositions(call_.problem, shared_.kept[ConsumerGroup<Tile>()].rows, positions);
       Mask<Tile>(call_.problem, tile, positions, scores_);
     }
     attention::Weigh(running, scores_, corrections_);
@@ -295,7 +298,8 @@ class Consumer {
 
 template <typename Tile>
 SIMT_DEVICE void Consume(const Call& call, typename Tile::Shared& shared) {
-  const TileRows& rows = shared.rows[ConsumerGroup<Tile>()];
+  const TileRows& rows = shared.kept[ConsumerGroup<Tile>()].rows;
+  const KeyTiles& tiles = shared.kept[ConsumerGroup<Tile>()].tiles;
   const AttentionProblem& problem = call.problem;
   const int barrier = 1 + ConsumerGroup<Tile>();
   if (problem.act_bf16) {
@@ -308,7 +312,7 @@ SIMT_DEVICE void Consume(const Call& call, typename Tile::Shared& shared) {
   Softmax<Tile> total;
   Consumer<Tile>(call, shared).Run(total);
   ptx::GridDependencyLaunch();
-  if (call.cut.spans == 1 || shared.tiles.spans == 1) {
+  if (call.cut.spans == 1 || tiles.spans == 1) {
     StoreResults(problem, rows, call.cut, total);
     return;
   }
@@ -317,10 +321,9 @@ SIMT_DEVICE void Consume(const Call& call, typename Tile::Shared& shared) {
   uint32_t* counter =
       &problem.workspace.counters[(blockIdx.x * gridDim.y + blockIdx.y) * Tile::kConsumers +
                                   ConsumerGroup<Tile>()];
-  if (!WarpgroupArrivesLast(counter, shared.tiles.spans, &shared.last[ConsumerGroup<Tile>()],
-                            barrier))
+  if (!WarpgroupArrivesLast(counter, tiles.spans, &shared.last[ConsumerGroup<Tile>()], barrier))
     return;
-  MergePartials(problem, rows, call.cut, shared.tiles.spans, partials);
+  MergePartials(problem, rows, call.cut, tiles.spans, partials);
 }
 
 #endif
@@ -346,20 +349,20 @@ AttentionSm90Kernel(const SIMT_GRID_CONSTANT Call call) {
       ptx::MBarrierInit(&shared.empty[s], consumers * kGroupWarps);
     }
     ptx::FenceBarrierInit();
-    shared.tiles = tiles;
   }
-  TileRows& own = shared.rows[Group()];
+  const bool consumes = Group() < Tile::kConsumers;
+  Kept& own = shared.kept[Group()];
   if (GroupThread() == 0) {
-    own = Group() < Tile::kConsumers ? PartOf(rows, Group() * kTileRows) : rows;
-    shared.seen[Group()] = FindSeenByAll(call.problem, own);
+    const TileRows found = consumes ? PartOf(rows, Group() * kTileRows) : rows;
+    own.Keep(found, FindSeenByAll(call.problem, found), tiles);
   }
   __syncthreads();
-  if (Group() == Tile::kConsumers) {
+  if (!consumes) {
     ptx::GiveBackRegisters<Tile::kProducerRegisters>();
     Producer<Tile>(call, shared).Run();
     return;
   }
-  if (own.count == 0) return;
+  if (own.rows.count == 0) return;
   ptx::TakeRegisters<Tile::kConsumerRegisters>();
   Consume<Tile>(call, shared);
 #endif

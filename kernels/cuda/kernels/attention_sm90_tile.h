@@ -13,6 +13,29 @@ namespace tessera::cuda::attention {
 
 static_assert(kThreads == sm90::kGroupThreads);
 
+// What all threads of a warpgroup have found out, kept in shared memory: registers are for results.
+struct Kept {
+  TileRows rows;
+  SeenByAll seen;
+  KeyTiles tiles;
+
+  // Field by field, so that no compiler copies past the emulator.
+  SIMT_DEVICE void Keep(const TileRows& found, const SeenByAll& all, const KeyTiles& keys) {
+    rows.sequence = found.sequence;
+    rows.token0 = found.token0;
+    rows.first = found.first;
+    rows.count = found.count;
+    rows.position0 = found.position0;
+    rows.begin = found.begin;
+    rows.end = found.end;
+    seen.begin = all.begin;
+    seen.end = all.end;
+    tiles.begin = keys.begin;
+    tiles.end = keys.end;
+    tiles.spans = keys.spans;
+  }
+};
+
 // kDimension: width of a head in shared memory, zeros beyond the real one. kGroups: warpgroups that
 // multiply; the last one loads.
 template <int kDimension, int kGroups>
@@ -56,10 +79,7 @@ struct Sm90Tile {
     Stage stages[kStages];
     uint64_t full[kStages];
     uint64_t empty[kStages];
-    // Each warpgroup's rows; the last one's are all. Registers are for results.
-    TileRows rows[kConsumers + 1];
-    SeenByAll seen[kConsumers + 1];
-    KeyTiles tiles;
+    Kept kept[kConsumers + 1];  // by warpgroup; the last one's rows are all of the block's
     uint32_t last[kConsumers];
   };
 
