@@ -138,8 +138,13 @@ class Listener final : public HttpServer {
       });
       if (!status.ok()) LogError(absl::StrCat("HTTP: ", std::string(status.message())));
     }
-    absl::MutexLock lock(&host_->mutex);
-    host_->stopped = true;
+    {
+      absl::MutexLock lock(&host_->mutex);
+      host_->stopped = true;
+    }
+    // What was posted in the last moment holds what holds the queue that it lies in.
+    host_->io.restart();
+    host_->io.poll();
   }
 
   void Accept() {
