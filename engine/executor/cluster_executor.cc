@@ -7,11 +7,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/executor/abort_relay.h"
 #include "engine/executor/group_messages.h"
 #include "engine/executor/model_fingerprint.h"
 #include "engine/executor/network_connector.h"
 #include "engine/executor/step_plan_codec.h"
+#include "engine/executor/weight_digests.h"
 #include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/cluster_key.h"
@@ -54,6 +56,9 @@ class ClusterExecutor final : public Executor {
 
  private:
   absl::Status Allocate(int32_t num_blocks, bool trial);
+  // Of the other nodes; their weights must be this node's.
+  absl::Status TakeLoadReports(const std::vector<std::string>& reports,
+                               const std::vector<uint64_t>& digests);
   // Those of the other nodes, and this one's.
   absl::Status TakeMemoryReports(const std::vector<std::string>& reports);
   // Ends the group; the control plane's reason is the better one.
@@ -63,6 +68,7 @@ class ClusterExecutor final : public Executor {
 
   const GroupSettings settings_;
   const PlanLimits limits_;
+  std::string model_dir_;
   AbortRelay relay_;
   std::unique_ptr<HostGroup> group_;  // outlives the ranks, which meet through its store
   std::unique_ptr<RankGroup> ranks_;
@@ -83,7 +89,8 @@ absl::Status ClusterExecutor::Fail(const absl::Status& reason) {
 absl::Status ClusterExecutor::Assemble(const ModelOptions& options, const HeadOptions& head,
                                        const ModelConfig& config) {
   ASSIGN_OR_RETURN(std::string key, ReadClusterKey(head.access.key_file));
-  ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(options.model_dir));
+  model_dir_ = options.model_dir;
+  ASSIGN_OR_RETURN(ModelFingerprint model, FingerprintModel(model_dir_));
   const LayoutRequest& layout = settings_.layout;
   ASSIGN_OR_RETURN(
       group_,
@@ -135,11 +142,28 @@ absl::Status ClusterExecutor::Load(const LoadProgress& observer) {
       observer(std::min(share, group_->load_progress()));
     };
   }
+  WeightDigests digests = BeginDigests(model_dir_);
   if (absl::Status status = ranks_->Load(progress); !status.ok()) return Fail(status);
   const auto reports = group_->Gather(command, MonotonicNow() + kLoadTimeout);
   if (!reports.ok()) return Fail(reports.status());
-  RETURN_IF_ERROR(TakeMemoryReports(*reports));
+  const auto own = digests.get();
+  const absl::Status same = own.ok() ? TakeLoadReports(*reports, *own) : own.status();
+  if (!same.ok()) return Fail(same);
   if (observer) observer(1.0);
+  return absl::OkStatus();
+}
+
+absl::Status ClusterExecutor::TakeLoadReports(const std::vector<std::string>& reports,
+                                              const std::vector<uint64_t>& digests) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(model_dir_));
+  memory_ = ranks_->memory();
+  for (size_t i = 0; i < reports.size(); ++i) {
+    ASSIGN_OR_RETURN(const LoadReport report, DecodeLoadReport(reports[i]));
+    memory_ = LargestRank(memory_, report.memory);
+    const absl::Status same = CompareDigests(*checkpoint, digests, report.digests);
+    if (same.ok()) continue;
+    return absl::Status(same.code(), absl::StrCat("node ", i + 1, ": ", same.message()));
+  }
   return absl::OkStatus();
 }
 

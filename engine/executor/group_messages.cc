@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "engine/executor/weight_digests.h"
 #include "engine/model/shard.h"
 #include "kernels/core/status_macros.h"
 
@@ -121,6 +122,21 @@ absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text) {
                             .device_bytes = lines.Number("device_bytes", 0, kMaxBytes),
                             .device_free_bytes = lines.Number("device_free_bytes", 0, kMaxBytes)};
   RETURN_IF_ERROR(lines.status());
+  return report;
+}
+
+std::string EncodeLoadReport(const LoadReport& report) {
+  return absl::StrCat(EncodeMemoryReport(report.memory), "tensor_digests ",
+                      EncodeDigests(report.digests), "\n");
+}
+
+absl::StatusOr<LoadReport> DecodeLoadReport(const std::string& text) {
+  Lines lines(text);
+  const std::string digests = lines.Text("tensor_digests");
+  RETURN_IF_ERROR(lines.status());
+  LoadReport report;
+  ASSIGN_OR_RETURN(report.memory, DecodeMemoryReport(text));
+  ASSIGN_OR_RETURN(report.digests, DecodeDigests(digests));
   return report;
 }
 

@@ -3,7 +3,9 @@
 #ifndef TESSERA_ENGINE_EXECUTOR_GROUP_MESSAGES_H_
 #define TESSERA_ENGINE_EXECUTOR_GROUP_MESSAGES_H_
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/executor/executor.h"
@@ -16,6 +18,15 @@ std::string EncodeGroupSettings(const GroupSettings& settings);
 // Decoded settings fit the model.
 absl::StatusOr<GroupSettings> DecodeGroupSettings(const std::string& text,
                                                   const ModelConfig& config);
+
+// What a node has loaded.
+struct LoadReport {
+  MemoryReport memory;
+  std::vector<uint64_t> digests;  // of all tensors, see weight_digests.h
+};
+
+std::string EncodeLoadReport(const LoadReport& report);
+absl::StatusOr<LoadReport> DecodeLoadReport(const std::string& text);
 
 std::string EncodeMemoryReport(const MemoryReport& report);
 absl::StatusOr<MemoryReport> DecodeMemoryReport(const std::string& text);

@@ -17,6 +17,7 @@
 #include "engine/executor/network_connector.h"
 #include "engine/executor/rank_group.h"
 #include "engine/executor/step_plan_codec.h"
+#include "engine/executor/weight_digests.h"
 #include "engine/model/model_config.h"
 #include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
@@ -208,10 +209,13 @@ absl::StatusOr<std::string> NodeWorker::Execute(const NodeCommand& command) {
 }
 
 absl::StatusOr<std::string> NodeWorker::Load() {
+  WeightDigests digests = BeginDigests(options_.model_dir);
   RETURN_IF_ERROR(ranks_->Load([this](double share) { link_->ReportLoadProgress(share); }));
+  LoadReport report{.memory = ranks_->memory(), .digests = {}};
+  ASSIGN_OR_RETURN(report.digests, digests.get());
   loaded_ = true;
   stop_.Attach(link_.get());
-  return EncodeMemoryReport(ranks_->memory());
+  return EncodeLoadReport(report);
 }
 
 absl::StatusOr<std::string> NodeWorker::AllocateKv(int32_t num_blocks, bool trial) {
