@@ -74,7 +74,7 @@ void HoldSignals(int argc, char** argv, char** /*environment*/) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
 // Libraries take some milliseconds to initialise; this comes before them.
