@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kWaitMs = 250;  // for the connection, and for the first frame
 constexpr absl::Duration kRepeat = absl::Seconds(1);
+constexpr int kFailures = 3;
 
 bool AwaitEvent(int file, int16_t events) {
   pollfd waiting = {.fd = file, .events = events, .revents = 0};
@@ -52,7 +53,9 @@ absl::Status AcceptCheck::Check() {
   const absl::Time now = clock_.Now();
   if (now - checked_ < kRepeat) return last_;
   checked_ = now;
-  return last_ = Connect();
+  const absl::Status connected = Connect();
+  failures_ = connected.ok() ? 0 : failures_ + 1;
+  return last_ = failures_ < kFailures ? absl::OkStatus() : connected;
 }
 
 absl::Status AcceptCheck::Connect() const {

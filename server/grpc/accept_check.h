@@ -20,7 +20,8 @@ class AcceptCheck {
   AcceptCheck(const std::string& host, int32_t port);
 
   // Waits for half a second at most; asked more often than once a second it repeats its last
-  // answer, so that a flood of probes costs no connections.
+  // answer, so that a flood of probes costs no connections. Three failures in a row count, one or
+  // two do not: on a starved machine a server that works may be late, and so may all of its peers.
   absl::Status Check();
 
  private:
@@ -30,6 +31,7 @@ class AcceptCheck {
   const int32_t port_;
   const MonotonicClock clock_{};
   absl::Time checked_ = absl::InfinitePast();
+  int failures_ = 0;
   absl::Status last_;
 };
 
