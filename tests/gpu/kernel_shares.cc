@@ -7,14 +7,18 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <string_view>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/planning/gpu_table.h"
+#include "kernels/core/status_macros.h"
 #include "kernels/ops.h"
 #include "tests/kernels/op_test.h"
 #include "tests/kernels/perf_inputs.h"
@@ -29,6 +33,12 @@ struct Options {
   std::string json;
   double bandwidth = 0;  // bytes per second; 0: unknown
   bool small = false;
+};
+
+// Whose dense products are measured: the option of the backend, and what stands behind their names.
+struct Products {
+  std::string_view gemm = "ours";
+  std::string suffix;
 };
 
 // Datasheet peak of the GPU whose name holds that of the table, bfloat16; 0: not in the table.
@@ -54,10 +64,20 @@ struct Matrix {
 
 class KernelShares {
  public:
-  KernelShares(const Options& options, std::unique_ptr<Ops> ops)
-      : options_(options), ops_(std::move(ops)), peak_(TensorPeak(options.gpu)) {}
+  KernelShares(const Options& options, const Products& products, std::unique_ptr<Ops> ops)
+      : options_(options),
+        products_(products),
+        ops_(std::move(ops)),
+        peak_(TensorPeak(options.gpu)),
+        size_(Sized(4096, 128)),
+        weight_(RandomWeight(size_, size_)),
+        x_(Activations({size_, size_})),
+        out_(Activations({size_, size_})) {}
 
-  void RunAll();
+  void Gemms();
+  void Others();
+  // A line of JSON per operation.
+  const std::vector<std::string>& json() const { return json_; }
 
  private:
   using Tensor = std::pair<DeviceBuffer, TensorView>;
@@ -85,10 +105,19 @@ class KernelShares {
   void Rows(int64_t tokens);
   void Sampling();
 
+  // Keeps the GPU busy for a while.
+  void Delay() {
+    ops_->Gemm({.x = x_.second, .weight = weight_.get(), .bias = {}, .out = out_.second});
+  }
+
   const Options options_;
+  const Products products_;
   const std::unique_ptr<Ops> ops_;
   const double peak_;
-  std::function<void()> delay_;  // keeps the GPU busy for a while
+  const int64_t size_;
+  const std::unique_ptr<Weight> weight_;
+  const Tensor x_;
+  const Tensor out_;
   std::vector<std::string> json_;
   Random random_{1};
 };
@@ -108,7 +137,7 @@ double KernelShares::Time(int64_t delays, int64_t calls, const std::function<voi
   std::vector<double> seconds(options_.small ? 1 : 5);
   for (double& value : seconds) {
     const Clock::time_point start = Clock::now();
-    for (int64_t i = 0; i < delays; ++i) delay_();
+    for (int64_t i = 0; i < delays; ++i) Delay();
     for (int64_t i = 0; i < calls; ++i) run();
     TESSERA_CHECK(device().Synchronize().ok());
     value = std::chrono::duration<double>(Clock::now() - start).count();
@@ -158,14 +187,15 @@ void KernelShares::Gemm(const std::string& model, const Matrix& matrix) {
     const Tensor x = Activations({tokens, matrix.cols});
     const Tensor out = Activations({tokens, matrix.rows});
     size_t next = 0;
-    Measure(absl::StrCat("gemm ", model, " ", matrix.name, ", ", tokens, " tokens"),
-            {.bytes = 2.0 * static_cast<double>(matrix.rows * matrix.cols +
-                                                tokens * (matrix.rows + matrix.cols)),
-             .flops = 2.0 * static_cast<double>(tokens * matrix.rows * matrix.cols)},
-            [&] {
-              const Weight* weight = weights[next++ % weights.size()].get();
-              ops_->Gemm({.x = x.second, .weight = weight, .bias = {}, .out = out.second});
-            });
+    Measure(
+        absl::StrCat("gemm ", model, " ", matrix.name, ", ", tokens, " tokens", products_.suffix),
+        {.bytes = 2.0 * static_cast<double>(matrix.rows * matrix.cols +
+                                            tokens * (matrix.rows + matrix.cols)),
+         .flops = 2.0 * static_cast<double>(tokens * matrix.rows * matrix.cols)},
+        [&] {
+          const Weight* weight = weights[next++ % weights.size()].get();
+          ops_->Gemm({.x = x.second, .weight = weight, .bias = {}, .out = out.second});
+        });
   }
 }
 
@@ -263,29 +293,26 @@ void KernelShares::Sampling() {
   sample("top_k 20, top_p 0.95", {.top_k = 20, .top_p = 0.95F});
 }
 
-void KernelShares::RunAll() {
-  std::printf("%s: %.0f GB/s measured by a copy, %.1f TFLOP/s of the datasheet (0: not known)\n",
-              options_.backend.c_str(), options_.bandwidth / 1e9, peak_ / 1e12);
-  const int64_t size = Sized(4096, 128);
-  const std::unique_ptr<Weight> weight = RandomWeight(size, size);
-  const Tensor x = Activations({size, size});
-  const Tensor out = Activations({size, size});
-  delay_ = [&] {
-    ops_->Gemm({.x = x.second, .weight = weight.get(), .bias = {}, .out = out.second});
-  };
+void KernelShares::Gemms() {
   if (options_.small) {
     Gemm("small", {"qkv", 160, 72});
+    return;
+  }
+  for (const Matrix& matrix :
+       {Matrix{"qkv", 5120, 2048}, Matrix{"o", 2048, 4096}, Matrix{"lm_head", 151936, 2048, 128}}) {
+    Gemm("30B-A3B", matrix);
+  }
+  for (const Matrix& matrix : {Matrix{"qkv", 6144, 4096}, Matrix{"o", 4096, 4096},
+                               Matrix{"gate_up", 24576, 4096}, Matrix{"down", 4096, 12288}}) {
+    Gemm("8B", matrix);
+  }
+}
+
+void KernelShares::Others() {
+  if (options_.small) {
     Experts({"gate_up", 48, 72}, 5);
     Attention(2, 1, 40);
   } else {
-    for (const Matrix& matrix : {Matrix{"qkv", 5120, 2048}, Matrix{"o", 2048, 4096},
-                                 Matrix{"lm_head", 151936, 2048, 128}}) {
-      Gemm("30B-A3B", matrix);
-    }
-    for (const Matrix& matrix : {Matrix{"qkv", 6144, 4096}, Matrix{"o", 4096, 4096},
-                                 Matrix{"gate_up", 24576, 4096}, Matrix{"down", 4096, 12288}}) {
-      Gemm("8B", matrix);
-    }
     for (const int64_t tokens : TokenCounts()) {
       Experts({"gate_up", 1536, 2048}, tokens);
       Experts({"down", 2048, 768}, tokens);
@@ -297,9 +324,16 @@ void KernelShares::RunAll() {
   }
   for (const int64_t tokens : TokenCounts()) Rows(tokens);
   Sampling();
-  if (options_.json.empty()) return;
-  std::ofstream file(options_.json);
-  for (const std::string& line : json_) file << line << "\n";
+}
+
+absl::StatusOr<std::unique_ptr<Ops>> CreateMeasuredOps(const Options& options,
+                                                       const Products& products) {
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Ops> ops,
+      CreateOps({.backend = options.backend, .num_threads = 1, .gemm = products.gemm}));
+  if (ops->ActivationDType(DType::kBF16) == DType::kBF16) return ops;
+  return absl::InvalidArgumentError(
+      absl::StrCat("backend ", options.backend, " computes bfloat16 models in another type"));
 }
 
 }  // namespace
@@ -313,18 +347,25 @@ int RunKernelShares(const std::vector<std::string>& arguments) {
     if (key == "--bandwidth" && !absl::SimpleAtod(value, &options.bandwidth)) return 2;
     if (key == "--small") options.small = true;
   }
-  absl::StatusOr<std::unique_ptr<Ops>> ops =
-      CreateOps({.backend = options.backend, .num_threads = 1});
-  if (!ops.ok()) {
-    std::fprintf(stderr, "%s\n", std::string(ops.status().message()).c_str());
-    return 1;
+  std::printf("%s: %.0f GB/s measured by a copy, %.1f TFLOP/s of the datasheet (0: not known)\n",
+              options.backend.c_str(), options.bandwidth / 1e9, TensorPeak(options.gpu) / 1e12);
+  std::vector<std::string> json;
+  const Products cublas = {.gemm = "cublas", .suffix = " (cuBLASLt)"};
+  for (const Products& products : {Products{}, cublas}) {
+    absl::StatusOr<std::unique_ptr<Ops>> ops = CreateMeasuredOps(options, products);
+    if (!ops.ok()) {
+      std::fprintf(stderr, "%s\n", std::string(ops.status().message()).c_str());
+      if (products.gemm == cublas.gemm) break;  // only a yardstick
+      return 1;
+    }
+    KernelShares shares(options, products, *std::move(ops));
+    shares.Gemms();
+    if (products.gemm != cublas.gemm) shares.Others();
+    json.insert(json.end(), shares.json().begin(), shares.json().end());
   }
-  if ((*ops)->ActivationDType(DType::kBF16) != DType::kBF16) {
-    std::fprintf(stderr, "backend %s computes bfloat16 models in another type\n",
-                 options.backend.c_str());
-    return 1;
-  }
-  KernelShares(options, *std::move(ops)).RunAll();
+  if (options.json.empty()) return 0;
+  std::ofstream file(options.json);
+  for (const std::string& line : json) file << line << "\n";
   return 0;
 }
 

@@ -14,7 +14,8 @@ namespace tessera::test {
 // --json=FILE        gets an object per line
 // --small            sizes for emulated GPUs; their figures mean nothing
 // Prints a line per operation and shape of Qwen3-30B-A3B and Qwen3-8B, bfloat16: the limit, the
-// value and their ratio. The exit code of a program.
+// value and their ratio; dense products also by cuBLASLt, where it is installed, as a yardstick.
+// The exit code of a program.
 int RunKernelShares(const std::vector<std::string>& arguments);
 
 }  // namespace tessera::test
