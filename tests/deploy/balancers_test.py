@@ -191,7 +191,7 @@ class Balanced:
         self.assertEqual(harness.violations(caught.exception), ["sampling.top_p"])
 
     def test_3_deadlines_and_cancelling_reach_the_server(self):
-        endless = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=900, ignore_eos=True))
+        endless = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=3000, ignore_eos=True))
         for seconds in (0.2, 0.4, 0.6):
             begin = time.monotonic()
             with self.assertRaises(grpc.RpcError) as caught:
@@ -245,12 +245,16 @@ class Balanced:
         try:
             time.sleep(1)
             self.assertEqual(self.replicas[1].end(signal.SIGKILL), -signal.SIGKILL)
-            time.sleep(4)
+            time.sleep(2)
+            lost_at_once = len(callers.lost)
+            time.sleep(2)
         finally:
             callers.end()
         print(f"lost by kill -9: {callers.lost}", flush=True)
-        # At least one: these clients see what is lost.
-        self.assertIn(len(callers.lost), range(1, CLIENTS + 1))
+        # At least one: these clients see what is lost. The next call of a client may meet a
+        # connection whose end the balancer has not seen yet.
+        self.assertIn(lost_at_once, range(1, 2 * CLIENTS + 1))
+        self.assertEqual(len(callers.lost), lost_at_once)
         for lost in callers.lost:
             self.assertRegex(lost, self.ENDS, self.log())
         self.assertGreater(callers.done, 20)
