@@ -407,13 +407,13 @@ class Connections(unittest.TestCase):
 
     def test_calls_outlive_the_connections_age(self):
         with Replica("--max-connection-age", 0.2) as replica:
-            request = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=900,
+            request = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=2500,
                                                                             ignore_eos=True))
             begin = time.monotonic()
             choices, usage = harness.collect(replica.stub.StreamGenerate(request, timeout=60))
             self.assertGreater(time.monotonic() - begin, 0.5)
             self.assertTrue(choices[0].HasField("finish"))
-            self.assertEqual(usage.completion_tokens, 900)
+            self.assertEqual(usage.completion_tokens, 2500)
 
 
 if __name__ == "__main__":
