@@ -49,14 +49,15 @@ RequestReader::State RequestReader::ReadHead(std::string* bytes) {
   if (scanned_ == 0) {
     bytes->erase(0, std::min(bytes->find_first_not_of("\r\n"), bytes->size()));
   }
-  // A line feed alone ends no line; waiting for what follows would be in vain.
-  for (size_t i = scanned_; i < bytes->size(); ++i) {
+  const size_t from = scanned_ < kHeadEnd.size() ? 0 : scanned_ - kHeadEnd.size();
+  const size_t end = bytes->find(kHeadEnd, from);
+  // A line feed alone ends no line; waiting for what follows would be in vain. What stands behind
+  // the head is not its business.
+  for (size_t i = scanned_; i < std::min(end, bytes->size()); ++i) {
     if ((*bytes)[i] == '\n' && (i == 0 || (*bytes)[i - 1] != '\r')) {
       return Refuse(400, "lines must end with CR LF");
     }
   }
-  const size_t from = scanned_ < kHeadEnd.size() ? 0 : scanned_ - kHeadEnd.size();
-  const size_t end = bytes->find(kHeadEnd, from);
   scanned_ = bytes->size();
   const size_t size = end == std::string::npos ? bytes->size() : end + kHeadEnd.size();
   if (size > limits_.header_bytes) {

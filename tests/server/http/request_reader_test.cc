@@ -44,6 +44,12 @@ TEST(RequestReaderTest, ReadsMethodTargetHeadersAndBody) {
   EXPECT_EQ(reader.Advance(&bytes), State::kHead);
 }
 
+// JSON that people wrote has lines, and comes together with its head.
+TEST(RequestReaderTest, LineFeedsOfABodyAreItsOwn) {
+  EXPECT_EQ(StatusOf(Post("Content-Length: 12\r\n", "{\n\"a\": 1\n}\n\n")), 200);
+  EXPECT_EQ(StatusOf(Post("X: 1\nContent-Length: 0\r\n", "")), 400);
+}
+
 TEST(RequestReaderTest, BytesMayComeInAnyPieces) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(absl::StrCat("seed ", seed));
