@@ -18,6 +18,9 @@ namespace http = boost::beast::http;
 constexpr std::string_view kHeadEnd = "\r\n\r\n";
 // Of a line between chunks, or of the trailer: nobody needs more.
 constexpr size_t kMaxChunkLineBytes = 4 << 10;
+// The shortest end of a chunked body, "0 CR LF CR LF". Beast's parser takes what comes of it in
+// pieces for impossible, by an assertion that ends the process.
+constexpr size_t kLastChunkBytes = 5;
 
 }  // namespace
 
@@ -66,7 +69,7 @@ RequestReader::State RequestReader::ReadHead(std::string* bytes) {
                   absl::StrCat("the request head has more than ", limits_.header_bytes, " bytes"));
   }
   if (end == std::string::npos) {
-    if (bytes->size() > limits_.head.target_bytes + 64 && bytes->find('\n') == std::string::npos) {
+    if (std::min(bytes->find('\n'), bytes->size()) > limits_.head.target_bytes + 64) {
       return Refuse(414, absl::StrCat("the request target has more than ",
                                       limits_.head.target_bytes, " bytes"));
     }
@@ -86,7 +89,6 @@ RequestReader::State RequestReader::ReadHead(std::string* bytes) {
   if (error || used != size) return Refuse(400, "malformed request head");
   bytes->erase(0, size);
   scanned_ = 0;
-  parser_->parser.eager(true);
   if (!request_.Header("expect").empty() && !ExpectsContinue()) {
     return Refuse(417, "the only expectation is 100-continue");
   }
@@ -97,7 +99,10 @@ RequestReader::State RequestReader::ReadBody(std::string* bytes) {
   auto& parser = parser_->parser;
   size_t used = 0;
   boost::system::error_code error;
-  while (!parser.is_done() && used < bytes->size() && !error) {
+  const auto may_be_part_of_last_chunk = [&] {
+    return parser.chunked() && bytes->size() - used < kLastChunkBytes && (*bytes)[used] == '0';
+  };
+  while (!parser.is_done() && used < bytes->size() && !error && !may_be_part_of_last_chunk()) {
     const size_t taken =
         parser.put(boost::asio::buffer(bytes->data() + used, bytes->size() - used), error);
     used += taken;

@@ -50,6 +50,21 @@ TEST(RequestReaderTest, LineFeedsOfABodyAreItsOwn) {
   EXPECT_EQ(StatusOf(Post("X: 1\nContent-Length: 0\r\n", "")), 400);
 }
 
+TEST(RequestReaderTest, AnEmptyChunkedBodyMayComeInPieces) {
+  const std::string all = Post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n");
+  for (size_t piece = 1; piece < 6; ++piece) {
+    RequestReader reader({});
+    std::string pending;
+    State state = State::kHead;
+    for (size_t at = 0; at < all.size(); at += piece) {
+      pending += all.substr(at, piece);
+      state = reader.Advance(&pending);
+    }
+    EXPECT_EQ(state, State::kDone) << piece;
+    EXPECT_EQ(reader.TakeRequest().body, "");
+  }
+}
+
 TEST(RequestReaderTest, BytesMayComeInAnyPieces) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(absl::StrCat("seed ", seed));
