@@ -1,32 +1,16 @@
 #include "server/log_writer.h"
 
 #include <poll.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
-#include <thread>
 #include <utility>
 
+#include "kernels/core/background_thread.h"
 #include "kernels/core/monotonic_time.h"
 
 namespace tessera {
-namespace {
-
-// Signals are for threads that expect them.
-void StartWithoutSignals(std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, &before);
-  std::thread(std::move(body)).detach();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
-}  // namespace
-
 LogWriter::LogWriter(int file, std::function<std::string(int64_t)> dropped_line)
     : file_(file), dropped_line_(std::move(dropped_line)) {}
 
@@ -39,7 +23,7 @@ void LogWriter::Add(std::string line) {
   }
   bytes_ += line.size();
   lines_.push_back(std::move(line));
-  if (!std::exchange(started_, true)) StartWithoutSignals([this] { Run(); });
+  if (!std::exchange(started_, true)) StartBackgroundThread([this] { Run(); });
   changed_.SignalAll();
 }
 

@@ -1,15 +1,12 @@
 #include "kernels/core/monotonic_time.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <map>
-#include <thread>
 
 #include "absl/time/clock.h"
+#include "kernels/core/background_thread.h"
 #include "kernels/core/mutex.h"
 
 namespace tessera {
@@ -49,13 +46,7 @@ class Alarm {
 
  private:
   Alarm() {
-    // Signals are for threads that expect them.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    std::thread([this] { Run(); }).detach();
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    StartBackgroundThread([this] { Run(); });
   }
 
   void Insert(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
