@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/text/utf8.h"
+#include "server/json_text.h"
 #include "server/log_writer.h"
 
 namespace tessera {
@@ -39,21 +39,18 @@ constexpr absl::Duration kLastWords = absl::Seconds(1);
 std::atomic<Level> threshold{Level::kInfo};
 std::atomic<LogFormat> chosen_format{LogFormat::kText};
 
-// Names of files may be bytes that are no text.
-std::string JsonEscaped(absl::string_view text) {
-  const bool is_text = IsValidUtf8({text.data(), text.size()});
-  std::string out;
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += {'\\', c};
-    } else if (static_cast<unsigned char>(c) < 0x20 ||
-               (!is_text && static_cast<unsigned char>(c) >= 0x80)) {
-      absl::StrAppendFormat(&out, "\\u%04x", static_cast<unsigned>(c));
+// Names of files may be bytes that are no text: each becomes the character of its value.
+std::string AsText(absl::string_view bytes) {
+  if (IsValidUtf8({bytes.data(), bytes.size()})) return std::string(bytes);
+  std::string text;
+  for (const unsigned char c : bytes) {
+    if (c < 0x80) {
+      text += static_cast<char>(c);
     } else {
-      out += c;
+      text += {static_cast<char>(0xC0 | c >> 6), static_cast<char>(0x80 | (c & 0x3F))};
     }
   }
-  return out;
+  return text;
 }
 
 std::string Line(Level level, absl::string_view text) {
@@ -62,7 +59,7 @@ std::string Line(Level level, absl::string_view text) {
   if (chosen_format.load() == LogFormat::kJson) {
     return absl::StrCat(
         "{\"time\":\"", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", now, absl::UTCTimeZone()),
-        "\",\"level\":\"", shown.name, "\",\"message\":\"", JsonEscaped(text), "\"}\n");
+        "\",\"level\":\"", shown.name, "\",\"message\":", JsonQuoted(AsText(text)), "}\n");
   }
   static const bool is_terminal = isatty(STDERR_FILENO) != 0;
   return absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3S", now, absl::LocalTimeZone()), " ",

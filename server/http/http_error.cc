@@ -1,7 +1,7 @@
 #include "server/http/http_error.h"
 
 #include "absl/strings/str_cat.h"
-#include "server/http/json_text.h"
+#include "server/json_text.h"
 
 namespace tessera {
 

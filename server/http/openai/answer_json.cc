@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "engine/text/jinja/concat.h"
-#include "server/http/json_text.h"
+#include "server/json_text.h"
 #include "server/version.h"
 
 namespace tessera {

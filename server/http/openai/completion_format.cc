@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "engine/text/jinja/concat.h"
-#include "server/http/json_text.h"
 #include "server/http/openai/answer_format.h"
+#include "server/json_text.h"
 
 namespace tessera {
 namespace {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "engine/text/jinja/concat.h"
-#include "server/http/json_text.h"
 #include "server/http/openai/answer_format.h"
+#include "server/json_text.h"
 
 namespace tessera {
 namespace {

@@ -4,8 +4,8 @@
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/value.h"
 #include "kernels/core/status_macros.h"
-#include "server/http/json_text.h"
 #include "server/http/openai/api_request.h"
+#include "server/json_text.h"
 
 namespace tessera {
 namespace {

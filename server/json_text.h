@@ -1,6 +1,6 @@
 // Pieces of JSON text, appended to a string.
-#ifndef TESSERA_SERVER_HTTP_JSON_TEXT_H_
-#define TESSERA_SERVER_HTTP_JSON_TEXT_H_
+#ifndef TESSERA_SERVER_JSON_TEXT_H_
+#define TESSERA_SERVER_JSON_TEXT_H_
 
 #include <string>
 #include <string_view>
@@ -13,4 +13,4 @@ std::string JsonQuoted(std::string_view text);
 
 }  // namespace tessera
 
-#endif  // TESSERA_SERVER_HTTP_JSON_TEXT_H_
+#endif  // TESSERA_SERVER_JSON_TEXT_H_

@@ -1,4 +1,4 @@
-#include "server/http/json_text.h"
+#include "server/json_text.h"
 
 #include "engine/text/utf8.h"
 
