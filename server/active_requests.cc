@@ -20,7 +20,7 @@ std::string RandomName() {
 absl::StatusOr<std::string> ActiveRequests::Enter(const std::string& name) {
   std::string used = name.empty() ? RandomName() : name;
   absl::MutexLock lock(&mutex_);
-  if (static_cast<int32_t>(entries_.size()) >= limit_) {
+  if (num_open_ >= limit_) {
     return absl::ResourceExhaustedError(
         absl::StrCat(limit_, " requests are open already; try again later"));
   }
@@ -28,6 +28,7 @@ absl::StatusOr<std::string> ActiveRequests::Enter(const std::string& name) {
     return absl::AlreadyExistsError(
         absl::StrCat("request_id: a request named \"", used, "\" is still running"));
   }
+  ++num_open_;
   return used;
 }
 
@@ -39,9 +40,24 @@ bool ActiveRequests::Submitted(const std::string& name, RequestId id) {
   return !found->second.aborted;
 }
 
-void ActiveRequests::Leave(const std::string& name) {
+void ActiveRequests::Release(const std::string& name) {
   absl::MutexLock lock(&mutex_);
   entries_.erase(name);
+}
+
+void ActiveRequests::Leave() {
+  absl::MutexLock lock(&mutex_);
+  --num_open_;
+}
+
+void ActiveRequests::Linger() {
+  absl::MutexLock lock(&mutex_);
+  ++num_open_;
+}
+
+bool ActiveRequests::full() const {
+  absl::MutexLock lock(&mutex_);
+  return num_open_ >= limit_;
 }
 
 std::optional<ActiveRequests::Found> ActiveRequests::Abort(const std::string& name) {
@@ -65,7 +81,7 @@ void ActiveRequests::CancelAll(Engine& engine, const absl::Status& status) {
 
 int32_t ActiveRequests::size() const {
   absl::MutexLock lock(&mutex_);
-  return static_cast<int32_t>(entries_.size());
+  return num_open_;
 }
 
 }  // namespace tessera

@@ -21,12 +21,19 @@ class ActiveRequests {
  public:
   explicit ActiveRequests(int32_t limit) : limit_(limit) {}
 
-  // Registers `name`, or a fresh one when it is empty, and returns it. RESOURCE_EXHAUSTED at the
-  // limit, ALREADY_EXISTS when the name is in use.
+  // Registers `name`, or a fresh one when it is empty, and returns it; the call counts from then on
+  // until Leave(). RESOURCE_EXHAUSTED at the limit, ALREADY_EXISTS when the name is in use.
   absl::StatusOr<std::string> Enter(const std::string& name);
   // Tells the engine's id. False when the request was aborted in between: cancel it.
   bool Submitted(const std::string& name, RequestId id);
-  void Leave(const std::string& name);
+  // The engine is done with it: the name may be used again.
+  void Release(const std::string& name);
+  // The call's end is on its way to the client.
+  void Leave();
+  // A call that has left, but whose client does not read its end: counts until it leaves again.
+  void Linger();
+  // A call that comes now would be refused.
+  bool full() const;
 
   struct Found {
     std::optional<RequestId> engine_id;  // unset: not yet submitted; Submitted() will tell
@@ -37,6 +44,7 @@ class ActiveRequests {
   // Ends every request that the engine knows with `status`.
   void CancelAll(Engine& engine, const absl::Status& status);
 
+  // Calls that count.
   int32_t size() const;
 
  private:
@@ -47,6 +55,7 @@ class ActiveRequests {
 
   const int32_t limit_;
   mutable absl::Mutex mutex_;
+  int32_t num_open_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };
 

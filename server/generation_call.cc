@@ -27,6 +27,8 @@ void GenerationCall::Submit(size_t message_bytes, absl::Time deadline,
     return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
   }
   if (message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
+  // Large messages do not take the workers' places only to be refused.
+  if (const absl::Status room = context_.Admit(deadline_); !room.ok()) return Refuse(room);
   const absl::StatusOr<CallWorkers::Ticket> ticket = context_.workers.Add(
       [this, self = std::move(self), held = *std::move(submission)] { SubmitNow(self); });
   if (!ticket.ok()) return Refuse(ticket.status());
@@ -49,7 +51,9 @@ absl::Status GenerationCall::StillWanted() {
 absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self) {
   RETURN_IF_ERROR(StillWanted());
   ASSIGN_OR_RETURN(const v1::GenerateRequest request, TakeRequest());
-  ASSIGN_OR_RETURN(GenerateRequest built, context_.builder.Build(request));
+  // A request that is wrong is told so, also when there is no room for it.
+  ASSIGN_OR_RETURN(GenerateRequest built,
+                   context_.builder.Build(request, [this] { return context_.Admit(deadline_); }));
   ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
   built.external_id = name;
   built.arrival = begun_;
@@ -57,6 +61,7 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   {
     absl::MutexLock lock(&mutex_);
     name_ = name;
+    counts_ = true;
     if (client_gone_) return ClientGoneStatus();
     const v1::ResponseOptions& response = request.response();
     OnBuilt(built);
@@ -77,9 +82,9 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
 }
 
 void GenerationCall::Refuse(const absl::Status& status) {
-  Leave();
+  ReleaseName();
   absl::MutexLock lock(&mutex_);
-  if (end_.has_value()) return;  // the client has gone meanwhile
+  if (end_.has_value()) return LeaveActive();  // the client has gone meanwhile
   refused_ = !IsCancellation(status);
   if (refused_) {
     const bool is_bad = status.GetPayload(kBadRequestTypeUrl).has_value();
@@ -89,9 +94,9 @@ void GenerationCall::Refuse(const absl::Status& status) {
   Proceed();
 }
 
-void GenerationCall::Leave() {
+void GenerationCall::ReleaseName() {
   absl::MutexLock lock(&mutex_);
-  if (!name_.empty()) context_.active.Leave(name_);
+  if (!name_.empty()) context_.active.Release(name_);
 }
 
 void GenerationCall::Proceed() {
@@ -116,8 +121,13 @@ void GenerationCall::OnTokens(TokenDelta delta) {
 }
 
 void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) {
-  Leave();
-  if (status.ok()) context_.metrics->ObserveRequest(info);
+  ReleaseName();
+  if (status.ok()) {
+    context_.metrics->ObserveRequest(info);
+    const RequestTiming& timing = info.timing;
+    context_.forecast.Finished(context_.clock.Now(), timing.last_token - timing.first_scheduled,
+                               context_.engine->stats().num_waiting);
+  }
   absl::MutexLock lock(&mutex_);
   engine_done_ = true;
   if (end_.has_value()) return;
@@ -146,7 +156,16 @@ absl::Status GenerationCall::ClientGoneStatus() const {
   return absl::CancelledError("the client cancelled the call");
 }
 
+void GenerationCall::LeaveActive() {
+  if (std::exchange(counts_, false)) context_.active.Leave();
+}
+
+void GenerationCall::CountLingering() {
+  if (!std::exchange(counts_, true)) context_.active.Linger();
+}
+
 void GenerationCall::RecordEnd(const absl::Status& status) {
+  LeaveActive();
   if (!refused_ && IsCancellation(status)) context_.metrics->CountCancelled(has_output_);
   context_.metrics->CountCall(method_, status.code());
   if (!LogsDebug()) return;

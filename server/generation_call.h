@@ -36,7 +36,10 @@ class GenerationCall : public ResponseSink {
       : context_(*context), method_(method), begun_(context->clock.Now()) {
     context_.gate.CallOpened();
   }
-  ~GenerationCall() override { context_.gate.CallClosed(); }
+  ~GenerationCall() override {
+    LeaveActive();
+    context_.gate.CallClosed();
+  }
 
   // What the client calls this in its own traces, for the log. Before Submit().
   void SetTraceparent(std::string_view header) { trace_id_ = std::string(TraceIdOf(header)); }
@@ -47,8 +50,12 @@ class GenerationCall : public ResponseSink {
   void CancelledByClient();
   // Ends the call with `status` although the engine still works for it.
   void EndEarly(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Counts the call; the derived class calls it right before gRPC's Finish, once.
+  // Counts the call, which is no longer an active one; the derived class calls it right before
+  // gRPC's Finish, once.
   void RecordEnd(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // The end of the call waits for the client to read it: the call is active as long as it does.
+  void CountLingering() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // DEADLINE_EXCEEDED or CANCELLED, as the client sees it.
   absl::Status ClientGoneStatus() const;
@@ -78,7 +85,8 @@ class GenerationCall : public ResponseSink {
   // An error tells why the request need not be read any more.
   absl::Status StillWanted();
   void Refuse(const absl::Status& status);
-  void Leave();
+  void ReleaseName();
+  void LeaveActive() ABSL_NO_THREAD_SAFETY_ANALYSIS;  // under mutex_, or in the destructor
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
@@ -91,6 +99,7 @@ class GenerationCall : public ResponseSink {
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
   bool engine_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool refused_ ABSL_GUARDED_BY(mutex_) = false;
+  bool counts_ ABSL_GUARDED_BY(mutex_) = false;  // among the active requests
   bool has_output_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<absl::Time> last_token_ ABSL_GUARDED_BY(mutex_);  // by choice
 };

@@ -15,14 +15,19 @@
 #include "server/metrics/recorder.h"
 #include "server/request_builder.h"
 #include "server/served_model.h"
+#include "server/stall_watch.h"
+#include "server/wait_forecast.h"
 
 namespace tessera {
 
 struct ServiceLimits {
   int64_t max_message_bytes = 4 << 20;
   int32_t max_concurrent_requests = 1024;
-  // Output that may wait for one client; a client further behind is evicted.
+  // Output that may wait for one client, what is being written included; a client further behind is
+  // evicted.
   int64_t max_stream_buffer_bytes = 256 << 10;
+  // How long a client may read nothing of what waits for it.
+  absl::Duration stream_stall_timeout = absl::Seconds(60);
 };
 
 // Made by the composition root, outlives the gRPC server. Thread-safe.
@@ -35,7 +40,12 @@ struct InferenceContext {
         engine_options(std::move(options)),
         limits(the_limits),
         builder(served_model, RequestLimits{}),
-        active(the_limits.max_concurrent_requests) {}
+        active(the_limits.max_concurrent_requests),
+        stalls(the_limits.stream_stall_timeout) {}
+
+  // Whether a generation with this deadline may come in: RESOURCE_EXHAUSTED when there is no room,
+  // or when it could not be answered in time. Costs nothing that grows with the request.
+  absl::Status Admit(absl::Time deadline);
 
   // A new generation would be refused for want of room.
   bool IsSaturated() const {
@@ -52,6 +62,8 @@ struct InferenceContext {
   ActiveRequests active;
   CallGate gate;
   CallWorkers workers;
+  WaitForecast forecast;
+  StallWatch stalls;
   const MonotonicClock clock{};
   const absl::Time start_time = clock.Now();
   // What health pages say: false from the first signal on and after the engine failed. Requests are

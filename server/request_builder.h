@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/types.h"
 #include "server/field_violations.h"
@@ -39,7 +41,11 @@ class RequestBuilder {
   RequestBuilder(const ServedModel* model, RequestLimits limits) : model_(model), limits_(limits) {}
 
   // Leaves external_id as the client sent it (perhaps empty), arrival and deadline to the caller.
-  absl::StatusOr<GenerateRequest> Build(const v1::GenerateRequest& request) const;
+  // `before_encoding` is asked after all checks that cost little and before the prompt is rendered
+  // and tokenised, which may cost much: its error ends the work.
+  absl::StatusOr<GenerateRequest> Build(
+      const v1::GenerateRequest& request,
+      absl::FunctionRef<absl::Status()> before_encoding = [] { return absl::OkStatus(); }) const;
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const v1::TokenizeRequest& request) const;
   absl::StatusOr<std::string> Detokenize(const v1::DetokenizeRequest& request) const;

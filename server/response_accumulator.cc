@@ -7,7 +7,7 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kBytesPerToken = 4;
-constexpr int64_t kBytesPerLogprob = 16;
+constexpr int64_t kBytesPerLogprob = 48;  // an object each, and its place in a list
 constexpr int64_t kBytesPerDelta = 32;
 
 void SetUsage(const Usage& usage, v1::Usage* out) {

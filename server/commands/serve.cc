@@ -376,6 +376,10 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Seconds("max-connection-age", &flags->grpc.max_connection_age, 0,
                  "A connection takes no further calls after this time, in seconds, so that clients "
                  "behind a balancer of connections come back to another server; 0: never.");
+  table->Seconds(
+      "stream-stall-timeout", &flags->limits.stream_stall_timeout, 1,
+      "How long a client may read nothing of what waits for it, in seconds; then its call "
+      "ends ABORTED.");
   table->Seconds("drain-delay", &flags->drain.delay, 0,
                  "After SIGTERM: time for load balancers to notice, in seconds.");
   table->Seconds("drain-timeout", &flags->drain.timeout, 0,

@@ -1,5 +1,6 @@
 #include "server/grpc/generation_reactors.h"
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -11,9 +12,13 @@
 #include "server/generation_call.h"
 #include "server/grpc/message_buffer.h"
 #include "server/grpc/status_mapping.h"
+#include "server/stall_watch.h"
 
 namespace tessera {
 namespace {
+
+// Clients that read have read the end of their call by then.
+constexpr absl::Duration kPromptReading = absl::Milliseconds(200);
 
 std::string_view TraceparentOf(const grpc::CallbackServerContext& call) {
   const auto found = call.client_metadata().find("traceparent");
@@ -37,7 +42,9 @@ absl::StatusOr<v1::GenerateRequest> TakeMessage(grpc::ByteBuffer* buffer,
 }
 
 // Finishes once, when the engine is done or the client has gone, whichever comes first.
-class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
+class UnaryCall final : public grpc::ServerUnaryReactor,
+                        public GenerationCall,
+                        public StallingCall {
  public:
   UnaryCall(InferenceContext* context, grpc::CallbackServerContext* call,
             grpc::ByteBuffer* response)
@@ -47,12 +54,27 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
     self_ = self;
     request_ = request;
     SetTraceparent(TraceparentOf(*call_));
+    context_.stalls.Add(self);
     Submit(request.Length(), DeadlineOf(*call_), std::move(self));
   }
 
   using GenerationCall::OnDone;
   void OnCancel() override { CancelledByClient(); }
-  void OnDone() override { const std::shared_ptr<UnaryCall> last = std::move(self_); }
+  void OnDone() override {
+    const std::shared_ptr<UnaryCall> last = std::move(self_);
+    absl::MutexLock lock(&mutex_);
+    waits_since_ = absl::InfiniteFuture();
+  }
+
+  // The answer is in gRPC's hands; without a reader it stays there.
+  void LookForStall(absl::Time now, absl::Duration limit) override {
+    absl::MutexLock lock(&mutex_);
+    if (now - waits_since_ >= kPromptReading) CountLingering();
+    if (now - waits_since_ < limit) return;
+    waits_since_ = absl::InfiniteFuture();
+    context_.metrics->CountSlowReaderEviction();
+    call_->TryCancel();
+  }
 
  private:
   void Advance() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -61,6 +83,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
     if (!end_.has_value()) return;
     if (end_->ok()) *response_ = ToBuffer(output_.Take());
     finished_ = true;
+    waits_since_ = context_.clock.Now();
     RecordEnd(*end_);
     Finish(ToGrpcStatus(*end_, call_));
   }
@@ -69,16 +92,20 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
     return TakeMessage(&request_, context_.limits);
   }
 
-  grpc::CallbackServerContext* const call_;
+  grpc::CallbackServerContext* const call_;  // while waits_since_ is set, at least
   grpc::ByteBuffer* const response_;
   grpc::ByteBuffer request_;         // of whoever reads the request
   std::shared_ptr<UnaryCall> self_;  // held until gRPC is done
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  // For the client to read; the infinite future: for nobody.
+  absl::Time waits_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
 // At most one write is in flight; what comes meanwhile is joined into the next message. A client
-// that lets too much pile up is evicted.
-class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public GenerationCall {
+// that lets too much pile up, or reads nothing for too long, is evicted.
+class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                         public GenerationCall,
+                         public StallingCall {
  public:
   StreamCall(InferenceContext* context, grpc::CallbackServerContext* call)
       : GenerationCall(context, "StreamGenerate"), call_(call) {}
@@ -87,16 +114,36 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     self_ = self;
     request_ = request;
     SetTraceparent(TraceparentOf(*call_));
+    context_.stalls.Add(self);
     Submit(request.Length(), DeadlineOf(*call_), std::move(self));
   }
 
   using GenerationCall::OnDone;
   void OnCancel() override { CancelledByClient(); }
-  void OnDone() override { const std::shared_ptr<StreamCall> last = std::move(self_); }
+  void OnDone() override {
+    const std::shared_ptr<StreamCall> last = std::move(self_);
+    absl::MutexLock lock(&mutex_);
+    waits_since_ = absl::InfiniteFuture();
+  }
+
+  void LookForStall(absl::Time now, absl::Duration limit) override {
+    absl::MutexLock lock(&mutex_);
+    if (finished_ && now - waits_since_ >= kPromptReading) CountLingering();
+    if (now - waits_since_ < limit) return;
+    if (finished_) {
+      // It was told, or its stream has ended, and it has not read that either. gRPC keeps what it
+      // would read until the stream is reset.
+      waits_since_ = absl::InfiniteFuture();
+      call_->TryCancel();
+    } else {
+      Evict(absl::StrCat("it has read nothing for ", absl::FormatDuration(limit)));
+    }
+  }
 
   void OnWriteDone(bool ok) override {
     absl::MutexLock lock(&mutex_);
     write_in_flight_ = false;
+    if (!finished_) waits_since_ = absl::InfiniteFuture();
     if (!ok) client_gone_ = true;
     Proceed();
   }
@@ -110,19 +157,18 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
       if (!write_in_flight_) End(ClientGoneStatus());
       return;
     }
-    if (output_.bytes() > context_.limits.max_stream_buffer_bytes && write_in_flight_) {
-      context_.metrics->CountSlowReaderEviction();
-      // An error overtakes the write that waits for the client.
-      End(absl::AbortedError(absl::StrCat("the client does not read: ", output_.bytes(),
-                                          " bytes of output are waiting")));
+    if (write_in_flight_) {
+      if (output_.bytes() > PendingLimit()) {
+        Evict(absl::StrCat(output_.bytes() + BytesInFlight(), " bytes of output are waiting"));
+      }
       return;
     }
-    if (write_in_flight_) return;
     if (!output_.empty() && end_.has_value() && end_->ok()) {
       WriteLast();
     } else if (!output_.empty() && (num_unfinished_ > 0 || end_.has_value())) {
       message_ = ToBuffer(output_.Take());
       write_in_flight_ = true;
+      waits_since_ = context_.clock.Now();
       ReportBuffer();
       StartWrite(&message_);
     } else if (end_.has_value()) {
@@ -130,10 +176,28 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     }
   }
 
+  int64_t BytesInFlight() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return write_in_flight_ ? static_cast<int64_t>(message_.Length()) : 0;
+  }
+
+  // What may wait behind the write in flight, so that all of it keeps the limit. Behind a message
+  // that alone is as large (log probabilities of a long prompt) a client that reads it has time to.
+  int64_t PendingLimit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const int64_t limit = context_.limits.max_stream_buffer_bytes;
+    return std::max(limit - BytesInFlight(), limit / 4);
+  }
+
+  void Evict(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    context_.metrics->CountSlowReaderEviction();
+    // An error overtakes the write that waits for the client.
+    End(absl::AbortedError(absl::StrCat("the client does not read: ", why)));
+  }
+
   // The last message and the status travel together.
   void WriteLast() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     message_ = ToBuffer(output_.Take());
     finished_ = true;
+    waits_since_ = context_.clock.Now();
     ReportBuffer();
     RecordEnd(*end_);
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
@@ -142,6 +206,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     EndEarly(status);
     finished_ = true;
+    waits_since_ = context_.clock.Now();
     output_ = {};
     ReportBuffer();
     RecordEnd(status);
@@ -149,7 +214,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   }
 
   void ReportBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const int64_t bytes = output_.bytes();
+    const int64_t bytes = output_.bytes() + (finished_ ? 0 : BytesInFlight());
     if (bytes != reported_bytes_) context_.metrics->AddStreamBufferBytes(bytes - reported_bytes_);
     reported_bytes_ = bytes;
   }
@@ -165,6 +230,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   int64_t reported_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  // For the client to read; the infinite future: for nobody.
+  absl::Time waits_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
 }  // namespace

@@ -6,13 +6,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/field_violations.h"
+#include "server/retry_delay.h"
 #include "tessera/v1/error_details.pb.h"
 
 namespace tessera {
 namespace {
 
 constexpr absl::string_view kRetryInfoTypeUrl = "type.googleapis.com/google.rpc.RetryInfo";
-constexpr absl::Duration kRetryDelay = absl::Milliseconds(500);
 // Trailers have 8 KiB together.
 constexpr size_t kMaxMessageBytes = 1024;
 
@@ -38,14 +38,17 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   }
   // What is wrong with the request itself is not better later.
   if (absl::IsResourceExhausted(status) && details.details().empty()) {
+    const absl::Duration delay = RetryDelayOf(status);
+    const int64_t seconds = absl::ToInt64Seconds(delay);
     v1::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(seconds);
     retry.mutable_retry_delay()->set_nanos(
-        static_cast<int32_t>(absl::ToInt64Nanoseconds(kRetryDelay)));
+        static_cast<int32_t>(absl::ToInt64Nanoseconds(delay - absl::Seconds(seconds))));
     google::protobuf::Any* any = details.add_details();
     any->set_type_url(std::string(kRetryInfoTypeUrl));
     any->set_value(retry.SerializeAsString());
     context->AddTrailingMetadata("grpc-retry-pushback-ms",
-                                 absl::StrCat(absl::ToInt64Milliseconds(kRetryDelay)));
+                                 absl::StrCat(absl::ToInt64Milliseconds(delay)));
   }
   const auto code = static_cast<grpc::StatusCode>(status.code());
   if (details.details().empty()) return {code, message};

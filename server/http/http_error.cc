@@ -32,7 +32,10 @@ std::string HttpErrorJson(const HttpError& error) {
 HttpResponse HttpErrorResponse(const HttpError& error) {
   HttpResponse response{
       .status = error.status, .content_type = "application/json", .body = HttpErrorJson(error)};
-  if (error.status == 429 || error.status == 503) response.headers.push_back({"Retry-After", "1"});
+  if (error.status == 429 || error.status == 503) {
+    const absl::Duration delay = absl::Ceil(error.retry_delay, absl::Seconds(1));
+    response.headers.push_back({"Retry-After", absl::StrCat(absl::ToInt64Seconds(delay))});
+  }
   if (error.status == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
   return response;
 }

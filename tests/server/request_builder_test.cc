@@ -92,6 +92,30 @@ TEST_F(RequestBuilderTest, AFailingEncoderIsNotTheFieldsFault) {
             absl::ResourceExhaustedError("full"));
 }
 
+// An overloaded server must refuse cheaply; what is wrong with the request is said all the same.
+TEST_F(RequestBuilderTest, WhoIsNotLetInCostsNoEncoding) {
+  class CountingEncoder : public FakeEncoder {
+   public:
+    absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view text,
+                                                    bool parse_special) const override {
+      ++calls;
+      return FakeEncoder::EncodeText(text, parse_special);
+    }
+    mutable int calls = 0;
+  };
+  const auto encoder = std::make_shared<CountingEncoder>();
+  model_.encoder = encoder;
+  const RequestBuilder builder(&model_, RequestLimits{});
+  const auto full = [] { return absl::ResourceExhaustedError("full"); };
+  EXPECT_EQ(builder.Build(Request("text"), full).status(), full());
+  v1::GenerateRequest wrong = Request("text");
+  wrong.set_n(0);
+  EXPECT_EQ(builder.Build(wrong, full).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(encoder->calls, 0);
+  EXPECT_TRUE(builder.Build(Request("text")).ok());
+  EXPECT_EQ(encoder->calls, 1);
+}
+
 struct RealField {
   std::string path;
   std::function<void(v1::GenerateRequest*, double)> set;

@@ -4,6 +4,7 @@
 
 #include "engine/text/jinja/concat.h"
 #include "server/field_violations.h"
+#include "server/retry_delay.h"
 #include "tessera/v1/error_details.pb.h"
 
 namespace tessera {
@@ -33,7 +34,9 @@ int StatusOf(const absl::Status& status) {
 }  // namespace
 
 HttpError ApiErrorOf(const absl::Status& status, const ApiRequest& request) {
-  HttpError error{.status = StatusOf(status), .message = std::string(status.message())};
+  HttpError error{.status = StatusOf(status),
+                  .message = std::string(status.message()),
+                  .retry_delay = RetryDelayOf(status)};
   if (absl::IsNotFound(status)) error.param = "model";
   if (absl::IsAlreadyExists(status)) error.param = "request_id";
   const auto payload = status.GetPayload(kBadRequestTypeUrl);

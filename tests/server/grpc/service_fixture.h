@@ -51,6 +51,14 @@ class Fixture {
   InferenceContext& context() { return context_; }
   GrpcServer& server() { return *server_; }
 
+  // A call stops counting a moment after its client has its end.
+  bool AwaitNoActiveCalls() const {
+    for (int tries = 0; context_.active.size() != 0; ++tries) {
+      if (tries == 10'000) return false;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return true;
+  }
   // The value of a series such as `tessera_x_total{code="OK"}`, 0 when it is absent.
   double Metric(const std::string& series) const {
     for (const auto& line : absl::StrSplit(metrics_.Render(), '\n')) {

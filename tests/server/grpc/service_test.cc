@@ -126,7 +126,7 @@ TEST(ServiceTest, CancelsFreeTheEngine) {
   }
   EXPECT_TRUE(f.engine().WaitIdle());
   EXPECT_TRUE(Stream(f.stub(), Request("abc", 5)).status.ok());
-  EXPECT_EQ(f.context().active.size(), 0);
+  EXPECT_TRUE(f.AwaitNoActiveCalls());
   EXPECT_EQ(f.Metric("tessera_stream_buffer_bytes"), 0);
 }
 

@@ -88,7 +88,7 @@ TEST_P(ThrownExceptionsTest, EndAGenerationWithAStatus) {
   EXPECT_THAT(status.error_message(), HasSubstr(thrown().words));
   ExpectThrown(Stream(f_.stub(), Request(Text(), 1)).status, "StreamGenerate");
 
-  EXPECT_EQ(f_.context().active.size(), 0);
+  EXPECT_TRUE(f_.AwaitNoActiveCalls());
   EXPECT_EQ(f_.Metric("tessera_rejected_total{reason=\"overloaded\"}") +
                 f_.Metric("tessera_rejected_total{reason=\"other\"}"),
             2);

@@ -13,8 +13,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/core/monotonic_time.h"
+#include "server/http/http_error.h"
 #include "server/http/http_server.h"
+#include "server/http/openai/api_error.h"
 #include "server/http/openai/json_shape.h"
+#include "server/retry_delay.h"
 #include "tests/server/fake_engine.h"
 #include "tests/server/fake_model.h"
 #include "tests/server/http/raw_client.h"
@@ -90,6 +93,15 @@ TEST(ApiTest, LargeBodiesAreReadByWorkersWithTheSameResult) {
               ::testing::AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr(R"("param":"prompt")")));
   EXPECT_THAT(api.Ask("/tokenize", absl::StrCat(R"({"prompt":"abc"})", padding)),
               HasSubstr(R"("tokens":[97,98,99])"));
+}
+
+TEST(ApiTest, ARefusalSaysWhenToComeBack) {
+  const absl::Status status =
+      WithRetryDelay(absl::ResourceExhaustedError("full"), absl::Milliseconds(2500));
+  EXPECT_THAT(
+      HttpErrorResponse(ApiErrorOf(status, {})).headers,
+      ::testing::Contains(::testing::AllOf(::testing::Field(&HttpHeader::name, "Retry-After"),
+                                           ::testing::Field(&HttpHeader::value, "3"))));
 }
 
 TEST(ApiTest, AFullEngineIsAStatusAlsoForAStream) {

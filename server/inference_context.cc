@@ -1,0 +1,31 @@
+#include "server/inference_context.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/retry_delay.h"
+
+namespace tessera {
+
+absl::Status InferenceContext::Admit(absl::Time deadline) {
+  if (active.full()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        limits.max_concurrent_requests, " requests are open already; try again later"));
+  }
+  const int32_t waiting = engine->stats().num_waiting;
+  const absl::Time now = clock.Now();
+  const WaitForecast::Forecast expected = forecast.Of(now, waiting);
+  if (waiting >= engine_options.scheduler.max_queued_requests) {
+    return WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting,
+                                                                    " requests wait; retry later")),
+                          expected.wait);
+  }
+  if (now + expected.wait + expected.service <= deadline) return absl::OkStatus();
+  return WithRetryDelay(
+      absl::ResourceExhaustedError(absl::StrCat(
+          "the call's deadline cannot be met: ", waiting, " requests wait, which takes about ",
+          absl::FormatDuration(absl::Trunc(expected.wait, absl::Milliseconds(1))),
+          ", and an answer ",
+          absl::FormatDuration(absl::Trunc(expected.service, absl::Milliseconds(1))))),
+      expected.wait);
+}
+
+}  // namespace tessera
