@@ -24,6 +24,7 @@
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
+#include "server/commands/server_state.h"
 #include "server/grpc/accept_check.h"
 #include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
@@ -58,91 +59,6 @@ struct ServeFlags {
 constexpr int32_t kHttpPort = 8000;
 // For connections that are still open when all calls have ended.
 constexpr absl::Duration kHttpGoodbye = absl::Milliseconds(100);
-
-// What the signal thread, the engine and the health pages tell each other.
-class ServerState {
- public:
-  // The first signal asks for a drain, the second cuts it short, the third ends the process.
-  void OnSignal(int count) {
-    absl::MutexLock lock(&mutex_);
-    if (context_ == nullptr) {
-      LogInfo("stopped while loading");
-      FlushLog();
-      std::_Exit(kExitOk);
-    }
-    if (count > 2) std::_Exit(kExitFailure);
-    if (count == 2) {
-      LogWarning("second signal: ending the running requests");
-      context_->active.CancelAll(*context_->engine, absl::UnavailableError("the server stops"));
-      context_->gate.Hurry();
-    }
-    context_->ready = false;
-    stop_ = true;
-  }
-  void OnEngineDead(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (death_.ok()) LogError(std::string(status.message()));
-    death_ = status;
-    stop_ = true;
-    if (context_ != nullptr) context_->ready = false;
-  }
-  // `accepts` says whether clients get through to the server; empty without a context.
-  void Serve(InferenceContext* context, std::function<absl::Status()> accepts) {
-    absl::MutexLock lock(&mutex_);
-    context_ = context;
-    accepts_ = std::move(accepts);
-    if (context != nullptr && !death_.ok()) context->ready = false;
-  }
-  // Blocks until somebody wants the server to stop; an error when the engine died.
-  absl::Status WaitForStop() {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&stop_));
-    return death_;
-  }
-  // Why the engine died; also while the server drains.
-  absl::Status death() const {
-    absl::MutexLock lock(&mutex_);
-    return death_;
-  }
-  absl::Status Healthy(absl::Duration step_timeout) const {
-    absl::MutexLock lock(&mutex_);
-    if (!death_.ok()) return absl::UnavailableError("the engine has failed");
-    if (context_ == nullptr) return absl::OkStatus();
-    if (context_->engine->stats().step_age > step_timeout) {
-      return absl::UnavailableError("no step has finished for too long");
-    }
-    return absl::OkStatus();
-  }
-  absl::Status Ready() const {
-    absl::MutexLock lock(&mutex_);
-    const std::string_view reason = Unready();
-    if (reason.empty()) return absl::OkStatus();
-    if (reason == "failed") return absl::UnavailableError("the engine has failed");
-    if (reason == "saturated") return absl::UnavailableError("saturated: the queue is full");
-    if (reason == "not_accepting") return accepts_();
-    return absl::UnavailableError(std::string(reason));
-  }
-  // One of kUnreadyReasons; empty: ready.
-  std::string_view UnreadyReason() const {
-    absl::MutexLock lock(&mutex_);
-    return Unready();
-  }
-
- private:
-  std::string_view Unready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (context_ == nullptr) return "loading";
-    if (!death_.ok()) return "failed";
-    if (!context_->ready.load()) return "draining";
-    if (context_->IsSaturated()) return "saturated";
-    return accepts_().ok() ? "" : "not_accepting";
-  }
-
-  mutable absl::Mutex mutex_;
-  InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::function<absl::Status()> accepts_ ABSL_GUARDED_BY(mutex_);
-  absl::Status death_ ABSL_GUARDED_BY(mutex_);
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 // Every connection is an open file, and gRPC stops listening for good once there is none left.
 void RaiseFileLimit() {
@@ -301,8 +217,8 @@ absl::Status Serve(const ServeFlags& flags) {
                   .block_size = runtime->options().scheduler.block_size,
                   .group = runtime->group(),
                   .limits = LimitsOf(context)});
-  AcceptCheck accept_check(flags.grpc.host, server->port());
-  state.Serve(&context, [&accept_check] { return accept_check.Check(); });
+  const auto accept_check = std::make_shared<AcceptCheck>(flags.grpc.host, server->port());
+  state.Serve(&context, [accept_check] { return accept_check->Check(); });
   server->SetServing(true);
   api.Serve(&context);
   absl::Status status = WriteReadyFile(

@@ -50,10 +50,14 @@ AcceptCheck::AcceptCheck(const std::string& host, int32_t port)
     : host_(Reachable(MakeHostPort(host, port).host)), port_(port) {}
 
 absl::Status AcceptCheck::Check() {
-  const absl::Time now = clock_.Now();
-  if (now - checked_ < kRepeat) return last_;
-  checked_ = now;
+  {
+    absl::MutexLock lock(&mutex_);
+    const absl::Time now = clock_.Now();
+    if (now - checked_ < kRepeat) return last_;
+    checked_ = now;  // less than kRepeat later nobody else connects
+  }
   const absl::Status connected = Connect();
+  absl::MutexLock lock(&mutex_);
   failures_ = connected.ok() ? 0 : failures_ + 1;
   return last_ = failures_ < kFailures ? absl::OkStatus() : connected;
 }

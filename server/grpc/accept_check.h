@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/monotonic_clock.h"
 
@@ -13,14 +15,15 @@ namespace tessera {
 
 // Connects as a client does and waits for the server's first frame: the kernel alone completes
 // connections that nobody accepts any more, for example after the process had no file handles left.
-// For one thread.
+// Thread-safe.
 class AcceptCheck {
  public:
   // `host` as it was given to the server; a wildcard address means this machine.
   AcceptCheck(const std::string& host, int32_t port);
 
-  // Waits for half a second at most; asked more often than once a second it repeats its last
-  // answer, so that a flood of probes costs no connections. Three failures in a row count, one or
+  // Waits for half a second at most; asked more often than once a second, or while somebody else's
+  // question waits, it repeats its last answer, so that a flood of probes costs no connections and
+  // no threads. Three failures in a row count, one or
   // two do not: on a starved machine a server that works may be late, and so may all of its peers.
   absl::Status Check();
 
@@ -30,9 +33,10 @@ class AcceptCheck {
   const std::string host_;
   const int32_t port_;
   const MonotonicClock clock_{};
-  absl::Time checked_ = absl::InfinitePast();
-  int failures_ = 0;
-  absl::Status last_;
+  absl::Mutex mutex_;
+  absl::Time checked_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  int failures_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status last_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera

@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "tests/server/grpc/service_fixture.h"
@@ -32,6 +34,13 @@ TEST(AcceptCheckTest, AListenerThatNobodyAcceptsFromIsNot) {
   socklen_t size = sizeof(address);
   ASSERT_EQ(getsockname(file, reinterpret_cast<sockaddr*>(&address), &size), 0);
   AcceptCheck check("127.0.0.1", ntohs(address.sin_port));
+  // Who asks meanwhile does not wait.
+  std::thread first([&check] { EXPECT_TRUE(check.Check().ok()); });
+  absl::SleepFor(absl::Milliseconds(100));
+  const absl::Time asked = absl::Now();
+  EXPECT_TRUE(check.Check().ok());
+  EXPECT_LT(absl::Now() - asked, absl::Milliseconds(100));
+  first.join();
   // Late once or twice is a busy machine; the answer is asked for once a second.
   EXPECT_TRUE(check.Check().ok());
   const absl::Time start = absl::Now();
