@@ -15,7 +15,8 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev libnghttp2-dev curl
 )
 test_packages=(
-  git python3 python3-pip python3-grpcio python3-protobuf procps prometheus iproute2 openssl
+  git python3 python3-pip python3-grpcio python3-protobuf procps iproute2 openssl
+  prometheus prometheus-alertmanager
   bubblewrap haproxy nginx-light buildah podman runc mmdebstrap catatonit
   clang clang-format clang-tidy llvm libclang-rt-14-dev
 )

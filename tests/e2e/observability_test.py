@@ -169,6 +169,9 @@ class MetricsNamesTest(unittest.TestCase):
             if not line.startswith("#"):
                 self.assertIn('model_name="tiny"', line)
         for line in ('tessera_requests_total{code="INTERNAL",method="Abort",model_name="tiny"} 0',
+                     'tessera_requests_total{code="OK",method="ChatCompletions",model_name="tiny"} 0',
+                     'tessera_requests_total{code="OK",method="Completions",model_name="tiny"} 0',
+                     'tessera_requests_total{code="OK",method="Responses",model_name="tiny"} 0',
                      'tessera_ready{model_name="tiny"} 1',
                      'tessera_unready{reason="draining",model_name="tiny"} 0',
                      'tessera_limit{limit="max-model-len",model_name="tiny"} 4096',
