@@ -161,6 +161,8 @@ void GenerationCall::LeaveActive() {
 }
 
 void GenerationCall::CountLingering() {
+  // What was refused holds next to nothing, and who has gone will read no more.
+  if (name_.empty() || client_gone_) return;
   if (!std::exchange(counts_, true)) context_.active.Linger();
 }
 

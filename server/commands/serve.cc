@@ -28,6 +28,7 @@
 #include "server/grpc/accept_check.h"
 #include "server/grpc/drain.h"
 #include "server/grpc/grpc_server.h"
+#include "server/heap_trimmer.h"
 #include "server/http/http_server.h"
 #include "server/http/openai/api.h"
 #include "server/http/probe_pages.h"
@@ -167,6 +168,7 @@ absl::Status Serve(const ServeFlags& flags) {
                            .log_lines_dropped = &LogLinesDropped});
   ServerState state;
   LatestExpertLoads expert_loads;
+  const HeapTrimmer heap_trimmer;
   metrics.SetReadiness([&state] { return state.UnreadyReason(); });
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
   RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));

@@ -182,6 +182,10 @@ void Configure(const InferenceContext& context, const GrpcServerOptions& options
   constexpr int kMinPingIntervalMs = 10'000;
   constexpr int kHandshakeTimeoutMs = 10'000;  // silent connections go
   constexpr int kMaxMetadataBytes = 8 << 10;
+  // A backstop: beyond it gRPC drops streams and connections, whosever they are, instead of the
+  // system ending the process.
+  constexpr size_t kMaxHeldBytes = size_t{512} << 20;
+  builder->SetResourceQuota(grpc::ResourceQuota("tessera").Resize(kMaxHeldBytes));
   // What is somewhat too large gets through to the service, which says so better and counts it.
   constexpr int64_t kMost = std::numeric_limits<int>::max();
   builder->SetMaxReceiveMessageSize(

@@ -7,6 +7,7 @@ skipped, and an error where CI=true.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,11 @@ import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parent / "support")]
 os.environ["PATH"] += ":/usr/sbin"
 
 import harness  # noqa: E402
+import http2_client  # noqa: E402
 import pypi_tools  # noqa: E402
 from harness import grpc, pb  # noqa: E402
 from returning_server import ReturningServer, free_ports  # noqa: E402
@@ -124,6 +126,7 @@ class Balanced:
                 raise AssertionError(f"{name} has no {old}")
             text = text.replace(old, str(new))
         (cls.folder / name).write_text(text)
+        cls.port = listen
         return cls.open_channel(f"127.0.0.1:{listen}")
 
     @classmethod
@@ -351,6 +354,23 @@ class Envoy(Balanced, unittest.TestCase):
         cls.run_balancer(cls.program, "-c", "envoy.yaml", "--concurrency", "1", "--log-level", "warn",
                          "--disable-hot-restart")
         return channel
+
+    def test_4_floods_end_here(self):
+        """What Debian's gRPC does not defend itself against (tests/fault/floods_test.py)."""
+        def size(replica):
+            status = pathlib.Path(f"/proc/{replica.process.pid}/status").read_text()
+            return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+        pings = http2_client.frame(http2_client.PING, 0, 0, b"12345678") * 10000
+        for name, flood in (("resets", http2_client.resets), ("headers", http2_client.endless_headers),
+                            ("PING", lambda port: http2_client.repeat(port, pings, 50, reads=False))):
+            before = [size(replica) for replica in self.replicas]
+            connection = flood(self.port)
+            self.wait_until(lambda: not connection.send(b"") or not connection.drain(),
+                            f"Envoy closes the connection: {name}")
+            self.assertIsNone(self.probe_once())
+            grown = [size(replica) - size_before for replica, size_before in zip(self.replicas, before)]
+            self.assertLess(max(grown), 48, name)
+            connection.close()
 
 
 @skip_without("haproxy")
