@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/monotonic_time.h"
@@ -35,6 +36,11 @@ uint64_t DrawSeed(uint64_t base, uint64_t id) {
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
   return z ^ (z >> 31);
+}
+
+absl::Status MadeRoom() {
+  return absl::ResourceExhaustedError(
+      "the queue is full: this request made room for one of a higher priority; retry later");
 }
 
 absl::Status UnusableLogits(const GenerateRequest& request) {
@@ -87,37 +93,38 @@ void EngineLoop::WakeLoop() {
 absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
                                              std::shared_ptr<ResponseSink> sink) {
   RETURN_IF_ERROR(CheckRequest(request, max_model_len(), options_.defaults.vocab_size));
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
-  uint64_t id = 0;
+  QueuedRequest queued{.priority = request.priority,
+                       .tokens = static_cast<int64_t>(request.prompt_ids.size())};
   {
     MutexLock lock(&mutex_);
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");
     if (draining_) return absl::UnavailableError("the server is shutting down");
-    RETURN_IF_ERROR(queue_.Enter(prompt_tokens));
-    id = next_id_++;
+    queued.id = static_cast<RequestId>(next_id_++);
+    ASSIGN_OR_RETURN(const std::vector<RequestId> leaving, queue_.Enter(queued));
+    for (const RequestId other : leaving) inbox_.cancellations.push_back({other, MadeRoom()});
     if (num_live_++ == 0) last_progress_ = clock_.Now();
   }
   // The costly part runs on the caller's thread, outside the lock.
   RequestDefaults defaults = options_.defaults;
-  defaults.seed = DrawSeed(options_.defaults.seed, id);
+  defaults.seed = DrawSeed(options_.defaults.seed, static_cast<uint64_t>(queued.id));
   defaults.now = clock_.Now();
-  auto state =
-      MakeRequestState(static_cast<RequestId>(id), std::move(request), std::move(sink), defaults);
+  auto state = MakeRequestState(queued.id, std::move(request), std::move(sink), defaults);
   bool sleeps = false;
   {
     MutexLock lock(&mutex_);
-    if (!death_.ok() || stop_) {
-      queue_.Leave(prompt_tokens);
+    const bool ended = !death_.ok() || stop_;
+    if (ended || !queue_.Has(queued)) {
+      queue_.Leave(queued);
       --num_live_;
       gone_.SignalAll();
-      return absl::UnavailableError("the engine has ended");
+      return ended ? absl::UnavailableError("the engine has ended") : MadeRoom();
     }
     sleeps = waiting_;
     inbox_.submissions.push_back(std::move(state));
   }
   // Outside the lock: the engine thread may run at once, on this very core.
   if (sleeps) work_.Signal();
-  return static_cast<RequestId>(id);
+  return queued.id;
 }
 
 void EngineLoop::Cancel(RequestId id, absl::Status status) {
@@ -135,6 +142,11 @@ EngineStats EngineLoop::stats() const {
   stats.alive = death_.ok();
   stats.step_age = num_live_ == 0 ? absl::ZeroDuration() : clock_.Now() - last_progress_;
   return stats;
+}
+
+int32_t EngineLoop::NumWaitingBefore(int32_t priority) const {
+  MutexLock lock(&mutex_);
+  return queue_.num_before(priority);
 }
 
 absl::Status EngineLoop::Drain(absl::Time deadline) {
@@ -398,7 +410,7 @@ absl::Status EngineLoop::DeliverOne(RequestState* state, const SequenceUpdate& u
 void EngineLoop::LeaveQueue(RequestState* state) {
   if (!std::exchange(state->in_queue, false)) return;
   MutexLock lock(&mutex_);
-  queue_.Leave(state->prompt_tokens());
+  queue_.Leave(state->queued());
 }
 
 void EngineLoop::End(RequestState* state, absl::Status status) {

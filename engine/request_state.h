@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/output/output_processor.h"
+#include "engine/scheduler/queue_limits.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/types.h"
 
@@ -39,11 +40,14 @@ struct RequestState {
   std::vector<ChoiceState> choices;
   int32_t group = 0;           // data-parallel group
   int32_t num_unfinished = 0;  // choices
-  bool in_queue = true;        // counted by QueueLimits
+  bool in_queue = true;        // as far as the engine thread knows
   bool siblings_added = false;
   RequestTiming timing;
 
   int64_t prompt_tokens() const { return static_cast<int64_t>(request->prompt_ids.size()); }
+  QueuedRequest queued() const {
+    return {.id = id, .priority = request->priority, .tokens = prompt_tokens()};
+  }
   Usage TotalUsage() const;
 };
 

@@ -1,5 +1,6 @@
 #include "server/generation_call.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,9 @@
 
 namespace tessera {
 namespace {
+
+// Before the message is read its priority is not known.
+constexpr int32_t kMostImportant = std::numeric_limits<int32_t>::min();
 
 // Ends that somebody outside the engine asked for.
 bool IsCancellation(const absl::Status& status) {
@@ -28,7 +32,8 @@ void GenerationCall::Submit(size_t message_bytes, absl::Time deadline,
   }
   if (message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
   // Large messages do not take the workers' places only to be refused.
-  if (const absl::Status room = context_.Admit(deadline_); !room.ok()) return Refuse(room);
+  if (const absl::Status room = context_.Admit(deadline_, kMostImportant); !room.ok())
+    return Refuse(room);
   const absl::StatusOr<CallWorkers::Ticket> ticket = context_.workers.Add(
       [this, self = std::move(self), held = *std::move(submission)] { SubmitNow(self); });
   if (!ticket.ok()) return Refuse(ticket.status());
@@ -53,7 +58,9 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   ASSIGN_OR_RETURN(const v1::GenerateRequest request, TakeRequest());
   // A request that is wrong is told so, also when there is no room for it.
   ASSIGN_OR_RETURN(GenerateRequest built,
-                   context_.builder.Build(request, [this] { return context_.Admit(deadline_); }));
+                   context_.builder.Build(request, [this](const GenerateRequest& fields) {
+                     return context_.Admit(deadline_, fields.priority);
+                   }));
   ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
   built.external_id = name;
   built.arrival = begun_;
@@ -128,6 +135,8 @@ void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) 
     context_.forecast.Finished(context_.clock.Now(), timing.last_token - timing.first_scheduled,
                                context_.engine->stats().num_waiting);
   }
+  // It waited, and made room for others.
+  if (absl::IsResourceExhausted(status)) context_.metrics->CountRejected(status.code());
   absl::MutexLock lock(&mutex_);
   engine_done_ = true;
   if (end_.has_value()) return;

@@ -5,12 +5,12 @@
 
 namespace tessera {
 
-absl::Status InferenceContext::Admit(absl::Time deadline) {
+absl::Status InferenceContext::Admit(absl::Time deadline, int32_t priority) {
   if (active.full()) {
     return absl::ResourceExhaustedError(absl::StrCat(
         limits.max_concurrent_requests, " requests are open already; try again later"));
   }
-  const int32_t waiting = engine->stats().num_waiting;
+  const int32_t waiting = engine->NumWaitingBefore(priority);
   const absl::Time now = clock.Now();
   const WaitForecast::Forecast expected = forecast.Of(now, waiting);
   if (waiting >= engine_options.scheduler.max_queued_requests) {

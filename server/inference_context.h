@@ -43,9 +43,10 @@ struct InferenceContext {
         active(the_limits.max_concurrent_requests),
         stalls(the_limits.stream_stall_timeout) {}
 
-  // Whether a generation with this deadline may come in: RESOURCE_EXHAUSTED when there is no room,
-  // or when it could not be answered in time. Costs nothing that grows with the request.
-  absl::Status Admit(absl::Time deadline);
+  // Whether a generation with this deadline and priority (lower runs first) may come in:
+  // RESOURCE_EXHAUSTED when there is no room, or when it could not be answered in time. Costs
+  // nothing that grows with the request.
+  absl::Status Admit(absl::Time deadline, int32_t priority);
 
   // A new generation would be refused for want of room.
   bool IsSaturated() const {

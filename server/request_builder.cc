@@ -50,7 +50,8 @@ absl::Status RequestBuilder::CheckModelName(const std::string& name) const {
 }
 
 absl::StatusOr<GenerateRequest> RequestBuilder::Build(
-    const v1::GenerateRequest& request, absl::FunctionRef<absl::Status()> before_encoding) const {
+    const v1::GenerateRequest& request,
+    absl::FunctionRef<absl::Status(const GenerateRequest&)> before_encoding) const {
   RETURN_IF_ERROR(CheckModelName(request.model()));
   GenerateRequest out;
   FieldViolations violations;
@@ -63,7 +64,7 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(
     violations.Add("stopping.stop", kNoTokenizer);
   }
   RETURN_IF_ERROR(violations.ToStatus());
-  RETURN_IF_ERROR(before_encoding());
+  RETURN_IF_ERROR(before_encoding(out));
 
   ASSIGN_OR_RETURN(out.prompt_ids, EncodePrompt(request));
   for (const int32_t id : out.prompt_ids) {

@@ -41,11 +41,12 @@ class RequestBuilder {
   RequestBuilder(const ServedModel* model, RequestLimits limits) : model_(model), limits_(limits) {}
 
   // Leaves external_id as the client sent it (perhaps empty), arrival and deadline to the caller.
-  // `before_encoding` is asked after all checks that cost little and before the prompt is rendered
-  // and tokenised, which may cost much: its error ends the work.
+  // `before_encoding` is asked, with all but the prompt, after the checks that cost little and
+  // before the prompt is rendered and tokenised, which may cost much: its error ends the work.
   absl::StatusOr<GenerateRequest> Build(
       const v1::GenerateRequest& request,
-      absl::FunctionRef<absl::Status()> before_encoding = [] { return absl::OkStatus(); }) const;
+      absl::FunctionRef<absl::Status(const GenerateRequest&)> before_encoding =
+          [](const GenerateRequest&) { return absl::OkStatus(); }) const;
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const v1::TokenizeRequest& request) const;
   absl::StatusOr<std::string> Detokenize(const v1::DetokenizeRequest& request) const;

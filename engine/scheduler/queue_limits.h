@@ -1,14 +1,23 @@
-// How much may wait: requests and prompt tokens.
+// How much may wait: requests and prompt tokens, and who gives way when more comes.
 #ifndef TESSERA_ENGINE_SCHEDULER_QUEUE_LIMITS_H_
 #define TESSERA_ENGINE_SCHEDULER_QUEUE_LIMITS_H_
 
 #include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "absl/status/statusor.h"
 #include "engine/options.h"
+#include "engine/types.h"
 
 namespace tessera {
+
+struct QueuedRequest {
+  RequestId id{};
+  int32_t priority = 0;  // lower runs first
+  int64_t tokens = 0;    // of the prompt
+};
 
 // Counts what was accepted and has not been scheduled yet. Not thread-safe.
 class QueueLimits {
@@ -16,32 +25,29 @@ class QueueLimits {
   explicit QueueLimits(const SchedulerOptions& options)
       : max_requests_(options.max_queued_requests), max_tokens_(options.max_queued_tokens) {}
 
-  // RESOURCE_EXHAUSTED when the request does not fit. An empty queue takes any request.
-  absl::Status Enter(int64_t tokens) {
-    if (num_requests_ >= max_requests_) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the queue is full: ", num_requests_, " requests wait; retry later"));
-    }
-    if (num_requests_ > 0 && num_tokens_ + tokens > max_tokens_) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the queue is full: ", num_tokens_, " prompt tokens wait; retry later"));
-    }
-    ++num_requests_;
-    num_tokens_ += tokens;
-    return absl::OkStatus();
-  }
-  void Leave(int64_t tokens) {
-    --num_requests_;
-    num_tokens_ -= tokens;
-  }
+  // Takes `request` in, and returns who had to leave for it: requests of lower priority classes,
+  // the last class first, and of a class who came last first. RESOURCE_EXHAUSTED, and nobody
+  // leaves, when there is no room all the same. An empty queue takes any request.
+  absl::StatusOr<std::vector<RequestId>> Enter(const QueuedRequest& request);
+  // Who has left already is ignored.
+  void Leave(const QueuedRequest& request);
+  bool Has(const QueuedRequest& request) const;
 
-  int32_t num_requests() const { return num_requests_; }
+  int32_t num_requests() const { return static_cast<int32_t>(waiting_.size()); }
   int64_t num_tokens() const { return num_tokens_; }
+  // Those of this priority class and of the ones before it.
+  int32_t num_before(int32_t priority) const;
 
  private:
+  using Place = std::pair<int32_t, RequestId>;  // priority first
+  static Place PlaceOf(const QueuedRequest& request) { return {request.priority, request.id}; }
+  bool Fits(int32_t requests, int64_t tokens, int64_t more_tokens) const;
+  absl::Status Full() const;
+
   const int32_t max_requests_;
   const int64_t max_tokens_;
-  int32_t num_requests_ = 0;
+  std::map<Place, int64_t> waiting_;  // tokens
+  std::map<int32_t, int32_t> num_of_class_;
   int64_t num_tokens_ = 0;
 };
 

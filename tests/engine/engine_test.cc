@@ -298,6 +298,34 @@ TEST_F(EngineTest, FullQueueRefusesAndRecovers) {
   ExpectClean();
 }
 
+TEST_F(EngineTest, AFullQueueShedsTheLeastImportant) {
+  options_.scheduler.max_queued_requests = 2;
+  options_.scheduler.max_num_seqs = 1;
+  control_->Close();
+  StartEngine();
+  const auto request = [this](int32_t priority) {
+    GenerateRequest made = Request(Prompt(3), 2, 0);
+    made.priority = priority;
+    return made;
+  };
+  const auto running = Submit(request(9));
+  control_->WaitForSteps(1);  // has left the queue
+  const auto important = Submit(request(1));
+  const auto shed = Submit(request(2));
+  EXPECT_EQ(engine_->NumWaitingBefore(1), 1);
+  EXPECT_EQ(engine_->NumWaitingBefore(2), 2);
+  const auto more_important = Submit(request(0));
+  EXPECT_EQ(engine_->NumWaitingBefore(2), 2);
+  EXPECT_EQ(engine_->Submit(request(2), std::make_shared<RecordingSink>()).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  control_->Open();
+  EXPECT_EQ(shed->Wait().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(running->Wait().ok());
+  EXPECT_TRUE(important->Wait().ok());
+  EXPECT_TRUE(more_important->Wait().ok());
+  ExpectClean();
+}
+
 TEST_F(EngineTest, CancelInFlightEndsWithinTheStep) {
   control_->Close();
   StartEngine();

@@ -27,8 +27,9 @@ LEAST_GOODPUT = 0.8
 SLOWEST_REFUSAL = 0.06
 
 
-def question(dice):
+def question(dice, priority=0):
     request = chat_request(f"What is {dice.randrange(100)} + {dice.randrange(1000)}?")
+    request.priority = priority
     request.stopping.max_tokens = TOKENS
     request.stopping.ignore_eos = True
     return request
@@ -58,10 +59,13 @@ def peak(server):
 
 
 class Load:
-    """Open loop at `rate` requests per second; refused: seconds until each refusal."""
+    """Open loop at `rate` requests per second, of which the share `important` has priority 0 and the
+    others 1; refused: seconds until each refusal."""
 
-    def __init__(self, server, rate):
+    def __init__(self, server, rate, important=1.0):
         self.good, self.late, self.refused, self.other = 0, 0, [], []
+        self.important = important
+        self.num_important, self.num_important_good = 0, 0
         self.dice = random.Random(1)
         asyncio.run(self.drive(server.address, rate))
         self.refused.sort()
@@ -79,9 +83,12 @@ class Load:
 
     async def call(self, stub):
         begun = time.monotonic()
+        priority = 0 if self.dice.random() < self.important else 1
+        self.num_important += priority == 0
         try:
-            await stub.Generate(question(self.dice), timeout=DEADLINE)
+            await stub.Generate(question(self.dice, priority), timeout=DEADLINE)
             self.good += 1
+            self.num_important_good += priority == 0
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self.refused.append(time.monotonic() - begun)
@@ -110,6 +117,17 @@ class OverloadTest(unittest.TestCase):
                 self.assertGreater(load.goodput(), LEAST_GOODPUT * min(factor, 1) * best)
                 self.assertLess(load.slowest_refusal(), SLOWEST_REFUSAL)
             self.assertGreater(len(load.refused), load.late)
+            self.assertEqual(server.wait_idle().kv_blocks_used, 0)
+
+    def test_the_important_are_served(self):
+        """A queue of eight is full all the time: who is less important makes room."""
+        with Server("--threads", "1", "--max-num-seqs", "4", "--max-queued-requests", 8) as server:
+            load = Load(server, 5 * peak(server), important=0.08)
+            share = load.num_important_good / load.num_important
+            print(f"5 x, {load.num_important} important: {share:.2f} of them good; of all "
+                  f"{load.goodput():.0f} per second", flush=True)
+            self.assertEqual(load.other, [])
+            self.assertGreater(share, 0.9)
             self.assertEqual(server.wait_idle().kv_blocks_used, 0)
 
 

@@ -65,6 +65,11 @@ class FakeEngine : public Engine {
     return stats;
   }
 
+  int32_t NumWaitingBefore(int32_t /*priority*/) const override {
+    absl::MutexLock lock(&mutex_);
+    return stats_.num_waiting;
+  }
+
   int32_t max_model_len() const override { return 4096; }
 
   absl::Status Drain(absl::Time deadline) override {

@@ -106,8 +106,8 @@ TEST_F(RequestBuilderTest, WhoIsNotLetInCostsNoEncoding) {
   const auto encoder = std::make_shared<CountingEncoder>();
   model_.encoder = encoder;
   const RequestBuilder builder(&model_, RequestLimits{});
-  const auto full = [] { return absl::ResourceExhaustedError("full"); };
-  EXPECT_EQ(builder.Build(Request("text"), full).status(), full());
+  const auto full = [](const GenerateRequest&) { return absl::ResourceExhaustedError("full"); };
+  EXPECT_EQ(builder.Build(Request("text"), full).status(), full({}));
   v1::GenerateRequest wrong = Request("text");
   wrong.set_n(0);
   EXPECT_EQ(builder.Build(wrong, full).status().code(), absl::StatusCode::kInvalidArgument);

@@ -1,5 +1,6 @@
 #include "engine/scheduler/fairness.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -9,6 +10,8 @@
 
 namespace tessera {
 namespace {
+
+using ::testing::ElementsAre;
 
 ServiceOrder Order(uint64_t id, int32_t priority, absl::Duration queued) {
   auto request = MakeRequest(1);
@@ -31,19 +34,25 @@ TEST(ServiceOrder, ExtremePrioritiesStayOrdered) {
   EXPECT_LT(Order(2, 0, absl::Hours(1)), Order(1, highest, absl::Seconds(0)));
 }
 
+RequestId Id(uint64_t id) { return RequestId{id}; }
+
 TEST(QueueLimits, CapsRequestsAndTokens) {
   SchedulerOptions options;
   options.max_queued_requests = 3;
   options.max_queued_tokens = 100;
   QueueLimits limits(options);
-  EXPECT_TRUE(limits.Enter(60).ok());
-  EXPECT_EQ(limits.Enter(41).code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_TRUE(limits.Enter(40).ok());
-  EXPECT_FALSE(limits.Enter(1).ok());
-  limits.Leave(60);
-  EXPECT_TRUE(limits.Enter(1).ok());
-  EXPECT_TRUE(limits.Enter(1).ok());
-  EXPECT_EQ(limits.Enter(1).code(), absl::StatusCode::kResourceExhausted);
+  const QueuedRequest first{.id = Id(1), .tokens = 60};
+  EXPECT_TRUE(limits.Enter(first).ok());
+  EXPECT_EQ(limits.Enter({.id = Id(2), .tokens = 41}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(limits.Enter({.id = Id(3), .tokens = 40}).ok());
+  EXPECT_FALSE(limits.Enter({.id = Id(4), .tokens = 1}).ok());
+  limits.Leave(first);
+  limits.Leave(first);
+  EXPECT_TRUE(limits.Enter({.id = Id(5), .tokens = 1}).ok());
+  EXPECT_TRUE(limits.Enter({.id = Id(6), .tokens = 1}).ok());
+  EXPECT_EQ(limits.Enter({.id = Id(7), .tokens = 1}).status().code(),
+            absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(limits.num_requests(), 3);
   EXPECT_EQ(limits.num_tokens(), 42);
 }
@@ -52,8 +61,33 @@ TEST(QueueLimits, AnEmptyQueueTakesALongPrompt) {
   SchedulerOptions options;
   options.max_queued_tokens = 10;
   QueueLimits limits(options);
-  EXPECT_TRUE(limits.Enter(1000).ok());
-  EXPECT_FALSE(limits.Enter(1).ok());
+  EXPECT_TRUE(limits.Enter({.id = Id(1), .tokens = 1000}).ok());
+  EXPECT_FALSE(limits.Enter({.id = Id(2), .tokens = 1}).ok());
+}
+
+TEST(QueueLimits, TheLeastImportantMakeRoom) {
+  SchedulerOptions options;
+  options.max_queued_requests = 4;
+  options.max_queued_tokens = 100;
+  QueueLimits limits(options);
+  for (const uint64_t id : {1, 2, 3, 4}) {
+    const int32_t priority = id == 2 ? 9 : 5;
+    ASSERT_TRUE(limits.Enter({.id = Id(id), .priority = priority, .tokens = 20}).ok());
+  }
+  EXPECT_EQ(limits.num_before(4), 0);
+  EXPECT_EQ(limits.num_before(5), 3);
+  EXPECT_EQ(limits.num_before(9), 4);
+  // Nobody is less important than this one.
+  EXPECT_FALSE(limits.Enter({.id = Id(5), .priority = 9, .tokens = 1}).ok());
+  EXPECT_THAT(*limits.Enter({.id = Id(6), .priority = 5, .tokens = 20}), ElementsAre(Id(2)));
+  EXPECT_FALSE(limits.Enter({.id = Id(7), .priority = 5, .tokens = 1}).ok());
+  // As many as it takes, the last first.
+  EXPECT_THAT(*limits.Enter({.id = Id(8), .priority = 0, .tokens = 60}), ElementsAre(Id(6), Id(4)));
+  EXPECT_EQ(limits.num_tokens(), 100);
+  EXPECT_EQ(limits.num_before(0), 1);
+  // Nobody leaves in vain.
+  EXPECT_FALSE(limits.Enter({.id = Id(9), .priority = 1, .tokens = 90}).ok());
+  EXPECT_EQ(limits.num_requests(), 3);
 }
 
 }  // namespace
