@@ -150,6 +150,8 @@ ROWS = {
          gauge("tessera_weights_loaded_ratio")),
         ("lines", "Lost log lines", "ops", "Nobody read stderr in time.",
          rate("tessera_log_lines_dropped_total", "instance", "{{instance}}")),
+        ("lines", "Time until the certificate expires", "s", "Without end where there is no TLS.",
+         [(f"tessera_certificate_expiry_timestamp_seconds{{{SERVER}}} - time()", "{{instance}}")]),
         ("lines", "Versions", "short", "Servers by version.",
          [(f"sum by (version) (tessera_build_info{{{SERVER}}})", "{{version}}")]),
     ],

@@ -12,6 +12,7 @@
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
 #include "server/commands/percentiles.h"
+#include "server/commands/target_flags.h"
 #include "server/commands/workload.h"
 #include "server/grpc/remote_generator.h"
 
@@ -21,6 +22,7 @@ namespace {
 struct BenchFlags {
   Workload workload = {.num_requests = 0, .concurrency = 0};
   RuntimeOptions runtime{.token_ids_suffice = true};
+  ServerTarget server;
   std::optional<double> memory_bandwidth;  // GB/s
   bool json = false;
 };
@@ -60,10 +62,11 @@ double WeightBandwidth(const BenchFlags& flags, const ModelOptions& model) {
 }
 
 // The memory of this machine bounds a server only if it runs here.
-double ServerLimit(const std::string& address, int32_t concurrency) {
+double ServerLimit(const ServerTarget& server, int32_t concurrency) {
+  const std::string& address = server.address;
   const bool is_here = absl::StartsWith(address, "127.") || absl::StartsWith(address, "[::1]") ||
                        absl::StartsWith(address, "localhost");
-  const auto info = AskModelInfo(address);
+  const auto info = AskModelInfo(server);
   if (!is_here || !info.ok()) return 0;
   return DecodeLimit({.num_active_parameters = info->num_active_parameters(),
                       .dtype = info->dtype() == "float32" ? DType::kF32 : DType::kBF16},
@@ -163,14 +166,14 @@ int BenchModel(const std::string& mode, const std::string& model_dir, BenchFlags
   return Finish(flags, report);
 }
 
-int BenchServer(const std::string& address, BenchFlags flags) {
+int BenchServer(BenchFlags flags) {
   Workload& workload = flags.workload;
   if (workload.concurrency == 0) workload.concurrency = 16;
   if (workload.num_requests == 0) workload.num_requests = 4 * workload.concurrency;
-  const auto generator = MakeRemoteGenerator({.address = address});
+  const auto generator = MakeRemoteGenerator({.server = flags.server});
   if (!generator.ok()) return Fail("bench", generator.status());
   Report report{.mode = "serve", .workload = workload};
-  report.limit = ServerLimit(address, workload.concurrency);
+  report.limit = ServerLimit(flags.server, workload.concurrency);
   report.result = RunWorkload(generator->get(), workload);
   return Finish(flags, report);
 }
@@ -196,6 +199,7 @@ int RunBench(const Arguments& arguments) {
                 "serve.");
   table.Integer("input-len", &flags.workload.input_len, {1, kMany}, "Prompt tokens.");
   table.Integer("output-len", &flags.workload.output_len, {1, kMany}, "Generated tokens.");
+  AddTargetOptions(&table, &flags.server);
   AddModelOptions(&table, &flags.runtime.engine);
   AddHeadOptions(&table, &flags.runtime);
   std::vector<std::string> positional;
@@ -209,7 +213,8 @@ int RunBench(const Arguments& arguments) {
   InitHeadLogging(flags.runtime.head);
   CompleteAccess(&flags.runtime.head.access);
   const std::string& mode = positional[0];
-  if (mode == "serve") return BenchServer(positional[1], flags);
+  flags.server.address = positional[1];
+  if (mode == "serve") return BenchServer(flags);
   if (mode == "latency" || mode == "throughput") return BenchModel(mode, positional[1], flags);
   return FailUsage("bench", absl::InvalidArgumentError(absl::StrCat(
                                 "\"", mode, "\" is not latency, throughput or serve")));

@@ -11,6 +11,7 @@
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
+#include "server/commands/target_flags.h"
 #include "server/grpc/client_channel.h"
 #include "server/grpc/remote_generator.h"
 #include "server/logging.h"
@@ -149,7 +150,9 @@ int RunChat(const Arguments& arguments) {
                     "Talks to the model in the folder MODEL, or to a running server.");
   GenerationFlags flags;
   EngineOptions options;
+  ServerTarget server;
   table.Text("system", &flags.system, "System message.");
+  AddTargetOptions(&table, &server);
   AddSamplingOptions(&table, &flags);
   AddModelOptions(&table, &options);
   std::vector<std::string> positional;
@@ -160,7 +163,8 @@ int RunChat(const Arguments& arguments) {
   const bool is_address = !CheckModelFolder(target).ok() && CheckServerAddress(target).ok();
   InitLogging("warning");
   if (is_address) {
-    const auto generator = MakeRemoteGenerator({.address = target});
+    server.address = target;
+    const auto generator = MakeRemoteGenerator({.server = server});
     if (!generator.ok()) return Fail("chat", generator.status());
     Talk(generator->get(), *std::move(request));
     return kExitOk;

@@ -2,6 +2,7 @@
 #include "server/commands/command.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
+#include "server/commands/target_flags.h"
 #include "server/grpc/client_channel.h"
 #include "server/grpc/remote_generator.h"
 #include "server/logging.h"
@@ -15,8 +16,10 @@ int RunClient(const Arguments& arguments) {
   GenerationFlags flags;
   bool json = false;
   absl::Duration timeout = absl::ZeroDuration();
+  ServerTarget server;
   table.Flag("json", &json, "Print text, reasoning, token ids and usage as JSON.");
   table.Seconds("timeout", &timeout, 0, "Deadline of the request in seconds; 0: none.");
+  AddTargetOptions(&table, &server);
   AddPromptOptions(&table, &flags);
   AddSamplingOptions(&table, &flags);
   std::vector<std::string> positional;
@@ -27,8 +30,9 @@ int RunClient(const Arguments& arguments) {
   const auto request = PromptRequest(flags);
   if (!request.ok()) return FailRequest("client", request.status());
 
+  server.address = positional[0];
   const auto generator = MakeRemoteGenerator(
-      {.address = positional[0],
+      {.server = server,
        .timeout = timeout > absl::ZeroDuration() ? timeout : absl::InfiniteDuration()});
   if (!generator.ok()) return Fail("client", generator.status());
   v1::GenerateResponse total;

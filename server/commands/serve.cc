@@ -21,6 +21,7 @@
 #include "engine/planning/expert_plan.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
+#include "server/access/server_tls.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/engine_flags.h"
@@ -49,6 +50,10 @@ struct ServeFlags {
   std::vector<std::string> cors_origins;
   HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
   std::string metrics_prefix = "tessera";
+  TlsFiles tls{.certificate = {"--tls-cert", ""},
+               .key = {"--tls-key", ""},
+               .authority = {"--tls-client-ca", ""}};
+  bool metrics_tls = false;
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
@@ -162,7 +167,16 @@ bool IsMetricsPrefix(const std::string& prefix) {
                      [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; });
 }
 
-absl::Status Serve(const ServeFlags& flags) {
+// nullptr without files: nothing is encrypted.
+absl::StatusOr<std::unique_ptr<ServerTls>> StartTls(const TlsFiles& files,
+                                                    MetricsRecorder* metrics) {
+  if (files.empty()) return nullptr;
+  ASSIGN_OR_RETURN(std::unique_ptr<ServerTls> tls, ServerTls::Start(files));
+  metrics->SetCertificateExpiry([raw = tls.get()] { return raw->identity()->expiry; });
+  return tls;
+}
+
+absl::Status Serve(ServeFlags flags) {
   MetricsRecorder metrics({.model_name = ServedName(flags.runtime),
                            .prefix = flags.metrics_prefix,
                            .log_lines_dropped = &LogLinesDropped});
@@ -173,6 +187,9 @@ absl::Status Serve(const ServeFlags& flags) {
   const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
   RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ServerTls> tls, StartTls(flags.tls, &metrics));
+  flags.grpc.tls = flags.http.tls = tls.get();
+  if (flags.metrics_tls) flags.metrics.tls = tls.get();
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
       HttpServer::Start(flags.metrics, ProbeHandler(PagesOf(flags, &metrics, &state))));
@@ -219,7 +236,9 @@ absl::Status Serve(const ServeFlags& flags) {
                   .block_size = runtime->options().scheduler.block_size,
                   .group = runtime->group(),
                   .limits = LimitsOf(context)});
-  const auto accept_check = std::make_shared<AcceptCheck>(flags.grpc.host, server->port());
+  const auto accept_check =
+      std::make_shared<AcceptCheck>(flags.grpc.host, server->port(),
+                                    /*is_encrypted=*/flags.grpc.tls != nullptr);
   state.Serve(&context, [accept_check] { return accept_check->Check(); });
   server->SetServing(true);
   api.Serve(&context);
@@ -227,8 +246,8 @@ absl::Status Serve(const ServeFlags& flags) {
       flags.ready_file, {.grpc = server->port(), .http = http->port(), .metrics = probes->port()});
   LogInfo(absl::StrCat("serving \"", runtime->model().name, "\" (context ",
                        runtime->model().max_model_len, " tokens) by gRPC on ", server->address(),
-                       ", by HTTP on http://", http->address(), ", metrics on ",
-                       probes->address()));
+                       ", by HTTP on ", tls == nullptr ? "http://" : "https://", http->address(),
+                       ", metrics on ", probes->address()));
   if (status.ok()) status = state.WaitForStop();
   if (const absl::Status gone = RemoveReadyFile(flags.ready_file); !gone.ok()) {
     LogWarning(std::string(gone.message()));
@@ -275,6 +294,14 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
               "What the names of metrics begin with; \"vllm\" gives vLLM's names, colon included.");
   table->Text("metrics-socket", &flags->metrics.unix_path,
               "Unix socket for these pages, instead of --metrics-port.");
+  table->Text(
+      "tls-cert", &flags->tls.certificate.path,
+      "PEM file of the certificate that gRPC and the HTTP API show, with those that lead to "
+      "its authority; with it, they speak TLS. Read again when it changes.");
+  table->Text("tls-key", &flags->tls.key.path, "PEM file of the key of --tls-cert.");
+  table->Text("tls-client-ca", &flags->tls.authority.path,
+              "PEM file of who signs the clients' certificates: without one nobody connects.");
+  table->Flag("metrics-tls", &flags->metrics_tls, "Speak TLS on --metrics-port, too.");
   table->Text(
       "ready-file", &flags->ready_file,
       "Written once the server serves: {\"grpc_port\", \"http_port\", \"metrics_port\", \"pid\"}.");
@@ -328,6 +355,9 @@ int RunServe(const Arguments& arguments) {
     return FailUsage("serve", absl::InvalidArgumentError(
                                   "--metrics-prefix: must be letters, digits and underscores, and "
                                   "begin with a letter"));
+  }
+  if (flags.metrics_tls && flags.tls.empty()) {
+    return FailUsage("serve", absl::InvalidArgumentError("--metrics-tls: needs --tls-cert"));
   }
   InitLogging(flags.log_level, ParseLogFormat(flags.log_format));
   RaiseFileLimit();

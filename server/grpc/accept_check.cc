@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <memory>
 
@@ -24,20 +25,8 @@ bool AwaitEvent(int file, int16_t events) {
   return poll(&waiting, 1, kWaitMs) == 1;
 }
 
-// True when `file` gets a connection to `address` and a byte from there.
-bool Answers(int file, const sockaddr* address, socklen_t size) {
-  if (connect(file, address, size) != 0 && errno != EINPROGRESS) return false;
-  if (!AwaitEvent(file, POLLOUT) || !AwaitEvent(file, POLLIN)) return false;
-  char first = 0;
-  return recv(file, &first, sizeof(first), MSG_DONTWAIT) == 1;
-}
-
-bool Accepts(const sockaddr* address, socklen_t size) {
-  const int file = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  const bool accepts = file >= 0 && Answers(file, address, size);
-  if (file >= 0) close(file);
-  return accepts;
-}
+// A TLS record: the alert close_notify.
+constexpr std::array<unsigned char, 7> kGoodbye = {0x15, 0x03, 0x03, 0x00, 0x02, 0x01, 0x00};
 
 std::string Reachable(const std::string& host) {
   if (host == "0.0.0.0") return "127.0.0.1";
@@ -46,8 +35,26 @@ std::string Reachable(const std::string& host) {
 
 }  // namespace
 
-AcceptCheck::AcceptCheck(const std::string& host, int32_t port)
-    : host_(Reachable(MakeHostPort(host, port).host)), port_(port) {}
+AcceptCheck::AcceptCheck(const std::string& host, int32_t port, bool is_encrypted)
+    : host_(Reachable(MakeHostPort(host, port).host)), port_(port), is_encrypted_(is_encrypted) {}
+
+// True when `file` gets a connection to `address` and an answer from there.
+bool AcceptCheck::Answers(int file, const sockaddr* address, socklen_t size) const {
+  if (connect(file, address, size) != 0 && errno != EINPROGRESS) return false;
+  if (!AwaitEvent(file, POLLOUT)) return false;
+  if (is_encrypted_) send(file, kGoodbye.data(), kGoodbye.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (!AwaitEvent(file, POLLIN)) return false;
+  char first = 0;
+  const ssize_t count = recv(file, &first, sizeof(first), MSG_DONTWAIT);
+  return count == 1 || (is_encrypted_ && count == 0);
+}
+
+bool AcceptCheck::Accepts(const sockaddr* address, socklen_t size) const {
+  const int file = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const bool accepts = file >= 0 && Answers(file, address, size);
+  if (file >= 0) close(file);
+  return accepts;
+}
 
 absl::Status AcceptCheck::Check() {
   {

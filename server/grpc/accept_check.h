@@ -2,6 +2,8 @@
 #ifndef TESSERA_SERVER_GRPC_ACCEPT_CHECK_H_
 #define TESSERA_SERVER_GRPC_ACCEPT_CHECK_H_
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <string>
 
@@ -18,8 +20,9 @@ namespace tessera {
 // Thread-safe.
 class AcceptCheck {
  public:
-  // `host` as it was given to the server; a wildcard address means this machine.
-  AcceptCheck(const std::string& host, int32_t port);
+  // `host` as it was given to the server; a wildcard address means this machine. A server that
+  // speaks TLS (`is_encrypted`) waits for its client to begin: it is told goodbye and must hang up.
+  AcceptCheck(const std::string& host, int32_t port, bool is_encrypted = false);
 
   // Waits for half a second at most; asked more often than once a second, or while somebody else's
   // question waits, it repeats its last answer, so that a flood of probes costs no connections and
@@ -29,9 +32,12 @@ class AcceptCheck {
 
  private:
   absl::Status Connect() const;
+  bool Accepts(const sockaddr* address, socklen_t size) const;
+  bool Answers(int file, const sockaddr* address, socklen_t size) const;
 
   const std::string host_;
   const int32_t port_;
+  const bool is_encrypted_;
   const MonotonicClock clock_{};
   absl::Mutex mutex_;
   absl::Time checked_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

@@ -1,10 +1,15 @@
 #include "server/grpc/client_channel.h"
 
 #include <cstdlib>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "kernels/core/monotonic_time.h"
+#include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
+#include "server/access/tls_diagnosis.h"
+#include "server/access/tls_identity.h"
 
 namespace tessera {
 namespace {
@@ -46,13 +51,44 @@ absl::Status NobodyAnswers(const std::string& address, bool through_proxy) {
       "; start one with \"tessera serve\" or check the address"));
 }
 
+bool UsesTls(const ServerTarget& target) {
+  if (IsUnixSocket(target.address)) return false;
+  return target.uses_tls || !target.authority.empty() || !target.certificate.empty() ||
+         !target.key.empty();
+}
+
+absl::StatusOr<TlsIdentity> IdentityOf(const ServerTarget& target) {
+  if (!UsesTls(target)) return TlsIdentity{};
+  return ReadTlsIdentity({.certificate = {"--cert", target.certificate},
+                          .key = {"--key", target.key},
+                          .authority = {"--ca", target.authority}},
+                         absl::Now());
+}
+
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const TlsIdentity& identity) {
+  return grpc::SslCredentials({.pem_root_certs = identity.authority,
+                               .pem_private_key = identity.key,
+                               .pem_cert_chain = identity.certificate});
+}
+
+// Something answers there, but not as it was spoken to.
+std::string TlsTrouble(const ServerTarget& target, TlsIdentity identity) {
+  const auto parsed = ParseHostPort(target.address);
+  if (IsUnixSocket(target.address) || !parsed.ok()) return "";
+  return ExplainTlsFailure({.host = parsed->host,
+                            .port = parsed->port,
+                            .used_tls = UsesTls(target),
+                            .identity = std::move(identity)});
+}
+
 }  // namespace
 
 absl::Status CheckServerAddress(const std::string& address) {
   return IsUnixSocket(address) ? absl::OkStatus() : ParseHostPort(address).status();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const std::string& address) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const ServerTarget& target) {
+  ASSIGN_OR_RETURN(TlsIdentity identity, IdentityOf(target));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   // Every layer of a channel is code that a call runs through, cold after a step of the model.
@@ -61,11 +97,15 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const std::stri
   arguments.SetInt(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_CHANNELZ, 0);
-  const bool through_proxy = !IsOnThisMachine(address);
+  const bool through_proxy = !IsOnThisMachine(target.address);
   if (!through_proxy) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  auto channel = grpc::CreateCustomChannel(
+      target.address,
+      UsesTls(target) ? CredentialsOf(identity) : grpc::InsecureChannelCredentials(), arguments);
   if (Connect(channel.get())) return channel;
-  return NobodyAnswers(address, through_proxy);
+  const std::string why = TlsTrouble(target, std::move(identity));
+  if (why.empty()) return NobodyAnswers(target.address, through_proxy);
+  return absl::UnavailableError(absl::StrCat(target.address, ": ", why));
 }
 
 }  // namespace tessera

@@ -14,10 +14,20 @@ namespace tessera {
 // INVALID_ARGUMENT unless `address` is HOST:PORT or unix:PATH.
 absl::Status CheckServerAddress(const std::string& address);
 
-// `address` is HOST:PORT or unix:PATH. An HTTP proxy that the environment names is not asked for
-// servers on this machine. Blocks until the channel is ready; UNAVAILABLE when nobody answers
-// there.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const std::string& address);
+struct ServerTarget {
+  std::string address;    // HOST:PORT or unix:PATH
+  bool uses_tls = false;  // also with any file below; Unix sockets never do
+  // PEM files, may be empty: who signs the server's certificate (empty: the system's authorities),
+  // and what the client shows.
+  std::string authority;
+  std::string certificate;
+  std::string key;
+};
+
+// An HTTP proxy that the environment names is not asked for servers on this machine. Blocks until
+// the channel is ready; UNAVAILABLE when nobody answers there or the two do not trust each other,
+// with the reason; other errors name a file that is of no use.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const ServerTarget& target);
 
 }  // namespace tessera
 

@@ -5,6 +5,9 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
 #include <limits>
@@ -16,6 +19,7 @@
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
 #include "parallel/cluster/quiet_libraries.h"
+#include "server/access/server_tls.h"
 #include "server/field_violations.h"
 #include "server/grpc/answered_call.h"
 #include "server/grpc/generation_reactors.h"
@@ -209,6 +213,28 @@ void Configure(const InferenceContext& context, const GrpcServerOptions& options
   }
 }
 
+// New certificates count for new connections.
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const GrpcServerOptions& options) {
+  namespace experimental = grpc::experimental;
+  constexpr unsigned kSecondsBetweenLooks = 1;
+  if (options.tls == nullptr || IsUnixSocket(options.host)) {
+    return grpc::InsecureServerCredentials();
+  }
+  const ServerTls& tls = *options.tls;
+  experimental::TlsServerCredentialsOptions made(
+      tls.asks_clients() ? std::make_shared<experimental::FileWatcherCertificateProvider>(
+                               tls.identity_path(), tls.identity_path(), tls.authority_path(),
+                               kSecondsBetweenLooks)
+                         : std::make_shared<experimental::FileWatcherCertificateProvider>(
+                               tls.identity_path(), tls.identity_path(), kSecondsBetweenLooks));
+  made.watch_identity_key_cert_pairs();
+  if (tls.asks_clients()) {
+    made.watch_root_certs();
+    made.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return experimental::TlsServerCredentials(made);
+}
+
 HostPort AddressOf(const GrpcServerOptions& options) {
   return MakeHostPort(options.host, options.port);
 }
@@ -239,7 +265,7 @@ class RunningServer final : public GrpcServer {
     if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
     Configure(context, options, &builder);
     const HostPort address = AddressOf(options);
-    builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort(address.ToString(), CredentialsOf(options), &port_);
     builder.RegisterService(&service_);
     builder.RegisterCallbackGenericService(&unknown_methods_);
     server_ = builder.BuildAndStart();

@@ -12,6 +12,7 @@
 namespace tessera {
 
 struct InferenceContext;
+class ServerTls;
 
 struct GrpcServerOptions {
   std::string host = "127.0.0.1";  // or unix:PATH
@@ -20,6 +21,8 @@ struct GrpcServerOptions {
   // After this time, give or take a tenth, a connection takes no further calls: its client makes a
   // new one, and those under way go on. 0: never.
   absl::Duration max_connection_age;
+  // Outlives the server; nullptr: nothing is encrypted. Unix sockets never are.
+  const ServerTls* tls = nullptr;
 };
 
 class GrpcServer {

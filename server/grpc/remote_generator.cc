@@ -67,12 +67,12 @@ class RemoteGenerator final : public TextGenerator {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
-  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenClientChannel(options.address));
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenClientChannel(options.server));
   return std::make_unique<RemoteGenerator>(std::move(channel), options.timeout);
 }
 
-absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenClientChannel(address));
+absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const ServerTarget& server) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server));
   grpc::ClientContext context;
   v1::GetModelInfoResponse response;
   RETURN_IF_ERROR(FromGrpc(v1::Inference::NewStub(channel)->GetModelInfo(&context, {}, &response)));

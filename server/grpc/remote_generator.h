@@ -7,20 +7,21 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/grpc/client_channel.h"
 #include "server/text_generator.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
 
 struct RemoteOptions {
-  std::string address;                                // HOST:PORT
+  ServerTarget server;
   absl::Duration timeout = absl::InfiniteDuration();  // of one request
 };
 // UNAVAILABLE when nobody answers there.
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options);
 
-// What the server at HOST:PORT serves.
-absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const std::string& address);
+// What the server serves.
+absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const ServerTarget& server);
 
 }  // namespace tessera
 

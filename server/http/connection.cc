@@ -4,7 +4,6 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -164,9 +163,10 @@ class Exchange final : public HttpExchange {
 
 }  // namespace
 
-Connection::Connection(std::shared_ptr<ConnectionHost> host, HttpStream stream)
+Connection::Connection(std::shared_ptr<ConnectionHost> host, HttpSocket socket,
+                       std::shared_ptr<TlsContext> context)
     : host_(std::move(host)),
-      stream_(std::move(stream)),
+      stream_(std::move(socket), std::move(context)),
       timer_(host_->io),
       deadline_(Clock::time_point::max()),
       reader_(host_->options.limits) {
@@ -179,7 +179,11 @@ Connection::~Connection() { Close(); }
 void Connection::Start() {
   SetSilent(true);
   SetDeadline(host_->options.timeouts.head);
-  Read();
+  if (!stream_.is_encrypted()) return Read();
+  stream_.AsyncHandshake([self = shared_from_this()](error_code error) {
+    if (self->phase_ == Phase::kClosed) return;
+    return error ? self->Close() : self->Read();
+  });
 }
 
 void Connection::Close() {
@@ -190,8 +194,7 @@ void Connection::Close() {
   host_->all.erase(place_in_all_);
   host_->num_connections = static_cast<int32_t>(host_->all.size());
   timer_.cancel();
-  error_code ignored;
-  stream_.close(ignored);
+  stream_.Close();
   // What these hold may be the last to hold this.
   const std::shared_ptr<Connection> self = weak_from_this().lock();
   gone_ = nullptr;
@@ -210,7 +213,7 @@ void Connection::Read() {
   const bool is_much = in_body_ || phase_ == Phase::kLingering;
   const size_t most = is_much ? kReadBodyBytes : kReadBytes;
   if (piece_.size() != most) piece_ = std::string(most, '\0');
-  stream_.async_read_some(
+  stream_.AsyncReadSome(
       boost::asio::buffer(piece_),
       [self = shared_from_this()](error_code error, size_t count) { self->OnRead(error, count); });
 }
@@ -275,10 +278,7 @@ void Connection::AwaitBody() {
     if (reader_.ExpectsContinue()) {
       // So few bytes always find room behind a complete answer; a client that misses them goes on
       // by itself after a while.
-      error_code ignored;
-      stream_.non_blocking(true, ignored);
-      stream_.write_some(boost::asio::buffer(std::string_view("HTTP/1.1 100 Continue\r\n\r\n")),
-                         ignored);
+      stream_.TryWrite("HTTP/1.1 100 Continue\r\n\r\n");
     }
   }
   Read();
@@ -336,8 +336,8 @@ void Connection::Write(std::string bytes, bool is_last, Callback done) {
   outgoing_ = std::move(bytes);
   written_ = std::move(done);
   SetDeadline(host_->options.timeouts.write);
-  boost::asio::async_write(
-      stream_, boost::asio::buffer(outgoing_),
+  stream_.AsyncWrite(
+      boost::asio::buffer(outgoing_),
       [self = shared_from_this()](error_code error, size_t) { self->OnWritten(error); });
 }
 
@@ -379,8 +379,9 @@ void Connection::Linger() {
   incoming_.clear();
   incoming_.shrink_to_fit();
   SetDeadline(kLinger);
-  error_code ignored;
-  stream_.shutdown(HttpStream::shutdown_send, ignored);
+  stream_.AsyncEndSending([self = shared_from_this()] {
+    if (self->phase_ == Phase::kLingering) self->Read();
+  });
   Read();
 }
 

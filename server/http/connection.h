@@ -3,7 +3,6 @@
 #define TESSERA_SERVER_HTTP_CONNECTION_H_
 
 #include <atomic>
-#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
@@ -17,13 +16,10 @@
 #include "absl/synchronization/mutex.h"
 #include "server/http/http_exchange.h"
 #include "server/http/http_server.h"
+#include "server/http/http_stream.h"
 #include "server/http/request_reader.h"
 
 namespace tessera {
-
-// The byte stream under a connection: TCP or Unix. Connections only read, write, shut down and
-// close it, so an encrypted stream can take its place here.
-using HttpStream = boost::asio::generic::stream_protocol::socket;
 
 class Connection;
 
@@ -48,7 +44,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Callback = HttpExchange::Callback;
 
-  Connection(std::shared_ptr<ConnectionHost> host, HttpStream stream);
+  // Without a context nothing is encrypted.
+  Connection(std::shared_ptr<ConnectionHost> host, HttpSocket socket,
+             std::shared_ptr<TlsContext> context);
   ~Connection();
 
   void Start();
@@ -59,6 +57,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Answers `status` and closes: for a connection too many.
   void Refuse(const HttpRefusal& refusal);
   bool is_silent() const { return is_silent_; }
+  bool is_encrypted() const { return stream_.is_encrypted(); }
 
   // For its exchange.
   ConnectionHost& host() { return *host_; }

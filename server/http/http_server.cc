@@ -15,6 +15,7 @@
 #include "kernels/core/exception_boundary.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
+#include "server/access/server_tls.h"
 #include "server/http/connection.h"
 #include "server/logging.h"
 
@@ -89,6 +90,10 @@ class Listener final : public HttpServer {
       ASSIGN_OR_RETURN(endpoint, Resolve(wanted, host_->io));
     }
     RETURN_IF_ERROR(Bind(endpoint));
+    if (options.tls != nullptr && bound_path_.empty()) {
+      tls_identity_ = options.tls->identity();
+      ASSIGN_OR_RETURN(tls_context_, MakeTlsContext(*tls_identity_));
+    }
     Accept();
     thread_ = std::thread([this] { Run(); });
     return absl::OkStatus();
@@ -148,9 +153,9 @@ class Listener final : public HttpServer {
   }
 
   void Accept() {
-    acceptor_.async_accept([this](error_code error, HttpStream stream) {
+    acceptor_.async_accept([this](error_code error, HttpSocket socket) {
       if (!acceptor_.is_open()) return;
-      if (!error) Welcome(std::move(stream));
+      if (!error) Welcome(std::move(socket));
       if (!error || error == asio::error::connection_aborted) return Accept();
       // No file handles, most likely.
       if (!host_->silent.empty()) {
@@ -164,18 +169,35 @@ class Listener final : public HttpServer {
     });
   }
 
-  void Welcome(HttpStream stream) {
+  void Welcome(HttpSocket socket) {
     error_code ignored;
-    if (bound_path_.empty()) stream.set_option(asio::ip::tcp::no_delay(true), ignored);
+    if (bound_path_.empty()) socket.set_option(asio::ip::tcp::no_delay(true), ignored);
     const int32_t most = host_->options.max_connections;
     if (host_->num_connections >= most && !host_->silent.empty()) host_->silent.front()->Close();
     if (host_->num_connections >= most + kMaxRefused) return;
     const bool is_too_many = host_->num_connections >= most;
-    const auto connection = std::make_shared<Connection>(host_, std::move(stream));
+    const auto connection =
+        std::make_shared<Connection>(host_, std::move(socket), CurrentTlsContext());
     if (is_too_many) {
+      if (connection->is_encrypted()) return connection->Close();
       return connection->Refuse({503, "too many connections; try again later"});
     }
     connection->Start();
+  }
+
+  // Made anew when the files have changed. nullptr: nothing is encrypted.
+  std::shared_ptr<TlsContext> CurrentTlsContext() {
+    if (host_->options.tls == nullptr || !bound_path_.empty()) return nullptr;
+    std::shared_ptr<const TlsIdentity> identity = host_->options.tls->identity();
+    if (identity == tls_identity_) return tls_context_;
+    auto context = MakeTlsContext(*identity);
+    if (context.ok()) {
+      tls_context_ = *std::move(context);
+    } else {
+      LogError(std::string(context.status().message()));
+    }
+    tls_identity_ = std::move(identity);
+    return tls_context_;
   }
 
   void BeginShutdown(absl::Duration timeout) {
@@ -209,6 +231,8 @@ class Listener final : public HttpServer {
   int32_t port_ = 0;
   std::string address_;
   std::string bound_path_;
+  std::shared_ptr<const TlsIdentity> tls_identity_;  // that the context was made of
+  std::shared_ptr<TlsContext> tls_context_;
 };
 
 }  // namespace

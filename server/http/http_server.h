@@ -13,6 +13,8 @@
 
 namespace tessera {
 
+class ServerTls;
+
 struct HttpTimeouts {
   absl::Duration head = absl::Seconds(30);  // from the first byte of a request, or the connection
   absl::Duration body = absl::Seconds(60);
@@ -34,6 +36,8 @@ struct HttpServerOptions {
   int64_t max_receiving_bytes = 128 << 20;
   ReadLimits limits;
   HttpTimeouts timeouts;
+  // Outlives the server; nullptr: nothing is encrypted. Unix sockets never are.
+  const ServerTls* tls = nullptr;
 };
 
 class HttpServer {

@@ -240,6 +240,13 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "tessera_limit",
      "What this server is limited to, by the option that sets it.",
      {}},
+    {Metric::kCertificateExpiry,
+     kGauge,
+     "tessera_certificate_expiry_timestamp_seconds",
+     "When the first of the certificates that the server shows expires, in seconds since 1970; "
+     "+Inf "
+     "without TLS.",
+     {}},
     {Metric::kLogLinesDropped,
      kCounter,
      "tessera_log_lines_dropped_total",

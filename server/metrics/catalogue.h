@@ -63,6 +63,7 @@ enum class Metric : uint8_t {
   kReady,
   kUnready,
   kLimit,
+  kCertificateExpiry,
   kLogLinesDropped,
   kRequestPromptTokens,
   kRequestGenerationTokens,

@@ -182,6 +182,7 @@ struct MetricsRecorder::State {
   std::shared_ptr<const ExpertLoads> expert_loads ABSL_GUARDED_BY(mutex);
   EngineStats last_stats ABSL_GUARDED_BY(mutex);  // of an engine that is gone
   std::function<std::string_view()> readiness ABSL_GUARDED_BY(mutex);
+  std::function<absl::Time()> certificate_expiry ABSL_GUARDED_BY(mutex);
 };
 
 void MetricsRecorder::State::AppendSources(Families* families) const {
@@ -203,6 +204,9 @@ void MetricsRecorder::State::AppendSources(Families* families) const {
   for (const auto& [option, value] : sources.limits) limits.push_back({{{"limit", option}}, value});
   if (!limits.empty()) families->push_back(Snapshot(Metric::kLimit, limits));
   if (readiness) AppendReadiness(readiness(), families);
+  const absl::Time expiry = certificate_expiry ? certificate_expiry() : absl::InfiniteFuture();
+  families->push_back(
+      Snapshot(Metric::kCertificateExpiry, absl::ToDoubleSeconds(expiry - absl::UnixEpoch())));
 }
 
 void MetricsRecorder::State::ObserveRank(const RankReport& report) {
@@ -347,6 +351,11 @@ void MetricsRecorder::Attach(Sources sources) {
 void MetricsRecorder::SetReadiness(std::function<std::string_view()> readiness) {
   absl::MutexLock lock(&state_->mutex);
   state_->readiness = std::move(readiness);
+}
+
+void MetricsRecorder::SetCertificateExpiry(std::function<absl::Time()> expiry) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->certificate_expiry = std::move(expiry);
 }
 
 std::string MetricsRecorder::Render() const {

@@ -65,6 +65,8 @@ class MetricsRecorder {
 
   // Asked when the page is rendered: one of kUnreadyReasons, or empty when the server is ready.
   void SetReadiness(std::function<std::string_view()> readiness);
+  // Asked likewise; until it is set nothing ever expires.
+  void SetCertificateExpiry(std::function<absl::Time()> expiry);
 
   // Prometheus text format.
   std::string Render() const;

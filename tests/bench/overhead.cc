@@ -108,7 +108,8 @@ absl::Status AskAll(const OverheadOptions& options, TextGenerator* generator,
 
 absl::Status AskNothingOften(const OverheadOptions& options, TextGenerator* generator,
                              const ServerProcess& server, OverheadResult* result) {
-  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server.address()));
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                   OpenClientChannel({.address = server.address()}));
   grpc::GenericStub stub(std::move(channel));
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     absl::SleepFor(options.pause);
@@ -131,7 +132,7 @@ absl::StatusOr<OverheadResult> MeasureOverhead(const OverheadOptions& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ServerProcess> server,
                    ServerProcess::Start(options.runtime));
   ASSIGN_OR_RETURN(const std::unique_ptr<TextGenerator> generator,
-                   MakeRemoteGenerator({.address = server->address()}));
+                   MakeRemoteGenerator({.server = {.address = server->address()}}));
   OverheadResult result;
   RETURN_IF_ERROR(AskNothingOften(options, generator.get(), *server, &result));
   RETURN_IF_ERROR(AskAllAtSocket(options, *server, &result));

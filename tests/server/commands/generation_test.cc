@@ -74,7 +74,7 @@ TEST_F(NanoTest, AnswersLikeTheGoldensInProcessAndOverGrpc) {
   const auto server = GrpcServer::Start(&context, {.port = 0});
   ASSERT_TRUE(server.ok()) << server.status();
   const auto remote =
-      MakeRemoteGenerator({.address = absl::StrCat("127.0.0.1:", (*server)->port())});
+      MakeRemoteGenerator({.server = {.address = absl::StrCat("127.0.0.1:", (*server)->port())}});
   ASSERT_TRUE(remote.ok()) << remote.status();
   const auto local = MakeLocalGenerator(runtime_);
   for (const Json& golden : Goldens(6)) {
@@ -205,7 +205,7 @@ TEST(GenerationFlagsTest, ErrorsNameTheOption) {
 }
 
 TEST(RemoteGeneratorTest, NobodyAnswers) {
-  const auto remote = MakeRemoteGenerator({.address = "127.0.0.1:1"});
+  const auto remote = MakeRemoteGenerator({.server = {.address = "127.0.0.1:1"}});
   ASSERT_FALSE(remote.ok());
   EXPECT_THAT(std::string(remote.status().message()), HasSubstr("tessera serve"));
 }

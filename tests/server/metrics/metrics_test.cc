@@ -96,6 +96,8 @@ std::string FullPage() {
   FakeEngine engine;
   MetricsRecorder metrics({.log_lines_dropped = [] { return int64_t{0}; }});
   metrics.SetReadiness([] { return std::string_view("loading"); });
+  EXPECT_THAT(metrics.Render(), HasSubstr("tessera_certificate_expiry_timestamp_seconds +Inf\n"));
+  metrics.SetCertificateExpiry([] { return absl::FromUnixSeconds(1'800'000'000); });
   metrics.Attach(
       {.engine = &engine,
        .active_requests = [] { return 3; },
@@ -139,6 +141,7 @@ TEST(RecorderTest, PageHasEveryMetric) {
     const std::string name(SpecOf(static_cast<Metric>(i)).name);
     EXPECT_THAT(page, HasSubstr(absl::StrCat("# TYPE ", name, " "))) << name;
   }
+  EXPECT_THAT(page, HasSubstr("tessera_certificate_expiry_timestamp_seconds 1800000000\n"));
   EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
