@@ -1,5 +1,6 @@
 #include "kernels/cuda/emulation/barrier.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cuda/emulation/report.h"
@@ -50,6 +51,10 @@ void CheckBlockMayEnd(Block& block) {
   for (uint32_t c = 0; c < block.cluster->components; ++c) {
     if (block.remote[c] > block.exit_clock[c]) {
       Fail("the block may end before %s has accessed its shared memory",
+           Who(*block.cluster, EpochOf(c, 1)).c_str());
+    }
+    if (block.remote_arrivals[c] > std::max(block.exit_clock[c], block.awaited_arrivals[c])) {
+      Fail("the block may end before %s has arrived at its mbarrier",
            Who(*block.cluster, EpochOf(c, 1)).c_str());
     }
   }
@@ -167,10 +172,8 @@ void WaitForCluster() {
 }
 
 void* MapShared(const void* address, uint32_t rank) {
-  Cluster& c = *Current()->block->cluster;
   M().pc = __builtin_return_address(0);
-  if (rank >= c.blocks.size()) Fail("rank %u of a cluster of %zu blocks", rank, c.blocks.size());
-  return c.blocks[rank].shared + SharedOffset(address);
+  return BlockOfRank(rank).shared + SharedOffset(address);
 }
 
 }  // namespace tessera::simt::emulation

@@ -20,7 +20,7 @@ namespace tessera::simt::emulation {
 inline constexpr int kMaxThreadsPerBlock = 1024;
 inline constexpr int kMaxBlocksPerCluster = 8;
 inline constexpr int kNamedBarriers = 16;
-inline constexpr int kTmaAgents = 32;
+inline constexpr int kTmaAgents = 64;
 inline constexpr int kSharedOthers = 4;
 inline constexpr int kThreadsPerWarpgroup = 128;
 
@@ -98,6 +98,7 @@ struct MBarrier {
   int64_t bytes = 0;
   uint32_t phase = 0;
   ClockVector clock, proxied, done_clock, done_proxied;
+  ClockVector remote, done_remote;  // arrivals from other blocks; empty: none
   std::vector<Thread*> waiting;
 };
 
@@ -150,8 +151,10 @@ struct Block {
   std::vector<Warpgroup> groups;
   Barrier barriers[kNamedBarriers];
   std::map<uint32_t, MBarrier> mbarriers;  // by offset
-  ClockVector remote;                      // accesses by other blocks of the cluster
-  ClockVector exit_clock;                  // what its ended threads knew
+  // In a cluster of several blocks: accesses by other blocks and by TMA; arrivals of other blocks
+  // at its mbarriers, and those that one of its threads has waited for.
+  ClockVector remote, remote_arrivals, awaited_arrivals;
+  ClockVector exit_clock;  // what its ended threads knew
 };
 
 struct Cluster {

@@ -37,6 +37,10 @@ void MaybeCompletePhase(Block& block, MBarrier& b) {
   Join(b.done_proxied.data(), b.proxied.data(), n);
   b.clock.assign(n, 0);
   b.proxied.assign(n, 0);
+  if (!b.remote.empty()) {
+    b.done_remote.resize(n);
+    Join(b.done_remote.data(), b.remote.data(), n);
+  }
   b.pending = b.count;
   ++b.phase;
   for (Thread* t : b.waiting) MakeRunnable(t);
@@ -55,23 +59,50 @@ void CheckNoBarrier(const Block& block, size_t offset, size_t bytes, bool write)
 
 namespace {
 
+// The barrier at an offset, at which the running thread arrives.
+MBarrier& ArrivedAt(Block& block, uint32_t offset) {
+  MBarrier& b = FindMBarrier(block, offset, Current()->clock, nullptr);
+  if (b.pending == 0) {
+    Fail("the mbarrier at shared offset %zu gets more arrivals than the %u that it counts",
+         offset - kSharedOrigin, b.count);
+  }
+  return b;
+}
+
+void CountArrival(Block& block, MBarrier& b) {
+  --b.pending;
+  M().idle = 0;
+  Tick(Current());
+  MaybeCompletePhase(block, b);
+}
+
 void ArriveOn(uint64_t* barrier, uint32_t bytes) {
   Thread* t = Current();
   M().address = barrier;
   Block& block = *t->block;
-  MBarrier& b = FindMBarrier(block, SharedOffset(barrier), t->clock, nullptr);
-  if (b.pending == 0) {
-    Fail("the mbarrier at shared offset %zu gets more arrivals than the %u that it counts",
-         SharedOffset(barrier) - kSharedOrigin, b.count);
-  }
+  MBarrier& b = ArrivedAt(block, SharedOffset(barrier));
   const size_t n = block.cluster->components;
   Join(b.clock.data(), t->clock, n);
   Join(b.proxied.data(), t->proxied, n);
   b.bytes += bytes;
-  --b.pending;
-  M().idle = 0;
-  Tick(t);
-  MaybeCompletePhase(block, b);
+  CountArrival(block, b);
+}
+
+// Publishes what the thread knows of wgmma and TMA alone.
+void ArriveRelaxed(Block& block, uint32_t offset) {
+  Thread* t = Current();
+  const Cluster& cluster = *block.cluster;
+  if (block.live == 0) Fail("arrival at an mbarrier of a block that has ended");
+  MBarrier& b = ArrivedAt(block, offset);
+  Join(b.clock.data() + cluster.first_wgmma, t->clock + cluster.first_wgmma,
+       cluster.components - cluster.first_wgmma);
+  if (&block != t->block) {
+    b.remote.resize(cluster.components);
+    for (ClockVector* v : {&b.remote, &block.remote_arrivals}) {
+      (*v)[t->component] = t->clock[t->component];
+    }
+  }
+  CountArrival(block, b);
 }
 
 }  // namespace
@@ -112,6 +143,13 @@ void MBarrierArriveExpectTx(uint64_t* barrier, uint32_t bytes) {
   ArriveOn(barrier, bytes);
 }
 
+void MBarrierArriveRemote(uint64_t* barrier, uint32_t rank) {
+  M().pc = __builtin_return_address(0);
+  M().address = barrier;
+  NeedCapability(90, "an arrival at another block's mbarrier");
+  ArriveRelaxed(BlockOfRank(rank), SharedOffset(barrier));
+}
+
 bool MBarrierTryWait(uint64_t* barrier, uint32_t parity) {
   Thread* t = Current();
   M().pc = __builtin_return_address(0);
@@ -133,6 +171,7 @@ bool MBarrierTryWait(uint64_t* barrier, uint32_t parity) {
   const size_t n = block.cluster->components;
   Join(t->clock, b->done_clock.data(), n);
   Join(t->proxied, b->done_proxied.data(), n);
+  if (!b->done_remote.empty()) Join(block.awaited_arrivals.data(), b->done_remote.data(), n);
   return true;
 }
 

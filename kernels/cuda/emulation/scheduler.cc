@@ -89,7 +89,11 @@ void StartBlock(Cluster& cluster, int rank, const uint3& block_idx) {
   if (per_block % kWarpSize != 0) b.warps.back().exited = ~0U << per_block % kWarpSize;
   b.groups.resize(static_cast<size_t>(per_block / kThreadsPerWarpgroup));
   b.exit_clock.assign(cluster.components, 0);
-  if (cluster.blocks.size() > 1) b.remote.assign(cluster.components, 0);
+  if (cluster.blocks.size() > 1) {
+    for (ClockVector* v : {&b.remote, &b.remote_arrivals, &b.awaited_arrivals}) {
+      v->assign(cluster.components, 0);
+    }
+  }
   StartThreads(b, block_idx);
   ++M().statistics.blocks;
 }

@@ -173,8 +173,11 @@ void CheckShared(Block& block, const SharedAccess& a) {
          static_cast<ssize_t>(a.offset) - static_cast<ssize_t>(kSharedOrigin),
          block.shared_end - kSharedOrigin);
   }
-  if (&block != Current()->block) {
-    if (block.live == 0) Fail("access to shared memory of a block that has ended");
+  if (&block != Current()->block && block.live == 0) {
+    Fail("access to shared memory of a block that has ended");
+  }
+  const bool by_tma = ComponentOf(a.own) >= block.cluster->first_tma;
+  if (!block.remote.empty() && (by_tma || &block != Current()->block)) {
     uint32_t& last = block.remote[ComponentOf(a.own)];
     last = std::max(last, a.own & kClockMask);
   }
@@ -189,6 +192,12 @@ void CheckShared(Block& block, const SharedAccess& a) {
   } else {
     CheckLoad(block, a);
   }
+}
+
+Block& BlockOfRank(uint32_t rank) {
+  std::vector<Block>& blocks = Current()->block->cluster->blocks;
+  if (rank >= blocks.size()) Fail("rank %u of a cluster of %zu blocks", rank, blocks.size());
+  return blocks[rank];
 }
 
 Block* SharedBlockAt(uintptr_t address, size_t* offset) {

@@ -30,6 +30,8 @@ void ReserveSharedWindows();
 inline bool IsShared(uintptr_t address) {
   return address - reinterpret_cast<uintptr_t>(SharedWindows()) < kSharedWindows * kSharedWindow;
 }
+// A block of the running thread's cluster.
+Block& BlockOfRank(uint32_t rank);
 // The block of the running thread's cluster whose memory holds the address.
 Block* SharedBlockAt(uintptr_t address, size_t* offset);
 // Offset in the window of the running thread's own block.

@@ -81,14 +81,13 @@ void CheckMap(Thread* t, const TensorMap* map) {
   }
 }
 
-TmaTransfer MakeTransfer(Block* block, const TensorMap* map, int rank, const int* at) {
+TmaTransfer MakeTransfer(const TensorMap* map, int rank, const int* at) {
   TmaTransfer op{};
   std::memcpy(&op.map, map, sizeof(op.map));
   if (op.map.magic != kMagic) Fail("%p is not a tensor map", static_cast<const void*>(map));
   if (op.map.rank != rank) {
     Fail("a tensor map of rank %d used with %d coordinates", op.map.rank, rank);
   }
-  op.block = block;
   op.bytes = op.map.element_bytes;
   for (int d = 0; d < rank; ++d) {
     op.at[d] = at[d];
@@ -97,16 +96,39 @@ TmaTransfer MakeTransfer(Block* block, const TensorMap* map, int rank, const int
   return op;
 }
 
-void Issue(void* shared, const TensorMap* map, uint64_t* barrier, const int* at, int rank) {
+// Lands in `block`, which need not be the running thread's. To each block of a multicast it is a
+// transfer of its own: one may have landed, and be waited for, before the other.
+void Start(TmaTransfer op, Block* block) {
+  const Thread* t = Current();
+  Machine& m = M();
+  Cluster& cluster = *block->cluster;
+  const uint32_t agent = cluster.next_tma++ % kTmaAgents;
+  op.block = block;
+  op.component = cluster.first_tma + agent;
+  op.clock = ++cluster.tma_clock[agent];
+  if (op.clock >= kClockMask) Fail("the emulator's clock overflows");
+  FindMBarrier(*block, op.barrier, t->clock, t->proxied);
+  // All earlier accesses to the box must be over when the load is issued.
+  CheckShared(*block,
+              {op.shared, op.bytes, true, EpochOf(op.component, op.clock), t->clock, t->proxied});
+  std::memset(block->shared + op.shared, 0xff, op.bytes);
+  m.transfers.push_back(op);
+}
+
+struct Box {
+  const TensorMap* map;
+  const int* at;
+  int rank;  // of the tensor: so many coordinates
+};
+
+void Issue(void* shared, uint64_t* barrier, const Box& box, uint32_t blocks) {
   Thread* t = Current();
   Machine& m = M();
   m.address = shared;
   NeedCapability(90, "TMA");
   ++m.statistics.tma;
-  Block& block = *t->block;
-  Cluster& cluster = *block.cluster;
-  CheckMap(t, map);
-  TmaTransfer op = MakeTransfer(&block, map, rank, at);
+  CheckMap(t, box.map);
+  TmaTransfer op = MakeTransfer(box.map, box.rank, box.at);
   op.shared = SharedOffset(shared);
   op.barrier = SharedOffset(barrier);
   const uint32_t alignment = op.map.swizzle_bytes == 128 ? 1024 : 128;
@@ -114,17 +136,10 @@ void Issue(void* shared, const TensorMap* map, uint64_t* barrier, const int* at,
     Fail("a TMA load to shared offset %zu, not a multiple of %u", op.shared - kSharedOrigin,
          alignment);
   }
-  const uint32_t agent = cluster.next_tma++ % kTmaAgents;
-  op.component = cluster.first_tma + agent;
-  op.clock = ++cluster.tma_clock[agent];
-  if (op.clock >= kClockMask) Fail("the emulator's clock overflows");
-  FindMBarrier(block, op.barrier, t->clock, t->proxied);
-  // All earlier accesses to the box must be over when the load is issued.
-  CheckShared(block,
-              {op.shared, op.bytes, true, EpochOf(op.component, op.clock), t->clock, t->proxied});
-  std::memset(block.shared + op.shared, 0xff, op.bytes);
+  for (uint32_t rank = 0; blocks >> rank != 0; ++rank) {
+    if ((blocks >> rank & 1) != 0) Start(op, &BlockOfRank(rank));
+  }
   CheckSource(t, op);
-  m.transfers.push_back(op);
   if (m.random.Below(8) == 0) LandTransfer();
 }
 
@@ -191,12 +206,19 @@ void FenceTensorMap(const TensorMap* map) {
 void TmaLoad2D(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y) {
   emulation::M().pc = __builtin_return_address(0);
   const int at[] = {x, y};
-  emulation::Issue(shared, map, barrier, at, 2);
+  emulation::Issue(shared, barrier, {map, at, 2}, 1U << ClusterRank());
 }
 void TmaLoad3D(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y, int z) {
   emulation::M().pc = __builtin_return_address(0);
   const int at[] = {x, y, z};
-  emulation::Issue(shared, map, barrier, at, 3);
+  emulation::Issue(shared, barrier, {map, at, 3}, 1U << ClusterRank());
+}
+void TmaMulticast2D(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y,
+                    uint32_t ranks) {
+  emulation::M().pc = __builtin_return_address(0);
+  const int at[] = {x, y};
+  if (ranks == 0) emulation::Fail("a multicast to no block");
+  emulation::Issue(shared, barrier, {map, at, 2}, ranks);
 }
 
 }  // namespace tessera::simt::ptx

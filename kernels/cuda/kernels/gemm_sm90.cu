@@ -7,6 +7,11 @@
 // first time from L2 (tiles go to the blocks in bands of 16 row tiles), and with split K 8 rows n
 // segments bytes of sums, written and read within L2.
 //
+// Pairs: a step of a 128 x 128 tile is 2.1 MFLOP, 0.28 us of a multiprocessor of the H100, for
+// which it loads 32 KiB: 15 TB/s for all 132, more than L2 gives. So prompts go to clusters of two
+// blocks, one row tile below the other, that take turns at loading the weights for both: 24 KiB per
+// step and block. More blocks save less (20 KiB for four) and wait for each other more.
+//
 // Tiles: wgmma multiplies 64 rows of one operand by 8 to 128 rows of the other, so 128 columns of
 // weights and 128 rows of x are two warpgroups of 64 x 128 each: 32 FLOP per byte of shared memory
 // filled. For fewer rows the operands are swapped: the weights are the 64 rows, and the tokens the
@@ -109,14 +114,20 @@ SIMT_DEVICE void Load(const Call& call, typename Tile::Shared& shared, const Wor
   const simt::TensorMap* weight = grouped ? call.maps.weights + work.group : &call.maps.weight;
   uint64_t* full = &shared.full[stage];
   ptx::MBarrierArriveExpectTx(full, Tile::kLoadedBytes);
-  ptx::TmaLoad2D(shared.Weight(stage), weight, full, step * kStepK, work.column0);
+  if constexpr (Tile::kBlocks == 1) {
+    ptx::TmaLoad2D(shared.Weight(stage), weight, full, step * kStepK, work.column0);
+  } else if (stage % Tile::kBlocks == static_cast<int>(ptx::ClusterRank())) {
+    ptx::TmaMulticast2D(shared.Weight(stage), weight, full, step * kStepK, work.column0,
+                        Tile::kAllBlocks);
+  }
   if constexpr (!Tile::kCopied) {
     ptx::TmaLoad2D(shared.X(stage), &call.maps.x, full, step * kStepK, work.row0);
   }
 }
 
 // The last warpgroup; without copies only its first warp. It may end before its last loads land:
-// the consumers wait for each of them, so the block does not.
+// the consumers wait for each of them, so the block does not. In a cluster a stage is loaded when
+// the consumers of all blocks have given it back, by the block whose turn it is.
 template <typename Tile>
 SIMT_DEVICE void Produce(const Call& call, typename Tile::Shared& shared) {
   const bool leads = threadIdx.x == kConsumers * kGroupThreads;
@@ -143,8 +154,13 @@ SIMT_DEVICE void Produce(const Call& call, typename Tile::Shared& shared) {
 template <typename Tile>
 SIMT_DEVICE void SumSegment(typename Tile::Shared& shared, int first_step, int end_step,
                             Position<Tile::kStages>& at, float (&sums)[Tile::kValues]) {
-  const auto release = [&](int stage) {  // once per warp
-    if (threadIdx.x % simt::kWarpSize == 0) ptx::MBarrierArrive(&shared.empty[stage]);
+  const auto release = [&](int stage) {  // once per warp and block
+    const uint32_t lane = threadIdx.x % simt::kWarpSize;
+    if constexpr (Tile::kBlocks == 1) {
+      if (lane == 0) ptx::MBarrierArrive(&shared.empty[stage]);
+    } else if (lane < Tile::kBlocks) {
+      ptx::MBarrierArriveRemote(&shared.empty[stage], lane);
+    }
   };
   int before = -1;  // stage whose products may be in flight
   ptx::WgmmaFenceOperand(sums);
@@ -188,6 +204,24 @@ SIMT_DEVICE void Consume(const Call& call, typename Tile::Shared& shared) {
   }
 }
 
+// All threads of the block, or of the cluster.
+template <typename Tile>
+SIMT_DEVICE void Meet() {
+  if constexpr (Tile::kBlocks == 1) {
+    __syncthreads();
+  } else {
+    __syncwarp();
+    ptx::ClusterArrive();
+    ptx::ClusterWait();
+  }
+}
+
+// Before a block ends: the others have used its barriers for the last time.
+template <typename Tile>
+SIMT_DEVICE void End() {
+  if constexpr (Tile::kBlocks > 1) Meet<Tile>();
+}
+
 #endif
 
 template <typename Tile>
@@ -198,22 +232,28 @@ GemmSm90Kernel(const SIMT_GRID_CONSTANT Call call) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < Tile::kStages; ++s) {
       ptx::MBarrierInit(&shared.full[s], 1 + Tile::kCopyingWarps);
-      ptx::MBarrierInit(&shared.empty[s], kConsumerWarps);
+      ptx::MBarrierInit(&shared.empty[s], kConsumerWarps * Tile::kBlocks);
     }
     ptx::FenceBarrierInit();
   }
   ptx::GridDependencyWait();
-  __syncthreads();
+  Meet<Tile>();
   if (Consumer() < kConsumers) {
     ptx::TakeRegisters<Tile::kConsumerRegisters>();
     Consume<Tile>(call, shared);
+    End<Tile>();
     return;
   }
   ptx::GiveBackRegisters<Tile::kProducerRegisters>();
   const int warp = static_cast<int>(threadIdx.x) / simt::kWarpSize - kConsumerWarps;
   if (Tile::kCopied || warp == 0) Produce<Tile>(call, shared);
+  End<Tile>();
 #endif
 }
+
+// For many rows, loaded by TMA.
+template <int kBlocks>
+using LargeTile = Tile<false, kSm90WeightRows, false, kBlocks>;
 
 template <typename Tile>
 Cut MakeCut(const GemmProblem& problem, int multiprocessors) {
@@ -221,6 +261,7 @@ Cut MakeCut(const GemmProblem& problem, int multiprocessors) {
   cut.row_tiles = static_cast<int32_t>(
       problem.offsets == nullptr ? CeilDiv(problem.rows, Tile::kRows)
                                  : MaxGroupTiles(problem.rows, problem.num_groups, 1, Tile::kRows));
+  cut.row_tiles = CeilDiv(cut.row_tiles, Tile::kBlocks) * Tile::kBlocks;
   cut.column_tiles = CeilDiv(problem.n, Tile::kColumns);
   cut.segment_steps = SegmentSteps(problem.n, problem.k, kStepK);
   cut.segments = CeilDiv(CeilDiv(problem.k, kStepK), cut.segment_steps);
@@ -242,9 +283,28 @@ size_t WorkspaceBytes(const Cut& cut) {
          Tile::kColumns * sizeof(float);
 }
 
+template <typename Tile>
+int Grid(const Cut& cut, int multiprocessors) {
+  const int work = WorkCount(cut);
+  return work < multiprocessors ? work : multiprocessors / Tile::kBlocks * Tile::kBlocks;
+}
+
+// Whether blocks in pairs, of which the last one may lack a row tile, take no more turns than
+// blocks by themselves. Groups are not paired: the half pairs at their ends would cost more than
+// the weights that whole ones share.
+bool PairsPay(const GemmProblem& problem, int multiprocessors) {
+  if (problem.offsets != nullptr || multiprocessors < 2) return false;
+  const auto turns = [&](auto tile) {
+    using Tile = decltype(tile);
+    const Cut cut = MakeCut<Tile>(problem, multiprocessors);
+    return CeilDiv(WorkCount(cut), Grid<Tile>(cut, multiprocessors));
+  };
+  return problem.rows > kSm90WeightRows && turns(LargeTile<2>()) <= turns(LargeTile<1>());
+}
+
 // Calls body(Tile()) with the tile for the problem.
 template <bool kCopied, typename Body>
-auto WithTile(const GemmProblem& problem, const Body& body) {
+auto WithTile(const GemmProblem& problem, int multiprocessors, const Body& body) {
   switch (Sm90TileRows(problem)) {
     case 8:
       return body(Tile<true, 8, kCopied>());
@@ -255,18 +315,21 @@ auto WithTile(const GemmProblem& problem, const Body& body) {
     case 64:
       return body(Tile<true, 64, kCopied>());
     default:
+      if constexpr (!kCopied) {
+        if (PairsPay(problem, multiprocessors)) return body(LargeTile<2>());
+      }
       return body(Tile<false, kSm90WeightRows, kCopied>());
   }
 }
 
 template <typename Tile>
 cudaError_t Launch(cudaStream_t stream, const Call& call, int multiprocessors) {
-  const int work = WorkCount(call.cut);
   const simt::LaunchShape shape{
-      .grid = dim3(static_cast<unsigned>(work < multiprocessors ? work : multiprocessors)),
+      .grid = dim3(static_cast<unsigned>(Grid<Tile>(call.cut, multiprocessors))),
       .block = dim3(kThreads),
       .shared_bytes = sizeof(typename Tile::Shared),
       .stream = stream,
+      .cluster = dim3(Tile::kBlocks),
       .dependent = true};
   return SIMT_LAUNCH(shape, GemmSm90Kernel<Tile>, call);
 }
@@ -274,7 +337,7 @@ cudaError_t Launch(cudaStream_t stream, const Call& call, int multiprocessors) {
 template <bool kCopied>
 cudaError_t LaunchTiled(cudaStream_t stream, const GemmProblem& problem, const GemmSm90Maps& maps,
                         int multiprocessors) {
-  return WithTile<kCopied>(problem, [&](auto tile) {
+  return WithTile<kCopied>(problem, multiprocessors, [&](auto tile) {
     using Tile = decltype(tile);
     Call call{.problem = problem, .maps = maps, .cut = MakeCut<Tile>(problem, multiprocessors)};
     if (WorkspaceBytes<Tile>(call.cut) > problem.workspace.bytes) call.cut.split = false;
@@ -286,7 +349,7 @@ cudaError_t LaunchTiled(cudaStream_t stream, const GemmProblem& problem, const G
 
 size_t GemmSm90WorkspaceBytes(const GemmProblem& problem, int multiprocessors) {
   if (problem.rows == 0) return 0;
-  return WithTile<false>(problem, [&](auto tile) {
+  return WithTile<false>(problem, multiprocessors, [&](auto tile) {
     using Tile = decltype(tile);
     return WorkspaceBytes<Tile>(MakeCut<Tile>(problem, multiprocessors));
   });

@@ -25,9 +25,11 @@ inline constexpr int kRowsA = kConsumers * kUnitRows;
 inline constexpr int kBandTiles = 16;
 
 // The first operand, a, has 128 rows, the second, b, kRowsB; one is x, the other the weights.
-// kTileCopied: x is copied by the threads, not by TMA.
-template <bool kTileSwapped, int kTileRowsB, bool kTileCopied>
+// kTileCopied: x is copied by the threads, not by TMA. kTileBlocks: those of a cluster; they work
+// on so many row tiles, one below the other, of the same columns, and share the weights.
+template <bool kTileSwapped, int kTileRowsB, bool kTileCopied, int kTileBlocks = 1>
 struct Tile {
+  static constexpr int kBlocks = kTileBlocks;
   static constexpr bool kSwapped = kTileSwapped;
   static constexpr bool kCopied = kTileCopied;
   static constexpr int kRowsB = kTileRowsB;
@@ -42,6 +44,7 @@ struct Tile {
   // What TMA brings to a stage, and who arrives there besides the thread that issues it.
   static constexpr uint32_t kWeightBytes = kSwapped ? kBytesA : kBytesB;
   static constexpr uint32_t kLoadedBytes = kCopied ? kWeightBytes : kBytesA + kBytesB;
+  static constexpr uint32_t kAllBlocks = (1U << kBlocks) - 1;
   static constexpr int kCopyingWarps = kCopied ? kGroupThreads / simt::kWarpSize : 0;
   // 128 of the first and 256 of the second are what 384 threads begin with.
   static constexpr int kProducerRegisters = kCopied ? 72 : 40;
@@ -66,7 +69,7 @@ struct Cut {
   bool split = false;  // each segment is a piece of work of its own
   bool wide_x = false;
   bool wide_pairs = false;  // pairs of results lie at boundaries of a pair
-  int32_t row_tiles = 0;
+  int32_t row_tiles = 0;    // a multiple of the blocks of a cluster
   int32_t column_tiles = 0;
 };
 

@@ -179,6 +179,15 @@ SIMT_PTX void MBarrierArrive(uint64_t* barrier) SIMT_BODY(
 SIMT_PTX void MBarrierArriveExpectTx(uint64_t* barrier, uint32_t bytes) SIMT_BODY(
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
                  ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");)
+// At the same barrier of block `rank` of the cluster. Relaxed: it tells that what wgmma and TMA did
+// for this thread, and it has waited for, is over, and orders no other accesses (a release would
+// wait for all stores of the thread to reach the GPU's memory).
+SIMT_PTX void MBarrierArriveRemote(uint64_t* barrier, uint32_t rank) SIMT_BODY(
+    asm volatile(
+        "{\n.reg .b32 peer;\n"
+        "mapa.shared::cluster.u32 peer, %0, %1;\n"
+        "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [peer];\n}"
+        ::"r"(SharedAddress(barrier)), "r"(rank) : "memory");)
 // May return false before the phase is complete.
 SIMT_PTX bool MBarrierTryWait(uint64_t* barrier, uint32_t parity) SIMT_BODY(
     uint32_t done;
@@ -215,6 +224,16 @@ SIMT_PTX void TmaLoad3D(void* shared, const TensorMap* map, uint64_t* barrier, i
         "[%0], [%1, {%3, %4, %5}], [%2];"
         ::"r"(SharedAddress(shared)), "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "r"(z)
         : "memory");)
+
+// The same box to the same place in every block of the cluster whose bit is set in `ranks`, its bytes
+// on the barrier of each; it is read once.
+SIMT_PTX void TmaMulticast2D(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y,
+                             uint32_t ranks) SIMT_BODY(
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+        ::"r"(SharedAddress(shared)), "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y),
+          "h"(static_cast<uint16_t>(ranks)) : "memory");)
 
 // --- wgmma (sm_90a) ------------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ import sys
 TABLE = pathlib.Path(__file__).with_name("budgets.txt")
 SKIPPED = 77
 # Tensor cores, asynchronous copies, and what feeds them.
-INSTRUCTIONS = ("HGMMA", "HMMA", "IMMA", "QMMA", "UTMALDG", "UTMASTG", "LDGSTS", "LDSM", "SYNCS",
-                "ACQBULK", "USETMAXREG")
+INSTRUCTIONS = ("HGMMA", "HMMA", "IMMA", "QMMA", "UTMALDG", "UTMALDG.MULTICAST", "UTMASTG",
+                "LDGSTS", "LDSM", "SYNCS", "UCGABAR_ARV", "ACQBULK", "USETMAXREG")
 LOCAL_MEMORY = ("LDL", "STL")
 HEADER = """# Machine code of the CUDA kernels: the build target update_cuda_budgets writes this.
 # File, kernel, architecture, registers per thread, bytes of static shared memory, instructions.
@@ -83,8 +83,10 @@ def opcodes(text):
             arch = match.group(1)
         elif match := re.match(r"\s*Function : (\S+)", line):
             name = match.group(1)
-        elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", line):
-            found[arch, name].add(match.group(1))
+        elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)(\S*)",
+                               line):
+            multicast = ".MULTICAST" if ".MULTICAST" in match.group(2) else ""
+            found[arch, name].add(match.group(1) + multicast)
     return found
 
 

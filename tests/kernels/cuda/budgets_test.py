@@ -24,6 +24,7 @@ CODE = """
         /*0000*/                   LDC R1, c[0x0][0x28] ;      /* 0x00000a00ff017b82 */
         /*0010*/              @!P0 LDGSTS.E [R5], [R2.64] ;    /* 0x0000000000007918 */
         /*0020*/              @UP1 UTMALDG.2D [UR4], [UR6] ;   /* 0x0000000000007918 */
+        /*0028*/                   UTMALDG.2D.MULTICAST [UR4], [UR6], UR8 ; /* 0x0000000000007918 */
         /*0030*/                   {spill} ;                   /* 0x0000000000007918 */
 """
 
@@ -45,7 +46,7 @@ class BudgetsTest(unittest.TestCase):
     def test_reads_registers_and_instructions(self):
         errors, table = measure()
         self.assertEqual(errors, [])
-        self.assertEqual(table, {self.KEY: budgets.Usage(40, 1024, "UTMALDG,LDGSTS")})
+        self.assertEqual(table, {self.KEY: budgets.Usage(40, 1024, "UTMALDG,UTMALDG.MULTICAST,LDGSTS")})
 
     def test_refuses_stacks_spills_and_local_memory(self):
         for arguments in ({"stack": 8}, {"local": 8}, {"spill": "STL [R1], R0"},

@@ -5,6 +5,7 @@
 
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "kernels/cuda/emulation/emulator.h"
 #include "tests/kernels/cuda/gemm_sm90_case.h"
@@ -22,13 +23,16 @@ TESSERA_SM90_COPY(sm90_no_init_fence)
 TESSERA_SM90_COPY(sm90_no_proxy_fence)
 TESSERA_SM90_COPY(sm90_no_map_fence)
 TESSERA_SM90_COPY(sm90_copies_too_early)
+TESSERA_SM90_COPY(sm90_pair_begins_apart)
+TESSERA_SM90_COPY(sm90_pair_ends_apart)
+TESSERA_SM90_COPY(sm90_pair_not_asked)
 
 namespace tessera::test {
 namespace {
 
 namespace emulation = simt::emulation;
 
-enum class Needs { kAnyRows, kCopiedRows, kGroups };
+enum class Needs { kAnyRows, kCopiedRows, kGroups, kPairs };
 
 struct Control {
   const char* name;
@@ -48,13 +52,16 @@ Sm90Case CaseFor(Needs needs, int rows) {
   Sm90Case c{.n = 130, .k = 1000, .rows = rows, .multiprocessors = 1};
   if (needs == Needs::kCopiedRows) c.indexed = true;
   if (needs == Needs::kGroups) c.group_rows = {rows / 2, rows - rows / 2};
+  if (needs == Needs::kPairs) c = {.n = 100, .k = 600, .rows = rows, .multiprocessors = 2};
   return c;
 }
 
 TEST_P(CudaGemmSm90Controls, AreReported) {
   constexpr uint64_t kSeeds = 5;
   const Control& control = GetParam();
-  for (const int rows : {5, 66}) {  // both orientations
+  const std::vector<int> both_orientations{5, 66};
+  for (const int rows :
+       control.needs == Needs::kPairs ? std::vector<int>{130} : both_orientations) {
     const Sm90Case c = CaseFor(control.needs, rows);
     Random random(1);
     const Sm90Inputs inputs(random, c);
@@ -90,6 +97,12 @@ INSTANTIATE_TEST_SUITE_P(
                             Needs::kCopiedRows, "fence.proxy.async"},
                     Control{"NoMapFence", cuda::sm90_no_map_fence::LaunchGemmSm90, Needs::kGroups,
                             "without fence.proxy.tensormap"},
+                    Control{"PairBeginsApart", cuda::sm90_pair_begins_apart::LaunchGemmSm90,
+                            Needs::kPairs, "mbarrier"},
+                    Control{"PairEndsApart", cuda::sm90_pair_ends_apart::LaunchGemmSm90,
+                            Needs::kPairs, "has arrived at its mbarrier|a block that has ended"},
+                    Control{"PairNotAsked", cuda::sm90_pair_not_asked::LaunchGemmSm90,
+                            Needs::kPairs, "race on shared"},
                     Control{"CopiesTooEarly", cuda::sm90_copies_too_early::LaunchGemmSm90,
                             Needs::kCopiedRows, "shared offset"}),
     [](const auto& test_case) { return std::string(test_case.param.name); });

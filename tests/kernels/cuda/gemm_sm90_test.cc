@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/emulation/emulator.h"
@@ -143,6 +144,56 @@ TEST_F(CudaGemmSm90Test, GivesTheSameBitsHoweverItIsCut) {
           << way.rows << " rows from " << first << ", grouped " << way.grouped;
     }
   });
+}
+
+// A prompt's rows in pairs of blocks that share the weights, whole and with the last row tile
+// missing, with K cut and in one pass, several times per block; and by blocks by themselves.
+TEST_F(CudaGemmSm90Test, PairsGiveTheSameBits) {
+  ForSeeds(2, [](Random& random) {
+    Sm90Case c{.out_bf16 = false, .k = static_cast<int>(random.OneOf({456, 520}))};
+    c.n = static_cast<int>(random.OneOf({33, 130}));
+    c.x_gap = (8 - c.k % 8) % 8;
+    c.rows = static_cast<int>(random.Int(129, 300));
+    const Sm90Inputs inputs(random, c);
+    SCOPED_TRACE(c.Describe());
+    Sm90Case alone = c;
+    alone.multiprocessors = 1;
+    const std::vector<float> expected = Multiply(alone, inputs, cuda::LaunchGemmSm90);
+    ExpectFormula(c, inputs, expected);
+    for (const int multiprocessors : {2, 16}) {
+      Schedule(random);
+      c.multiprocessors = multiprocessors;
+      c.workspace = random.Chance(0.5);
+      ASSERT_EQ(Multiply(c, inputs, cuda::LaunchGemmSm90), expected) << multiprocessors;
+    }
+  });
+}
+
+// TMA loads of a product of 128 columns and one step of K, and blocks of its launch.
+using LoadsAndBlocks = std::pair<uint64_t, uint64_t>;
+LoadsAndBlocks LoadsOf(int rows, int multiprocessors, bool groups = false) {
+  const Sm90Case c{.n = 128,
+                   .k = 64,
+                   .rows = rows,
+                   .group_rows = groups ? std::vector<int>{rows} : std::vector<int>{},
+                   .multiprocessors = multiprocessors};
+  Random random(1);
+  const Sm90Inputs inputs(random, c);
+  const emulation::Statistics before = emulation::Counters();
+  Multiply(c, inputs, cuda::LaunchGemmSm90);
+  const emulation::Statistics& after = emulation::Counters();
+  return {after.tma - before.tma, after.blocks - before.blocks};
+}
+
+// Pairs load the weights once for two row tiles. They are for whole products, and only where a tile
+// that the last pair lacks costs no turn.
+TEST_F(CudaGemmSm90Test, PairsLoadWeightsOnce) {
+  EXPECT_EQ(LoadsOf(128, 16), LoadsAndBlocks(2, 1));
+  EXPECT_EQ(LoadsOf(256, 16), LoadsAndBlocks(3, 2));
+  EXPECT_EQ(LoadsOf(256, 1), LoadsAndBlocks(4, 1));
+  EXPECT_EQ(LoadsOf(257, 16), LoadsAndBlocks(6, 4));
+  EXPECT_EQ(LoadsOf(257, 3), LoadsAndBlocks(6, 3)) << "one turn of three, not two of one pair";
+  EXPECT_EQ(LoadsOf(256, 16, /*groups=*/true), LoadsAndBlocks(2, 2)) << "weights alone";
 }
 
 TEST_F(CudaGemmSm90Test, ChoosesTilesByRows) {

@@ -170,6 +170,35 @@ SIMT_KERNEL(64, 1) BoxKernel(const simt::TensorMap* map, uint16_t* out) {
   }
 }
 
+struct SharedBoxShared {
+  alignas(1024) uint16_t box[64 * 64];
+  uint64_t full, done;
+};
+
+// Each block of a pair loads one half of the box for both.
+SIMT_KERNEL(64, 1) SharedBoxKernel(const simt::TensorMap* map, uint16_t* out) {
+  SharedBoxShared& shared = SharedMemory<SharedBoxShared>();
+  SIMT_SM90(
+      const uint32_t rank = ptx::ClusterRank(); if (Thread() == 0) {
+        ptx::MBarrierInit(&shared.full, 1);
+        ptx::MBarrierInit(&shared.done, 1);
+        ptx::FenceBarrierInit();
+      } ptx::ClusterArrive();
+      ptx::ClusterWait(); if (Thread() == 0) {
+        ptx::FenceTensorMap(map);
+        ptx::MBarrierArriveExpectTx(&shared.full, sizeof(shared.box));
+        ptx::TmaMulticast2D(&shared.box[rank * 32 * 64], map, &shared.full, 0,
+                            static_cast<int>(rank) * 32, 3);
+      } ptx::MBarrierWait(&shared.full, 0);
+      if (Thread() == 0) ptx::MBarrierArriveRemote(&shared.done, rank ^ 1U);
+      ptx::MBarrierWait(&shared.done, 0); out += rank * 64 * 64;)
+  const uint32_t row = Thread();
+  for (uint32_t column = 0; column < 64; ++column) {
+    const uint32_t piece = column / 8 ^ row % 8;  // 128-byte swizzle
+    out[row * 64 + column] = shared.box[row * 64 + piece * 8 + column % 8];
+  }
+}
+
 LaunchShape Shape(cudaStream_t stream, int threads, size_t shared_bytes = 0) {
   return {.grid = dim3(1), .block = dim3(threads), .shared_bytes = shared_bytes, .stream = stream};
 }
@@ -208,6 +237,12 @@ cudaError_t PeerWords(cudaStream_t stream, uint32_t* out) {
 }
 cudaError_t BoxWords(cudaStream_t stream, const simt::TensorMap* map, uint16_t* out) {
   return SIMT_LAUNCH(Shape(stream, 64, sizeof(BoxShared)), BoxKernel, map, out);
+}
+cudaError_t SharedBoxWords(cudaStream_t stream, const simt::TensorMap* map, uint16_t* out) {
+  LaunchShape shape = Shape(stream, 64, sizeof(SharedBoxShared));
+  shape.grid = dim3(2);
+  shape.cluster = dim3(2);
+  return SIMT_LAUNCH(shape, SharedBoxKernel, map, out);
 }
 
 }  // namespace tessera::cuda

@@ -44,6 +44,9 @@ cudaError_t BarrierWords(cudaStream_t stream, uint32_t* out);
 cudaError_t PeerWords(cudaStream_t stream, uint32_t* out);
 // sm_90. out [64, 64] = the box at row 0 of a map with 64-row boxes that lies in the GPU's memory.
 cudaError_t BoxWords(cudaStream_t stream, const simt::TensorMap* map, uint16_t* out);
+// sm_90. out [2, 64, 64] = rows 0 to 63 in each block of a pair, of a map with 32-row boxes: each
+// block has loaded one half for both.
+cudaError_t SharedBoxWords(cudaStream_t stream, const simt::TensorMap* map, uint16_t* out);
 
 }  // namespace tessera::cuda
 

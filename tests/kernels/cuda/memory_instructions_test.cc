@@ -144,21 +144,44 @@ TEST_F(Sm90Instructions, Clusters) {
   EXPECT_EQ(got, (std::vector<uint32_t>{101, 100}));
 }
 
-TEST_F(Sm90Instructions, TmaSwizzlesAndFillsWithZeros) {
-  constexpr int kRows = 40;  // of the box's 64
-  std::vector<uint16_t> matrix(kRows * 64);
+constexpr int kMatrixRows = 40;
+std::vector<uint16_t> Matrix() {
+  std::vector<uint16_t> matrix(kMatrixRows * 64);
   for (size_t i = 0; i < matrix.size(); ++i) matrix[i] = static_cast<uint16_t>(i + 1);
+  return matrix;
+}
+
+TEST_F(Sm90Instructions, TmaSwizzlesAndFillsWithZeros) {
+  std::vector<uint16_t> matrix = Matrix();
   GpuArray<uint16_t> in(matrix), out(64 * 64);
   simt::TensorMap map;
-  ASSERT_EQ(cuda::EncodeTensorMap(
-                {.data = in.get(), .rows = kRows, .cols = 64, .stride = 64, .box_rows = 64}, &map),
-            cudaSuccess);
+  ASSERT_EQ(
+      cuda::EncodeTensorMap(
+          {.data = in.get(), .rows = kMatrixRows, .cols = 64, .stride = 64, .box_rows = 64}, &map),
+      cudaSuccess);
   GpuArray<simt::TensorMap> maps(std::vector<simt::TensorMap>{map});
   ASSERT_EQ(cuda::BoxWords(nullptr, maps.get(), out.get()), cudaSuccess);
   const std::vector<uint16_t> got = out.Values();
   ASSERT_TRUE(Ended());
   matrix.resize(64 * 64);
   EXPECT_EQ(got, matrix);
+}
+
+TEST_F(Sm90Instructions, TmaLoadsForBothBlocksOfAPair) {
+  std::vector<uint16_t> matrix = Matrix();
+  GpuArray<uint16_t> in(matrix), out(2 * 64 * 64);
+  simt::TensorMap map;
+  ASSERT_EQ(
+      cuda::EncodeTensorMap(
+          {.data = in.get(), .rows = kMatrixRows, .cols = 64, .stride = 64, .box_rows = 32}, &map),
+      cudaSuccess);
+  GpuArray<simt::TensorMap> maps(std::vector<simt::TensorMap>{map});
+  ASSERT_EQ(cuda::SharedBoxWords(nullptr, maps.get(), out.get()), cudaSuccess);
+  const std::vector<uint16_t> got = out.Values();
+  ASSERT_TRUE(Ended());
+  matrix.resize(64 * 64);
+  EXPECT_EQ(std::vector<uint16_t>(got.begin(), got.begin() + 64 * 64), matrix);
+  EXPECT_EQ(std::vector<uint16_t>(got.begin() + 64 * 64, got.end()), matrix);
 }
 
 }  // namespace

@@ -62,6 +62,7 @@ SIMT_CASE(FenceBarrierInit, ptx::FenceBarrierInit())
 SIMT_CASE(FenceProxyAsync, ptx::FenceProxyAsync())
 SIMT_CASE(MBarrierArrive, ptx::MBarrierArrive(&s.wide))
 SIMT_CASE(MBarrierArriveExpectTx, ptx::MBarrierArriveExpectTx(&s.wide, r[0]))
+SIMT_CASE(MBarrierArriveRemote, ptx::MBarrierArriveRemote(&s.wide, 1))
 SIMT_CASE(MBarrierTryWait, r[0] = ptx::MBarrierTryWait(&s.wide, r[0]) ? 1 : 0)
 SIMT_CASE(PrefetchTensorMap, ptx::PrefetchTensorMap(&map))
 SIMT_CASE(FenceTensorMap, ptx::FenceTensorMap(reinterpret_cast<const TensorMap*>(w)))
@@ -110,6 +111,8 @@ SIMT_CASE(WgmmaPanelsN64, uint32_t a[1][4] = {{r[0], r[1], r[2], r[3]}};
           r[0] = ProductOfRegisters<32>(a, s.bytes))
 SIMT_CASE(WgmmaPanelsN128, uint32_t a[1][4] = {{r[0], r[1], r[2], r[3]}};
           r[0] = ProductOfRegisters<64>(a, s.bytes))
+// Later architectures without an "a" warn that it is slow.
+SIMT_CASE(TmaMulticast2D, ptx::TmaMulticast2D(s.bytes, &map, &s.wide, r[0], r[1], 3))
 SIMT_CASE(GiveBackRegisters, ptx::GiveBackRegisters<40>())
 SIMT_CASE(TakeRegisters, ptx::TakeRegisters<104>())
 #endif

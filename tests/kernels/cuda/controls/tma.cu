@@ -216,6 +216,107 @@ NoSuchPeer(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap) {
   Exchange<kBug ? 3 : 0>(b);
 }
 
+struct PairBox {
+  Box box;
+  uint64_t full, empty;
+};
+struct PairOptions {
+  bool meet = true;        // before anybody uses the barriers of the other block
+  bool peer_waits = true;  // for the first box
+  bool read = false;       // the first box, before the arrival
+  bool both_arrive = true;
+  bool again = true;            // a second box, once both have arrived
+  uint32_t arrivals_after = 0;  // by the peer at the end, which nobody waits for,
+  uint32_t late = 0;            // from the block with this rank on, later than the other block
+  uint32_t ranks = 3;
+};
+
+SIMT_DEVICE void BothMeet() {
+  ptx::ClusterArrive();
+  ptx::ClusterWait();
+}
+
+// The first block of a pair loads a box for both, and then another one to the same place.
+SIMT_DEVICE void LoadForPair(const ControlBuffers& b, const TensorMap& map, const PairOptions& o) {
+  PairBox& shared = SharedMemory<PairBox>();
+  const uint32_t rank = ptx::ClusterRank();
+  if (Thread() == 0) {
+    ptx::MBarrierInit(&shared.full, 1);
+    ptx::MBarrierInit(&shared.empty, o.both_arrive ? 2 : 1);
+    ptx::FenceBarrierInit();
+  }
+  if (o.meet) {
+    BothMeet();
+  } else {
+    __syncthreads();
+  }
+  for (uint32_t round = 0; round < (o.again ? 2 : 1); ++round) {
+    if (Thread() == 0) {
+      if (round > 0 && rank == 0) ptx::MBarrierWait(&shared.empty, 0);
+      ptx::MBarrierArriveExpectTx(&shared.full, kBoxBytes);
+      if (rank == 0) ptx::TmaMulticast2D(&shared.box, &map, &shared.full, 0, 8, o.ranks);
+    }
+    if (rank == 0 || o.peer_waits) ptx::MBarrierWait(&shared.full, round);
+    if (round > 0 || o.read) {
+      b.out[blockIdx.x * kThreads + threadIdx.x] = simt::ToFloat(shared.box.values[Thread() * 4]);
+    }
+    __syncthreads();
+    if (o.again && round == 0 && Thread() == 0 && (rank == 0 || o.both_arrive)) {
+      ptx::MBarrierArriveRemote(&shared.empty, 0);
+    }
+  }
+  if (o.arrivals_after == 0) return;
+  if (rank == o.late) {
+    for (int i = 0; i < 300; ++i) ptx::NanoSleep(20);
+  }
+  if (rank == 1 && Thread() == 0) ptx::MBarrierArriveRemote(&shared.empty, 0);
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+PeerNotInitialised(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.meet = !kBug});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+PeerDoesNotWait(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.peer_waits = !kBug, .again = false});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+PeerReadsUnordered(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.read = kBug});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+PeerNotAsked(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.both_arrive = !kBug});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+ArrivalNotAwaited(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.arrivals_after = kBug ? 1U : 0U, .late = 0});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+ArrivalTooLate(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.arrivals_after = kBug ? 1U : 0U, .late = 1});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+MulticastToNobody(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.ranks = kBug ? 0U : 3U});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+MulticastToNoPeer(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.ranks = kBug ? 7U : 3U});
+}
+template <bool kBug>
+SIMT_KERNEL(kThreads, 1)
+PeerLeftOut(ControlBuffers b, const SIMT_GRID_CONSTANT TensorMap map) {
+  LoadForPair(b, map, {.ranks = kBug ? 1U : 3U});
+}
+
 constexpr KernelControl kControls[] = {
     TESSERA_CONTROL(MissingFenceBehindInit, 1, kThreads, sizeof(OneBox), "without a fence", false),
     TESSERA_CONTROL(BoxNotWaitedFor, 1, kThreads, sizeof(OneBox), "shared offset", false),
@@ -241,6 +342,21 @@ constexpr KernelControl kControls[] = {
                            "a block that has ended", false),
     TESSERA_CONTROL_SHAPED(NoSuchPeer, 4, kThreads, 2, sizeof(Value),
                            "rank 2 of a cluster of 2 blocks", false),
+    TESSERA_CONTROL_SHAPED(PeerNotInitialised, 4, kThreads, 2, sizeof(PairBox), "mbarrier", false),
+    TESSERA_CONTROL_SHAPED(PeerDoesNotWait, 4, kThreads, 2, sizeof(PairBox), "shared memory",
+                           false),
+    TESSERA_CONTROL_SHAPED(PeerReadsUnordered, 4, kThreads, 2, sizeof(PairBox), "race on shared",
+                           true),
+    TESSERA_CONTROL_SHAPED(PeerNotAsked, 4, kThreads, 2, sizeof(PairBox), "race on shared", true),
+    TESSERA_CONTROL_SHAPED(ArrivalNotAwaited, 4, kThreads, 2, sizeof(PairBox),
+                           "has arrived at its mbarrier", false),
+    TESSERA_CONTROL_SHAPED(ArrivalTooLate, 4, kThreads, 2, sizeof(PairBox),
+                           "an mbarrier of a block that has ended", false),
+    TESSERA_CONTROL_SHAPED(MulticastToNobody, 4, kThreads, 2, sizeof(PairBox),
+                           "a multicast to no block", false),
+    TESSERA_CONTROL_SHAPED(MulticastToNoPeer, 4, kThreads, 2, sizeof(PairBox),
+                           "rank 2 of a cluster of 2 blocks", false),
+    TESSERA_CONTROL_SHAPED(PeerLeftOut, 4, kThreads, 2, sizeof(PairBox), "deadlock", false),
 };
 
 }  // namespace
