@@ -350,6 +350,7 @@ absl::Status EngineLoop::FinishStep(StepUnderWay step, absl::StatusOr<StepResult
     output_.updates.emplace_back();
     if (!step.shape.has_work[g]) continue;
     output_.updates[g] = groups_[g]->Apply(output_.result.groups[g]);
+    groups_[g]->ObserveApplied(step.event.execution);
     for (const SequenceUpdate& update : output_.updates[g]) CountUpdate(update);
   }
   ++counters_.num_steps;

@@ -44,7 +44,7 @@ struct ModelOptions {
 struct SchedulerOptions {
   int32_t max_num_seqs = 64;              // running sequences per group
   int32_t max_num_batched_tokens = 2048;  // tokens per step and group
-  int32_t max_prefill_chunk = 512;        // tokens of one prompt per step while others decode
+  int32_t max_prefill_chunk = 512;        // most tokens of one prompt per step in company
   int32_t block_size = 16;                // tokens per KV block
   int32_t num_blocks = 0;                 // per group; set by the engine from kv_cache_bytes
   int32_t max_model_len = 0;              // set by the engine

@@ -74,6 +74,8 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
   TESSERA_CHECK(num_steps_under_way() <= kMaxStepsUnderWay);
   ScheduleResult result;
   DropExpired(now, &result);
+  now_ = now;
+  if (running_.size() + waiting_.size() > 1) last_company_ = now;
   if (!WaitsForCompany(now, &result)) {
     budget_ = options_.max_num_batched_tokens;
     penalty_slots_.BeginStep();
@@ -185,10 +187,12 @@ void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
   ++num_preemptions_;
 }
 
-// A chunk is capped as long as somebody would have to wait for it.
+// A chunk is capped, and short where it takes long, where somebody would have to wait for it: now,
+// or so soon after somebody was here that the next one is likely to come before the chunk is done.
 int32_t Scheduler::ChunkLimit() const {
-  const bool alone = running_.size() + waiting_.size() <= 1;
-  return alone ? options_.max_num_batched_tokens : options_.max_prefill_chunk;
+  constexpr absl::Duration kSoon = absl::Seconds(1);
+  const bool alone = now_ - last_company_ > kSoon;
+  return alone ? options_.max_num_batched_tokens : pace_.Chunk(options_.max_prefill_chunk);
 }
 
 // Blocks of the whole prompt were reserved at admission. Each sequence leaves at least one token of
@@ -254,7 +258,9 @@ std::vector<SequenceUpdate> Scheduler::Apply(const BatchResult& result) {
   under_way_.pop_front();
   std::vector<SequenceUpdate> updates;
   updates.reserve(planned.size());
+  applied_prefill_tokens_ = 0;
   for (const PlannedSequence& p : planned) {
+    if (p.num_tokens > 1) applied_prefill_tokens_ += p.num_tokens;
     --p.sequence->num_steps;
     if (p.sequence->state == SequenceState::kFinished) {  // while the step was under way
       if (p.sequence->num_steps > 0) continue;

@@ -18,6 +18,7 @@
 #include "engine/scheduler/fairness.h"
 #include "engine/scheduler/penalty_slots.h"
 #include "engine/scheduler/plan_arrays.h"
+#include "engine/scheduler/prefill_pace.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
 
@@ -85,6 +86,9 @@ class Scheduler {
   // the plan.
   std::vector<SequenceUpdate> Apply(const BatchResult& result);
 
+  // What the step took that was applied last: prompts are cut into chunks accordingly.
+  void ObserveApplied(absl::Duration step) { pace_.Observe(applied_prefill_tokens_, step); }
+
   bool idle() const { return running_.empty() && waiting_.empty(); }
   int32_t num_steps_under_way() const { return static_cast<int32_t>(under_way_.size()); }
   // Tokens one sequence can have in the whole pool.
@@ -119,6 +123,11 @@ class Scheduler {
   SchedulerOptions options_;
   KvCacheManager kv_;
   PenaltySlots penalty_slots_;
+  PrefillPace pace_;
+  int32_t applied_prefill_tokens_ = 0;
+  absl::Time now_;  // of the step being planned
+  absl::Time last_company_ =
+      absl::InfinitePast();  // of steps when there was more than one sequence
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   Queue waiting_;
   Queue running_;

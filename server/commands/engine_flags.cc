@@ -67,8 +67,10 @@ void AddModelOptions(OptionTable* table, EngineOptions* options) {
                  "Sequences in a batch, per group.");
   table->Integer("max-num-batched-tokens", &scheduler.max_num_batched_tokens, {1, 1 << 20},
                  "Tokens per step and group.");
-  table->Integer("max-prefill-chunk", &scheduler.max_prefill_chunk, {1, 1 << 20},
-                 "Prompt tokens of one request per step while others decode.");
+  table->Integer(
+      "max-prefill-chunk", &scheduler.max_prefill_chunk, {1, 1 << 20},
+      "Most prompt tokens of one request per step while others run or wait; fewer, down to 64, "
+      "where they would hold up the others.");
   table->Integer("block-size", &scheduler.block_size, {1, 256}, "Tokens per KV block.");
   table->Bytes("kv-cache-memory", &options->kv_cache_bytes,
                {0, std::numeric_limits<int64_t>::max()},

@@ -13,45 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 
 import doors as doors_of  # noqa: E402
-import grpc  # noqa: E402
-from books import Books, long_request, pb  # noqa: E402
-from harness import NANO, Server, chat_request, load_jsonl, pb_grpc  # noqa: E402
-
-CHANNELS = 10
-OPTIONS = [("grpc.use_local_subchannel_pool", 1)]  # channels do not share one connection
-# The library reads ahead generously for a client that does not; this keeps it from doing so.
-STALLING = OPTIONS + [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535)]
-
-
-class Clients:
-    """Stubs over several connections to one server."""
-
-    def __init__(self, server, count=CHANNELS, options=OPTIONS):
-        self.channels = [grpc.aio.insecure_channel(server.address, options=options)
-                         for _ in range(count)]
-        self.stubs = [pb_grpc.InferenceStub(channel) for channel in self.channels]
-
-    async def __aenter__(self):
-        return self.stubs
-
-    async def __aexit__(self, *_):
-        for channel in self.channels:
-            await channel.close()
-
-
-async def consume(call):
-    """(status, tokens) of a stream."""
-    tokens = []
-    try:
-        async for message in call:
-            for choice in message.choices:
-                tokens += choice.token_ids
-        return grpc.StatusCode.OK, tokens
-    except grpc.aio.AioRpcError as error:
-        return error.code(), tokens
-    except asyncio.CancelledError:
-        return grpc.StatusCode.CANCELLED, tokens
-
+from harness import NANO, Server, chat_request, grpc, load_jsonl  # noqa: E402
+import neighbours  # noqa: E402
+from books import Books, long_request  # noqa: E402
+from calls import CHANNELS, STALLING, Clients, consume, finish  # noqa: E402
 
 async def streams(server, books, count, rng):
     """Many streams at once over 10 connections: all OK or clean RESOURCE_EXHAUSTED."""
@@ -93,16 +58,6 @@ async def random_cancels(server, books, count, rng):
             rng.choice(stubs), rng.choice([None, rng.random() ** 3 * 0.5]), rng.random() < 0.7,
             rng.choice([1, 8, 60])) for _ in range(count)))
     return problems
-
-
-async def finish(call):
-    try:
-        await call
-        return grpc.StatusCode.OK
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    except asyncio.CancelledError:
-        return grpc.StatusCode.CANCELLED
 
 
 async def deadlines(server, books, count, rng):
@@ -237,6 +192,7 @@ CAMPAIGNS = {
     "overload": (overload, 600, ["--max-queued-requests", "32", "--max-num-seqs", "8"], True),
     "slow-readers": (slow_readers, 32, ["--max-num-seqs", "128"], False),
     "connections": (connections, 500, [], True),
+    **neighbours.CAMPAIGNS,
 }
 
 
@@ -255,12 +211,15 @@ def run_campaign(name, count, seed):
 
 
 def run_drain(count, _seed):
-    """SIGTERM under 200 streams: every stream that has begun ends complete, the process with 0."""
+    """SIGTERM under 200 streams: the server is no longer ready, every stream that has begun ends
+    complete, the process with 0."""
     problems = []
     for cycle in range(count or 20):
-        with Server("--dtype", "float32", "--max-num-seqs", "256") as server:
+        with Server("--dtype", "float32", "--max-num-seqs", "256", "--drain-delay", "0.3") as server:
             all_begun = cycle % 2 == 0
-            ended = asyncio.run(drain_once(server, random.Random(cycle), all_begun))
+            ended, readiness = asyncio.run(drain_once(server, random.Random(cycle), all_begun))
+            if readiness != 503:
+                problems.append(f"cycle {cycle}: /readyz says {readiness} after SIGTERM")
             # Who has come too late is told so, and knows that nothing was lost.
             wrong = [end for end in ended if end != (grpc.StatusCode.OK, 64)
                      and (all_begun or end != (grpc.StatusCode.UNAVAILABLE, 0))]
@@ -293,7 +252,9 @@ async def drain_once(server, rng, all_begun):
             await begun.acquire()
         await asyncio.sleep(rng.random() * 0.02)
         server.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(asyncio.gather(*work), 60)
+        await asyncio.sleep(0.15)  # half of the time that balancers have to notice
+        readiness = (await asyncio.to_thread(server.get, "/readyz"))[0]
+        return await asyncio.wait_for(asyncio.gather(*work), 60), readiness
 
 
 def main():
@@ -311,7 +272,10 @@ def main():
     failed = False
     for name in [options.only] if options.only else [*CAMPAIGNS, "drain"]:
         run = run_drain if name == "drain" else (lambda c, s, n=name: run_campaign(n, c, s))
-        problems = run(options.count, options.seed)
+        try:
+            problems = run(options.count, options.seed)
+        except AssertionError as wrong:  # before or after the campaign itself
+            problems = [" ".join(str(wrong).split())]
         failed = failed or bool(problems)
         for problem in dict.fromkeys(problems):
             print(f"  PROBLEM {problem} ({problems.count(problem)} times)", flush=True)

@@ -75,6 +75,32 @@ TEST(Scheduler, EveryRunningPromptGetsAShareOfEveryStep) {
   EXPECT_THAT(ChunkLengths(result.plan), ElementsAre(16));
 }
 
+TEST(Scheduler, ChunksAreShortWhereTheyHoldUpOthers) {
+  SchedulerOptions options = SmallOptions();
+  options.max_prefill_chunk = 200;
+  options.max_num_batched_tokens = 300;
+  options.num_blocks = 1000;
+  options.max_model_len = 4000;
+  options.enable_prefix_cache = false;
+  Scheduler scheduler(options, BlockHash{});
+  scheduler.Add(MakeSequence(1, MakeRequest(2000)));
+  RunStep(&scheduler);
+  scheduler.ObserveApplied(absl::Milliseconds(300));  // a millisecond per token
+  const BatchPlan alone = scheduler.Schedule(kStart).plan;
+  EXPECT_THAT(ChunkLengths(alone), ElementsAre(300));
+  scheduler.Apply(ResultOf(alone));
+  scheduler.Add(MakeSequence(2, MakeRequest(10)));
+  const BatchPlan together = scheduler.Schedule(kStart).plan;
+  EXPECT_THAT(ChunkLengths(together), ElementsAre(PrefillPace::kLeastChunk, 10));
+  scheduler.Apply(ResultOf(together));
+  // Another one may come soon.
+  scheduler.Finish(Id(2));
+  const BatchPlan soon = scheduler.Schedule(kStart + absl::Milliseconds(900)).plan;
+  EXPECT_THAT(ChunkLengths(soon), ElementsAre(PrefillPace::kLeastChunk));
+  scheduler.Apply(ResultOf(soon));
+  EXPECT_THAT(ChunkLengths(scheduler.Schedule(kStart + absl::Seconds(2)).plan), ElementsAre(300));
+}
+
 TEST(Scheduler, SequencesAboveTheLimitWait) {
   Scheduler scheduler(SmallOptions(), BlockHash{});
   for (uint64_t id = 1; id <= 6; ++id) scheduler.Add(MakeSequence(id, MakeRequest(2)));
