@@ -23,14 +23,14 @@ bool IsCancellation(const absl::Status& status) {
 
 }  // namespace
 
-void GenerationCall::Submit(size_t message_bytes, absl::Time deadline,
-                            std::shared_ptr<ResponseSink> self) {
-  deadline_ = deadline;
+void GenerationCall::Submit(const Arrival& arrival, std::shared_ptr<ResponseSink> self) {
+  deadline_ = arrival.deadline;
+  if (!arrival.caller.ok()) return Refuse(arrival.caller.status());
   std::optional<CallGate::Submission> submission = context_.gate.BeginSubmission();
   if (!submission.has_value()) {
     return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
   }
-  if (message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
+  if (arrival.message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
   // Large messages do not take the workers' places only to be refused.
   if (const absl::Status room = context_.Admit(deadline_, kMostImportant); !room.ok())
     return Refuse(room);

@@ -43,9 +43,14 @@ class GenerationCall : public ResponseSink {
 
   // What the client calls this in its own traces, for the log. Before Submit().
   void SetTraceparent(std::string_view header) { trace_id_ = std::string(TraceIdOf(header)); }
+  struct Arrival {
+    size_t message_bytes = 0;
+    absl::Time deadline;            // by MonotonicNow()
+    absl::StatusOr<Caller> caller;  // an error refuses the call before anything is read
+  };
   // Reads the request and hands it to the engine, here or, when the message is large, on one of the
   // context's workers; `self` is this object. An error, or what that throws, ends the call.
-  void Submit(size_t message_bytes, absl::Time deadline, std::shared_ptr<ResponseSink> self);
+  void Submit(const Arrival& arrival, std::shared_ptr<ResponseSink> self);
   // The client has gone. Frees the engine; Advance() follows.
   void CancelledByClient();
   // Ends the call with `status` although the engine still works for it.

@@ -28,4 +28,13 @@ absl::Status InferenceContext::Admit(absl::Time deadline, int32_t priority) {
       expected.wait);
 }
 
+absl::StatusOr<Caller> InferenceContext::Authorize(const Credentials& credentials,
+                                                   Permission wanted) const {
+  if (access == nullptr) return Caller();
+  AuthFailure failure = AuthFailure::kMissing;
+  absl::StatusOr<Caller> caller = access->Admit(credentials, wanted, &failure);
+  if (!caller.ok()) metrics->CountAuthFailure(static_cast<size_t>(failure));
+  return caller;
+}
+
 }  // namespace tessera

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/monotonic_clock.h"
 #include "engine/options.h"
+#include "server/access/access_control.h"
 #include "server/active_requests.h"
 #include "server/call_gate.h"
 #include "server/call_workers.h"
@@ -48,6 +49,9 @@ struct InferenceContext {
   // nothing that grows with the request.
   absl::Status Admit(absl::Time deadline, int32_t priority);
 
+  // Who may do what it asks for, counted when it may not.
+  absl::StatusOr<Caller> Authorize(const Credentials& credentials, Permission wanted) const;
+
   // A new generation would be refused for want of room.
   bool IsSaturated() const {
     return active.size() >= limits.max_concurrent_requests ||
@@ -59,6 +63,8 @@ struct InferenceContext {
   MetricsRecorder* const metrics;
   const EngineOptions engine_options;
   const ServiceLimits limits;
+  // nullptr: everybody may do everything. Set before the first call, outlives the last.
+  const AccessControl* access = nullptr;
   const RequestBuilder builder;
   ActiveRequests active;
   CallGate gate;

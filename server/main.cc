@@ -9,7 +9,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "server/commands/command.h"
-#include "server/option_table.h"
+#include "server/did_you_mean.h"
 
 namespace tessera {
 namespace {
@@ -20,7 +20,7 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 11> kCommands = {{
+constexpr std::array<Command, 12> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
     {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
@@ -31,6 +31,7 @@ constexpr std::array<Command, 11> kCommands = {{
     {"check", "what a model folder holds and what is wrong with it", &RunCheck},
     {"bench", "measure latency, throughput or a running server", &RunBench},
     {"plan", "which layout of a model fits on which GPUs, and how fast", &RunPlan},
+    {"keys", "make, list and remove the API keys of a server", &RunKeys},
     {"version", "print the version", &RunVersion},
 }};
 

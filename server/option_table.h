@@ -105,9 +105,6 @@ class OptionTable {
 // "2GiB" → 2147483648. Units: B, K/KB/KiB, M…, G…, T… (KB = 1000, K and KiB = 1024).
 absl::StatusOr<int64_t> ParseBytes(const std::string& text);
 
-// '; did you mean "NAME"?' with the most similar known name; empty when none is similar.
-std::string DidYouMean(const std::string& name, const std::vector<std::string>& known);
-
 }  // namespace tessera
 
 #endif  // TESSERA_SERVER_OPTION_TABLE_H_

@@ -107,14 +107,15 @@ ROOMS = {
     "server/json_text.h": [],
     "server/log_writer.h": [],
     "server/logging.h": [],
-    "server": ["server/json_text.h", "server/log_writer.h", "server/logging.h", "server/metrics", "server/version.h"],
-    "server/access": ["server/logging.h"],
+    "server": ["server/access", "server/did_you_mean.h", "server/json_text.h", "server/log_writer.h", "server/logging.h", "server/metrics", "server/version.h"],
+    "server/did_you_mean.h": [],
+    "server/access": ["server/did_you_mean.h", "server/logging.h"],
     "server/http": ["server/access", "server/json_text.h", "server/logging.h"],
     "server/http/openai": ["server", "server/http", "server/json_text.h", "server/version.h"],
     "server/grpc": ["server", "server/access", "server/logging.h"],
-    "server/commands": ["server", "server/access", "server/grpc", "server/http", "server/http/openai",
+    "server/commands": ["server", "server/access", "server/grpc", "server/http", "server/http/openai", "server/json_text.h",
                         "server/logging.h", "server/metrics", "server/version.h"],
-    "server/main.cc": ["server", "server/commands"],
+    "server/main.cc": ["server", "server/did_you_mean.h", "server/commands"],
 }
 
 

@@ -57,6 +57,8 @@ ROWS = {
           for w in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")]),
         ("lines", "Refused before the queue", "reqps", "By reason.",
          rate("tessera_rejected_total", "reason", "{{reason}}")),
+        ("lines", "Refused for their key", "reqps", "By reason.",
+         rate("tessera_auth_failures_total", "reason", "{{reason}}")),
         ("lines", "Given up by clients", "reqps", "Cancelled or past their deadline, by stage.",
          rate("tessera_cancelled_total", "stage", "{{stage}}")),
         ("lines", "Finish reasons", "reqps", "Choices that were generated to their end.",

@@ -27,6 +27,7 @@ int RunTokenize(const Arguments& arguments);
 int RunCheck(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
 int RunPlan(const Arguments& arguments);
+int RunKeys(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);
 int RunWorker(const Arguments& arguments);
 

@@ -21,6 +21,7 @@
 #include "engine/planning/expert_plan.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/cluster/node_address.h"
+#include "server/access/access_control.h"
 #include "server/access/server_tls.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
@@ -54,6 +55,8 @@ struct ServeFlags {
                .key = {"--tls-key", ""},
                .authority = {"--tls-client-ca", ""}};
   bool metrics_tls = false;
+  std::string api_keys;
+  bool insecure = false;
   std::string ready_file;
   std::string expert_stats_file;
   ServiceLimits limits;
@@ -168,12 +171,33 @@ bool IsMetricsPrefix(const std::string& prefix) {
 }
 
 // nullptr without files: nothing is encrypted.
-absl::StatusOr<std::unique_ptr<ServerTls>> StartTls(const TlsFiles& files,
+absl::StatusOr<std::shared_ptr<ServerTls>> StartTls(const TlsFiles& files,
                                                     MetricsRecorder* metrics) {
   if (files.empty()) return nullptr;
-  ASSIGN_OR_RETURN(std::unique_ptr<ServerTls> tls, ServerTls::Start(files));
+  ASSIGN_OR_RETURN(std::shared_ptr<ServerTls> tls, ServerTls::Start(files));
   metrics->SetCertificateExpiry([raw = tls.get()] { return raw->identity()->expiry; });
   return tls;
+}
+
+// nullptr without keys: everybody may do everything.
+absl::StatusOr<std::shared_ptr<AccessControl>> StartAccessControl(const ServeFlags& flags) {
+  if (flags.api_keys.empty()) return nullptr;
+  if (flags.tls.empty() && !IsLoopback(flags.grpc.host)) {
+    LogWarning(
+        "API keys come over the network as they are: without --tls-cert others can read them");
+  }
+  return AccessControl::Start(flags.api_keys);
+}
+
+// Nobody opens a server to a network without having said so.
+absl::Status CheckExposure(const ServeFlags& flags) {
+  if (flags.insecure || !flags.tls.empty() || !flags.api_keys.empty()) return absl::OkStatus();
+  if (IsLoopback(flags.grpc.host)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--host: on ", flags.grpc.host,
+      " everybody in its networks could use this server; give it "
+      "--api-keys (\"tessera keys\" makes them), --tls-cert and --tls-key, or both, or say "
+      "--insecure where a proxy or a network policy keeps others away"));
 }
 
 absl::Status Serve(ServeFlags flags) {
@@ -184,12 +208,18 @@ absl::Status Serve(ServeFlags flags) {
   LatestExpertLoads expert_loads;
   const HeapTrimmer heap_trimmer;
   metrics.SetReadiness([&state] { return state.UnreadyReason(); });
-  const SignalWatcher signals([&state](int count) { state.OnSignal(count); });
+  const SignalWatcher signals([&state](int count) { state.OnSignal(count); },
+                              [&state] { state.OnHangup(); });
   RETURN_IF_ERROR(RemoveReadyFile(flags.ready_file));
   LogInfo(absl::StrCat("tessera ", std::string(kVersion), ", gRPC ", GrpcVersion()));
-  ASSIGN_OR_RETURN(const std::unique_ptr<ServerTls> tls, StartTls(flags.tls, &metrics));
+  ASSIGN_OR_RETURN(const std::shared_ptr<ServerTls> tls, StartTls(flags.tls, &metrics));
   flags.grpc.tls = flags.http.tls = tls.get();
   if (flags.metrics_tls) flags.metrics.tls = tls.get();
+  ASSIGN_OR_RETURN(const std::shared_ptr<AccessControl> access, StartAccessControl(flags));
+  state.SetReload([tls, access] {
+    if (tls != nullptr) tls->ReadNow();
+    if (access != nullptr) access->ReadNow();
+  });
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
       HttpServer::Start(flags.metrics, ProbeHandler(PagesOf(flags, &metrics, &state))));
@@ -197,6 +227,7 @@ absl::Status Serve(ServeFlags flags) {
                   .healthy = [&state, timeout = flags.runtime.engine.step_timeout] {
                     return state.Healthy(timeout);
                   }});
+  flags.http.refuse_head = [&api](const HttpRequest& head) { return api.RefuseHead(head); };
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> http,
       HttpServer::Start(flags.http, [&api](const std::shared_ptr<HttpExchange>& exchange) {
@@ -228,6 +259,7 @@ absl::Status Serve(ServeFlags flags) {
   metrics.SetWeightsLoaded(1);
   InferenceContext context(&runtime->model(), &runtime->engine(), &metrics, runtime->options(),
                            flags.limits);
+  context.access = access.get();
   ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,
                    GrpcServer::Start(&context, flags.grpc));
   metrics.Attach({.engine = &runtime->engine(),
@@ -264,6 +296,7 @@ absl::Status Serve(ServeFlags flags) {
   LogInfo("stopped");
   metrics.Attach({});
   state.Serve(nullptr, {});
+  state.SetReload({});
   const absl::Status written = expert_loads.Write(flags.expert_stats_file);
   if (!written.ok()) LogWarning(std::string(written.message()));
   if (!status.ok()) FailAtOnce("serve", status);  // a supervisor waits to start the group again
@@ -301,6 +334,11 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
   table->Text("tls-key", &flags->tls.key.path, "PEM file of the key of --tls-cert.");
   table->Text("tls-client-ca", &flags->tls.authority.path,
               "PEM file of who signs the clients' certificates: without one nobody connects.");
+  table->Text("api-keys", &flags->api_keys,
+              "YAML file of API keys, see \"tessera keys\": gRPC and the HTTP API refuse everybody "
+              "else. Read again when it changes, and on SIGHUP.");
+  table->Flag("insecure", &flags->insecure,
+              "Serve beyond this machine without TLS and without keys.");
   table->Flag("metrics-tls", &flags->metrics_tls, "Speak TLS on --metrics-port, too.");
   table->Text(
       "ready-file", &flags->ready_file,
@@ -358,6 +396,9 @@ int RunServe(const Arguments& arguments) {
   }
   if (flags.metrics_tls && flags.tls.empty()) {
     return FailUsage("serve", absl::InvalidArgumentError("--metrics-tls: needs --tls-cert"));
+  }
+  if (const absl::Status status = CheckExposure(flags); !status.ok()) {
+    return FailUsage("serve", status);
   }
   InitLogging(flags.log_level, ParseLogFormat(flags.log_format));
   RaiseFileLimit();

@@ -41,6 +41,16 @@ void ServerState::Serve(InferenceContext* context, std::function<absl::Status()>
   if (context != nullptr && !death_.ok()) context->ready = false;
 }
 
+void ServerState::OnHangup() {
+  absl::MutexLock lock(&mutex_);
+  if (reload_) reload_();
+}
+
+void ServerState::SetReload(std::function<void()> reload) {
+  absl::MutexLock lock(&mutex_);
+  reload_ = std::move(reload);
+}
+
 absl::Status ServerState::WaitForStop() {
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(&stop_));

@@ -26,6 +26,10 @@ class ServerState {
   // may still ask the last `accepts`, which owns what it needs.
   void Serve(InferenceContext* context, std::function<absl::Status()> accepts);
 
+  // SIGHUP: files are to be read again, by what was set last; that must not block.
+  void OnHangup();
+  void SetReload(std::function<void()> reload);
+
   // Blocks until somebody wants the server to stop; an error when the engine died.
   absl::Status WaitForStop();
   // Why the engine died; also while the server drains.
@@ -51,6 +55,7 @@ class ServerState {
   InferenceContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::function<absl::Status()> accepts_ ABSL_GUARDED_BY(mutex_);
   absl::Status death_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> reload_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -11,6 +11,8 @@ void AddTargetOptions(OptionTable* table, ServerTarget* target) {
   table->Text("cert", &target->certificate,
               "PEM file of this client's certificate, for servers that ask for one.");
   table->Text("key", &target->key, "PEM file of the key of --cert.");
+  table->Text("api-key-file", &target->api_key_file,
+              "File with the API key, for servers that want one.");
 }
 
 }  // namespace tessera

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "kernels/core/exception_boundary.h"
 #include "kernels/core/status_macros.h"
+#include "server/grpc/call_metadata.h"
 #include "server/grpc/status_mapping.h"
 
 namespace tessera {
@@ -65,12 +66,14 @@ class LargeCall final : public grpc::ServerUnaryReactor {
 }  // namespace
 
 grpc::ServerUnaryReactor* StartAnsweredCall(const AnsweredCall& call, Answer answer) {
-  if (call.request->Length() > CallWorkers::kSmallCallBytes) {
+  const absl::Status allowed =
+      call.context->Authorize(CredentialsOf(*call.call), call.permission).status();
+  if (allowed.ok() && call.request->Length() > CallWorkers::kSmallCallBytes) {
     auto* const large = new LargeCall(call, std::move(answer));
     large->Start();
     return large;
   }
-  const absl::Status status = Run(call, *call.request, answer);
+  const absl::Status status = allowed.ok() ? Run(call, *call.request, answer) : allowed;
   call.context->metrics->CountCall(call.method, status.code());
   grpc::ServerUnaryReactor* const reactor = call.call->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status, call.call));

@@ -16,7 +16,8 @@ namespace tessera {
 struct AnsweredCall {
   InferenceContext* context = nullptr;
   grpc::CallbackServerContext* call = nullptr;
-  std::string_view method;  // as it is counted; outlives the call
+  std::string_view method;                     // as it is counted; outlives the call
+  Permission permission = Permission::kAdmin;  // that the caller needs
   const grpc::ByteBuffer* request = nullptr;
   grpc::ByteBuffer* response = nullptr;
 };
@@ -24,8 +25,8 @@ struct AnsweredCall {
 // The message that answers a request, or why there is none. May throw.
 using Answer = absl::AnyInvocable<absl::StatusOr<grpc::ByteBuffer>(const grpc::ByteBuffer&)>;
 
-// Answers at once or, when the request is large, on one of the context's workers. What `answer`
-// throws ends the call, which is counted like every other one.
+// Refuses who may not call; answers at once or, when the request is large, on one of the context's
+// workers. What `answer` throws ends the call, which is counted like every other one.
 grpc::ServerUnaryReactor* StartAnsweredCall(const AnsweredCall& call, Answer answer);
 
 }  // namespace tessera

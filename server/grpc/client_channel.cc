@@ -1,12 +1,15 @@
 #include "server/grpc/client_channel.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/core/text_file.h"
 #include "parallel/cluster/node_address.h"
 #include "server/access/tls_diagnosis.h"
 #include "server/access/tls_identity.h"
@@ -85,6 +88,24 @@ std::string TlsTrouble(const ServerTarget& target, TlsIdentity identity) {
 
 absl::Status CheckServerAddress(const std::string& address) {
   return IsUnixSocket(address) ? absl::OkStatus() : ParseHostPort(address).status();
+}
+
+absl::StatusOr<std::string> AuthorizationFor(const ServerTarget& target) {
+  constexpr int64_t kMaxKeyBytes = 4096;
+  if (target.api_key_file.empty()) return "";
+  absl::StatusOr<std::string> text = ReadTextFile(target.api_key_file, kMaxKeyBytes);
+  if (!text.ok()) {
+    return absl::Status(text.status().code(),
+                        absl::StrCat("--api-key-file: ", text.status().message()));
+  }
+  const std::string key(absl::StripAsciiWhitespace(*text));
+  const bool is_visible =
+      std::all_of(key.begin(), key.end(), [](unsigned char c) { return absl::ascii_isgraph(c); });
+  if (key.empty() || !is_visible) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--api-key-file: ", target.api_key_file, ": holds no API key"));
+  }
+  return absl::StrCat("Bearer ", key);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenClientChannel(const ServerTarget& target) {

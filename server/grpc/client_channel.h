@@ -22,7 +22,12 @@ struct ServerTarget {
   std::string authority;
   std::string certificate;
   std::string key;
+  std::string api_key_file;  // holds the API key; empty: none
 };
+
+// The value of the metadata "authorization" for every call there, empty without an API key. An
+// error names the file that is of no use.
+absl::StatusOr<std::string> AuthorizationFor(const ServerTarget& target);
 
 // An HTTP proxy that the environment names is not asked for servers on this machine. Blocks until
 // the channel is ready; UNAVAILABLE when nobody answers there or the two do not trust each other,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +9,7 @@
 #include "absl/time/time.h"
 #include "kernels/core/monotonic_time.h"
 #include "server/generation_call.h"
+#include "server/grpc/call_metadata.h"
 #include "server/grpc/message_buffer.h"
 #include "server/grpc/status_mapping.h"
 #include "server/stall_watch.h"
@@ -19,12 +19,6 @@ namespace {
 
 // Clients that read have read the end of their call by then.
 constexpr absl::Duration kPromptReading = absl::Milliseconds(200);
-
-std::string_view TraceparentOf(const grpc::CallbackServerContext& call) {
-  const auto found = call.client_metadata().find("traceparent");
-  if (found == call.client_metadata().end()) return {};
-  return {found->second.data(), found->second.size()};
-}
 
 // By MonotonicNow(). gRPC keeps a distance and shows it as a wall time that it works out when
 // asked.
@@ -53,9 +47,9 @@ class UnaryCall final : public grpc::ServerUnaryReactor,
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<UnaryCall> self) {
     self_ = self;
     request_ = request;
-    SetTraceparent(TraceparentOf(*call_));
+    SetTraceparent(MetadataOf(*call_, "traceparent"));
     context_.stalls.Add(self);
-    Submit(request.Length(), DeadlineOf(*call_), std::move(self));
+    Submit(ArrivalOf(request), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -88,6 +82,12 @@ class UnaryCall final : public grpc::ServerUnaryReactor,
     Finish(ToGrpcStatus(*end_, call_));
   }
 
+  Arrival ArrivalOf(const grpc::ByteBuffer& request) const {
+    return {.message_bytes = request.Length(),
+            .deadline = DeadlineOf(*call_),
+            .caller = context_.Authorize(CredentialsOf(*call_), Permission::kGenerate)};
+  }
+
   absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
     return TakeMessage(&request_, context_.limits);
   }
@@ -113,9 +113,9 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void Start(const grpc::ByteBuffer& request, std::shared_ptr<StreamCall> self) {
     self_ = self;
     request_ = request;
-    SetTraceparent(TraceparentOf(*call_));
+    SetTraceparent(MetadataOf(*call_, "traceparent"));
     context_.stalls.Add(self);
-    Submit(request.Length(), DeadlineOf(*call_), std::move(self));
+    Submit(ArrivalOf(request), std::move(self));
   }
 
   using GenerationCall::OnDone;
@@ -217,6 +217,12 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     const int64_t bytes = output_.bytes() + (finished_ ? 0 : BytesInFlight());
     if (bytes != reported_bytes_) context_.metrics->AddStreamBufferBytes(bytes - reported_bytes_);
     reported_bytes_ = bytes;
+  }
+
+  Arrival ArrivalOf(const grpc::ByteBuffer& request) const {
+    return {.message_bytes = request.Length(),
+            .deadline = DeadlineOf(*call_),
+            .caller = context_.Authorize(CredentialsOf(*call_), Permission::kGenerate)};
   }
 
   absl::StatusOr<v1::GenerateRequest> TakeRequest() override {

@@ -63,7 +63,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* Tokenize(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::TokenizeRequest>(
-        call, "Tokenize", *in, out,
+        {call, "Tokenize", Permission::kGenerate}, *in, out,
         [this](const v1::TokenizeRequest& request) -> absl::StatusOr<v1::TokenizeResponse> {
           auto ids = context_.builder.Tokenize(request);
           if (!ids.ok()) return ids.status();
@@ -75,7 +75,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* Detokenize(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::DetokenizeRequest>(
-        call, "Detokenize", *in, out,
+        {call, "Detokenize", Permission::kGenerate}, *in, out,
         [this](const v1::DetokenizeRequest& request) -> absl::StatusOr<v1::DetokenizeResponse> {
           auto text = context_.builder.Detokenize(request);
           if (!text.ok()) return text.status();
@@ -87,7 +87,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* GetModelInfo(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::GetModelInfoRequest>(
-        call, "GetModelInfo", *in, out,
+        {call, "GetModelInfo", Permission::kKnown}, *in, out,
         [this](const v1::GetModelInfoRequest& request) -> absl::StatusOr<v1::GetModelInfoResponse> {
           const absl::Status known = context_.builder.CheckModelName(request.model());
           if (!known.ok()) return known;
@@ -97,7 +97,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* GetServerInfo(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::GetServerInfoRequest>(
-        call, "GetServerInfo", *in, out,
+        {call, "GetServerInfo", Permission::kObserve}, *in, out,
         [this](const v1::GetServerInfoRequest&) -> absl::StatusOr<v1::GetServerInfoResponse> {
           v1::GetServerInfoResponse response = ServerFacts(context_);
           response.set_grpc_version(grpc::Version());
@@ -107,7 +107,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* GetLoad(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::GetLoadRequest>(
-        call, "GetLoad", *in, out,
+        {call, "GetLoad", Permission::kObserve}, *in, out,
         [this](const v1::GetLoadRequest&) -> absl::StatusOr<v1::GetLoadResponse> {
           return LoadFacts(context_);
         });
@@ -115,7 +115,7 @@ class InferenceService final : public RawService {
 
   grpc::ServerUnaryReactor* Abort(Call* call, const Buffer* in, Buffer* out) override {
     return AnswerBy<v1::AbortRequest>(
-        call, "Abort", *in, out,
+        {call, "Abort", Permission::kAdmin}, *in, out,
         [this](const v1::AbortRequest& request) -> absl::StatusOr<v1::AbortResponse> {
           if (request.request_id().empty()) return FieldError("request_id", "must be set");
           const auto found = context_.active.Abort(request.request_id());
@@ -129,18 +129,28 @@ class InferenceService final : public RawService {
   }
 
  private:
+  struct Method {
+    Call* call;
+    std::string_view name;
+    Permission permission;
+  };
   // A call that `handler` answers: Request → StatusOr of the response.
   template <typename Request, typename Handler>
-  grpc::ServerUnaryReactor* AnswerBy(Call* call, std::string_view method, const Buffer& in,
-                                     Buffer* out, const Handler& handler) {
-    return StartAnsweredCall(
-        {.context = &context_, .call = call, .method = method, .request = &in, .response = out},
-        [this, handler](const Buffer& buffer) -> absl::StatusOr<Buffer> {
-          ASSIGN_OR_RETURN(const Request request,
-                           ParseBuffer<Request>(buffer, context_.limits.max_message_bytes));
-          ASSIGN_OR_RETURN(const auto response, handler(request));
-          return ToBuffer(response);
-        });
+  grpc::ServerUnaryReactor* AnswerBy(const Method& method, const Buffer& in, Buffer* out,
+                                     const Handler& handler) {
+    return StartAnsweredCall({.context = &context_,
+                              .call = method.call,
+                              .method = method.name,
+                              .permission = method.permission,
+                              .request = &in,
+                              .response = out},
+                             [this, handler](const Buffer& buffer) -> absl::StatusOr<Buffer> {
+                               ASSIGN_OR_RETURN(
+                                   const Request request,
+                                   ParseBuffer<Request>(buffer, context_.limits.max_message_bytes));
+                               ASSIGN_OR_RETURN(const auto response, handler(request));
+                               return ToBuffer(response);
+                             });
   }
 
   InferenceContext& context_;

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <string>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -19,14 +20,22 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
 }
 
+void Authorize(const std::string& authorization, grpc::ClientContext* context) {
+  if (!authorization.empty()) context->AddMetadata("authorization", authorization);
+}
+
 class RemoteGenerator final : public TextGenerator {
  public:
-  RemoteGenerator(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout)
-      : stub_(v1::Inference::NewStub(std::move(channel))), timeout_(timeout) {}
+  RemoteGenerator(std::shared_ptr<grpc::Channel> channel, std::string authorization,
+                  absl::Duration timeout)
+      : stub_(v1::Inference::NewStub(std::move(channel))),
+        authorization_(std::move(authorization)),
+        timeout_(timeout) {}
 
   absl::Status Stream(const v1::GenerateRequest& request, const OutputHandler& on_output,
                       const std::atomic<bool>* cancelled) override {
     grpc::ClientContext context;
+    Authorize(authorization_, &context);
     if (timeout_ != absl::InfiniteDuration()) {
       context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
     }
@@ -61,19 +70,24 @@ class RemoteGenerator final : public TextGenerator {
   }
 
   std::unique_ptr<v1::Inference::Stub> stub_;
+  const std::string authorization_;
   const absl::Duration timeout_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
+  ASSIGN_OR_RETURN(std::string authorization, AuthorizationFor(options.server));
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, OpenClientChannel(options.server));
-  return std::make_unique<RemoteGenerator>(std::move(channel), options.timeout);
+  return std::make_unique<RemoteGenerator>(std::move(channel), std::move(authorization),
+                                           options.timeout);
 }
 
 absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const ServerTarget& server) {
+  ASSIGN_OR_RETURN(const std::string authorization, AuthorizationFor(server));
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server));
   grpc::ClientContext context;
+  Authorize(authorization, &context);
   v1::GetModelInfoResponse response;
   RETURN_IF_ERROR(FromGrpc(v1::Inference::NewStub(channel)->GetModelInfo(&context, {}, &response)));
   return response;

@@ -272,6 +272,9 @@ void Connection::AwaitHead() {
 void Connection::AwaitBody() {
   if (peer_ended_) return Close();
   if (!in_body_) {
+    if (const auto& refuse = host_->options.refuse_head) {
+      if (const auto response = refuse(reader_.request())) return RefuseWith(*response);
+    }
     in_body_ = true;
     SetSilent(false);
     SetDeadline(host_->options.timeouts.body);
@@ -310,6 +313,10 @@ void Connection::Dispatch() {
 }
 
 void Connection::Refuse(const HttpRefusal& refusal) {
+  RefuseWith(HttpErrorResponse({.status = refusal.status, .message = refusal.message}));
+}
+
+void Connection::RefuseWith(const HttpResponse& response) {
   SetSilent(false);
   SetReceiving(0);
   phase_ = Phase::kAnswering;
@@ -319,9 +326,7 @@ void Connection::Refuse(const HttpRefusal& refusal) {
   HttpRequest request = reader_.request();
   request.id = RequestIdOf(request);
   incoming_.clear();
-  Write(WholeAnswer(HttpErrorResponse({.status = refusal.status, .message = refusal.message}),
-                    request, /*keep_alive=*/false),
-        /*is_last=*/true, [] {});
+  Write(WholeAnswer(response, request, /*keep_alive=*/false), /*is_last=*/true, [] {});
   Read();
 }
 

@@ -56,6 +56,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Leave();
   // Answers `status` and closes: for a connection too many.
   void Refuse(const HttpRefusal& refusal);
+  void RefuseWith(const HttpResponse& response);
   bool is_silent() const { return is_silent_; }
   bool is_encrypted() const { return stream_.is_encrypted(); }
 

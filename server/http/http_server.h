@@ -3,7 +3,9 @@
 #define TESSERA_SERVER_HTTP_HTTP_SERVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -36,6 +38,8 @@ struct HttpServerOptions {
   int64_t max_receiving_bytes = 128 << 20;
   ReadLimits limits;
   HttpTimeouts timeouts;
+  // Asked when a head has come whose body has not: an answer refuses it and ends the connection.
+  std::function<std::optional<HttpResponse>(const HttpRequest&)> refuse_head;  // may be empty
   // Outlives the server; nullptr: nothing is encrypted. Unix sockets never are.
   const ServerTls* tls = nullptr;
 };

@@ -247,6 +247,12 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "+Inf "
      "without TLS.",
      {}},
+    {Metric::kAuthFailures,
+     kCounter,
+     "tessera_auth_failures_total",
+     "Calls refused for their API key, by reason: missing, malformed, unknown, or forbidden: a key "
+     "that is not good for this call.",
+     {}},
     {Metric::kLogLinesDropped,
      kCounter,
      "tessera_log_lines_dropped_total",

@@ -64,6 +64,7 @@ enum class Metric : uint8_t {
   kUnready,
   kLimit,
   kCertificateExpiry,
+  kAuthFailures,
   kLogLinesDropped,
   kRequestPromptTokens,
   kRequestGenerationTokens,
@@ -96,6 +97,10 @@ const MetricSpec& SpecOf(Metric metric);
 // The name under which a metric is shown: with `prefix` in place of "tessera". "vllm" gives vLLM's
 // own names, which have a colon behind the prefix. The names of process_… are everybody's.
 std::string ShownName(std::string_view name, std::string_view prefix);
+
+// Why callers are refused, in the order of tessera_auth_failures_total's series.
+inline constexpr std::array<std::string_view, 4> kAuthFailureReasons = {"missing", "malformed",
+                                                                        "unknown", "forbidden"};
 
 // Why a server is not ready, in the order of tessera_unready's series.
 inline constexpr std::array<std::string_view, 5> kUnreadyReasons = {"loading", "failed", "draining",

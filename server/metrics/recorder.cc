@@ -151,6 +151,7 @@ struct MetricsRecorder::State {
   // The counters of ends and calls, because finding one by its labels takes longer than all else
   // that is counted of a request.
   std::array<prometheus::Counter*, kFinishReasons.size()> finishes{};
+  std::array<prometheus::Counter*, kAuthFailureReasons.size()> auth_failures{};
   prometheus::Counter& CallsOf(std::string_view method, absl::StatusCode code) {
     absl::MutexLock lock(&mutex);
     prometheus::Counter*& counter = counters_of_calls[{method, code}];
@@ -238,6 +239,11 @@ MetricsRecorder::MetricsRecorder(MetricsOptions options)
     state_->finishes[static_cast<size_t>(reason)] =
         &state_->success.Add({{"finished_reason", std::string(FinishReasonName(reason))}});
   }
+  auto& auth_failures = CounterFamily(state_->registry, Metric::kAuthFailures);
+  for (size_t i = 0; i < kAuthFailureReasons.size(); ++i) {
+    state_->auth_failures[i] =
+        &auth_failures.Add({{"reason", std::string(kAuthFailureReasons[i])}});
+  }
   for (const char* stage : {"prefill", "decode"}) state_->cancelled.Add({{"stage", stage}});
   for (const char* reason :
        {"invalid", "unknown_model", "duplicate_id", "overloaded", "unavailable", "other"}) {
@@ -272,6 +278,10 @@ void MetricsRecorder::CountRejected(absl::StatusCode code) {
     case absl::StatusCode::kResourceExhausted:
       reason = "overloaded";
       break;
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      reason = "unauthorized";
+      break;
     case absl::StatusCode::kUnavailable:
       reason = "unavailable";
       break;
@@ -287,6 +297,10 @@ void MetricsRecorder::CountCancelled(bool had_output) {
 
 void MetricsRecorder::CountFinish(FinishReason reason) {
   state_->finishes[static_cast<size_t>(reason)]->Increment();
+}
+
+void MetricsRecorder::CountAuthFailure(size_t reason) {
+  state_->auth_failures[reason]->Increment();
 }
 
 void MetricsRecorder::CountSlowReaderEviction() { state_->evictions.Increment(); }

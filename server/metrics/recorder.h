@@ -41,6 +41,8 @@ class MetricsRecorder {
   // A generation that ended early. had_output: after its first token.
   void CountCancelled(bool had_output);
   void CountFinish(FinishReason reason);
+  // `reason`: an index of kAuthFailureReasons.
+  void CountAuthFailure(size_t reason);
   void CountSlowReaderEviction();
   void AddStreamBufferBytes(int64_t delta);
 

@@ -51,12 +51,12 @@ absl::StatusOr<OneRequest> AskAtSocket(Http2Client* client, const v1::GenerateRe
 absl::Status AskAllAtSocket(const OverheadOptions& options, const ServerProcess& server,
                             OverheadResult* result) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Http2Client> client, Http2Client::Connect(server.port()));
-  const Workload single{
-      .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
+  const PlannedRequest single{.input_len = options.input_len, .output_len = 1};
+  const RequestStyle style{.vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     absl::SleepFor(options.pause);
     ASSIGN_OR_RETURN(const OneRequest one,
-                     AskAtSocket(client.get(), WorkloadRequest(single, i), server));
+                     AskAtSocket(client.get(), MadeRequest(single, style, i), server));
     if (i < kWarmUps) continue;
     result->at_socket.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
     result->steps.push_back(absl::ToDoubleSeconds(one.execution));
@@ -87,19 +87,17 @@ absl::StatusOr<double> AskNothing(grpc::GenericStub* stub) {
 
 absl::Status AskAll(const OverheadOptions& options, TextGenerator* generator,
                     const ServerProcess& server, OverheadResult* result) {
-  const Workload single{
-      .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
-  const Workload stream{.input_len = options.input_len,
-                        .output_len = options.output_len,
-                        .vocab_size = server.vocab_size()};
+  const PlannedRequest single{.input_len = options.input_len, .output_len = 1};
+  const RequestStyle style{.vocab_size = server.vocab_size()};
+  const PlannedRequest stream{.input_len = options.input_len, .output_len = options.output_len};
   for (int32_t i = 0; i < options.num_requests + kWarmUps; ++i) {
     absl::SleepFor(options.pause);
-    ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(single, i), server));
+    ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, MadeRequest(single, style, i), server));
     if (i < kWarmUps) continue;
     result->at_client.push_back(absl::ToDoubleSeconds(one.latency - one.execution));
   }
   for (int32_t i = 0; i < std::max(1, options.num_requests / 10); ++i) {
-    ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, WorkloadRequest(stream, i), server));
+    ASSIGN_OR_RETURN(const OneRequest one, Ask(generator, MadeRequest(stream, style, i), server));
     result->per_token.push_back(absl::ToDoubleSeconds(one.latency - one.execution) /
                                 options.output_len);
   }
@@ -116,10 +114,10 @@ absl::Status AskNothingOften(const OverheadOptions& options, TextGenerator* gene
     ASSIGN_OR_RETURN(const double seconds, AskNothing(&stub));
     if (i >= kWarmUps) result->empty_calls.push_back(seconds);
   }
-  const Workload single{
-      .input_len = options.input_len, .output_len = 1, .vocab_size = server.vocab_size()};
+  const PlannedRequest single{.input_len = options.input_len, .output_len = 1};
+  const RequestStyle style{.vocab_size = server.vocab_size()};
   for (int32_t i = 0; i < options.num_requests; ++i) {
-    RETURN_IF_ERROR(Ask(generator, WorkloadRequest(single, i), server).status());
+    RETURN_IF_ERROR(Ask(generator, MadeRequest(single, style, i), server).status());
     ASSIGN_OR_RETURN(const double seconds, AskNothing(&stub));
     result->empty_calls_after_steps.push_back(seconds);
   }

@@ -48,71 +48,74 @@ void AnswerBy(InferenceContext* context, const Exchange& exchange,
   if (!ticket.ok()) exchange->Respond(JsonResponse(ticket.status()));
 }
 
-void RespondHealth(InferenceContext* context, const ApiOptions& options, const Exchange& exchange) {
-  const absl::Status healthy = options.healthy();
-  const bool is_up = healthy.ok() && context->ready.load();
-  if (is_up) return exchange->Respond({});
-  exchange->Respond(HttpErrorResponse(
+// A request that may be answered.
+struct Asked {
+  InferenceContext* context;
+  const ApiOptions& options;
+  const Exchange& exchange;
+  const Caller& caller;
+};
+
+void RespondHealth(const Asked& asked) {
+  const absl::Status healthy = asked.options.healthy();
+  const bool is_up = healthy.ok() && asked.context->ready.load();
+  if (is_up) return asked.exchange->Respond({});
+  asked.exchange->Respond(HttpErrorResponse(
       {.status = 503,
        .message = healthy.ok() ? "the server is draining" : std::string(healthy.message())}));
 }
 
-// What is served where. Handlers of routes with a body get JSON only.
+// What is served where, and to whom; without a permission to everybody. Handlers of routes with a
+// body get JSON only.
 struct Route {
   std::string_view path;
   std::string_view methods;  // as in Allow
   bool has_body = false;
-  void (*handle)(InferenceContext*, const ApiOptions&, const Exchange&);
+  std::optional<Permission> permission;
+  void (*handle)(const Asked&);
 };
 
 constexpr std::array<Route, 12> kRoutes = {{
-    {"/v1/chat/completions", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       StartApiGeneration(context, exchange, ApiKind::kChat);
+    {"/v1/chat/completions", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) {
+       StartApiGeneration(asked.context, asked.exchange, ApiKind::kChat, asked.caller);
      }},
-    {"/v1/completions", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       StartApiGeneration(context, exchange, ApiKind::kCompletion);
+    {"/v1/completions", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) {
+       StartApiGeneration(asked.context, asked.exchange, ApiKind::kCompletion, asked.caller);
      }},
-    {"/v1/responses", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       StartApiGeneration(context, exchange, ApiKind::kResponses);
+    {"/v1/responses", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) {
+       StartApiGeneration(asked.context, asked.exchange, ApiKind::kResponses, asked.caller);
      }},
-    {"/v1/embeddings", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       exchange->Respond(
+    {"/v1/embeddings", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) {
+       asked.exchange->Respond(
            HttpErrorResponse({.status = 400,
-                              .message = Concat("the model \"", context->model->name,
+                              .message = Concat("the model \"", asked.context->model->name,
                                                 "\" generates text and has no embeddings"),
                               .param = "model"}));
      }},
-    {"/v1/models", "GET, HEAD", false,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       exchange->Respond(JsonResponse(ModelListJson(*context)));
+    {"/v1/models", "GET, HEAD", false, Permission::kKnown,
+     [](const Asked& asked) {
+       asked.exchange->Respond(JsonResponse(ModelListJson(*asked.context)));
      }},
-    {kModelPrefix, "GET, HEAD", false,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       const std::string_view path = exchange->request().path;
-       exchange->Respond(JsonResponse(ModelCardJson(*context, path.substr(kModelPrefix.size()))));
+    {kModelPrefix, "GET, HEAD", false, Permission::kKnown,
+     [](const Asked& asked) {
+       const std::string_view path = asked.exchange->request().path;
+       asked.exchange->Respond(
+           JsonResponse(ModelCardJson(*asked.context, path.substr(kModelPrefix.size()))));
      }},
-    {"/tokenize", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       AnswerBy(context, exchange, &TokenizeJson);
-     }},
-    {"/detokenize", "POST", true,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       AnswerBy(context, exchange, &DetokenizeJson);
-     }},
-    {"/health", "GET, HEAD", false, &RespondHealth},
-    {"/ping", "GET, POST", false, &RespondHealth},
-    {"/version", "GET, HEAD", false,
-     [](InferenceContext*, const ApiOptions&, const Exchange& exchange) {
-       exchange->Respond(JsonResponse(VersionJson()));
-     }},
-    {"/load", "GET, HEAD", false,
-     [](InferenceContext* context, const ApiOptions&, const Exchange& exchange) {
-       exchange->Respond(JsonResponse(LoadJson(*context)));
-     }},
+    {"/tokenize", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) { AnswerBy(asked.context, asked.exchange, &TokenizeJson); }},
+    {"/detokenize", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) { AnswerBy(asked.context, asked.exchange, &DetokenizeJson); }},
+    {"/health", "GET, HEAD", false, std::nullopt, &RespondHealth},
+    {"/ping", "GET, POST", false, std::nullopt, &RespondHealth},
+    {"/version", "GET, HEAD", false, Permission::kKnown,
+     [](const Asked& asked) { asked.exchange->Respond(JsonResponse(VersionJson())); }},
+    {"/load", "GET, HEAD", false, Permission::kObserve,
+     [](const Asked& asked) { asked.exchange->Respond(JsonResponse(LoadJson(*asked.context))); }},
 }};
 
 const Route* FindRoute(std::string_view path) {
@@ -131,8 +134,8 @@ bool Allows(const Route& route, std::string_view method) {
          all.ends_with(Concat(", ", method));
 }
 
-// What keeps the request from its route.
-std::optional<HttpResponse> Unservable(const Route* route, const HttpRequest& request) {
+// What keeps the request from a route.
+std::optional<HttpResponse> Unroutable(const Route* route, const HttpRequest& request) {
   if (route == nullptr) {
     return HttpErrorResponse(
         {.status = 404, .message = Concat("there is no ", request.path.substr(0, 200))});
@@ -144,7 +147,12 @@ std::optional<HttpResponse> Unservable(const Route* route, const HttpRequest& re
     response.headers.push_back({"Allow", std::string(route->methods)});
     return response;
   }
-  if (!route->has_body) return std::nullopt;
+  return std::nullopt;
+}
+
+// Whether the route reads such bodies.
+std::optional<HttpResponse> Unreadable(const Route& route, const HttpRequest& request) {
+  if (!route.has_body) return std::nullopt;
   const std::string_view coding = request.Header("content-encoding");
   if (!coding.empty() && coding != "identity") {
     return HttpErrorResponse({.status = 415, .message = "bodies must not be compressed"});
@@ -196,6 +204,14 @@ class WithHeaders final : public HttpExchange {
   const std::vector<HttpHeader> headers_;
 };
 
+absl::StatusOr<Caller> CallerOf(const InferenceContext& context, const Route& route,
+                                const HttpRequest& request) {
+  if (!route.permission) return Caller();
+  return context.Authorize(
+      {.authorization = request.Header("authorization"), .api_key = request.Header("x-api-key")},
+      *route.permission);
+}
+
 HttpResponse PreflightResponse(const Route& route) {
   return {.status = 204,
           .headers = {{"Access-Control-Allow-Methods", std::string(route.methods)},
@@ -234,17 +250,32 @@ void ApiHandler::Handle(const Exchange& exchange) {
       !request.Header("access-control-request-method").empty()) {
     return answered->Respond(PreflightResponse(*route));
   }
-  if (auto response = Unservable(route, request)) return answered->Respond(*std::move(response));
-  InferenceContext* context = nullptr;
-  {
-    absl::MutexLock lock(&mutex_);
-    context = context_;
-  }
+  if (auto response = Unroutable(route, request)) return answered->Respond(*std::move(response));
+  InferenceContext* const context = Context();
   if (context == nullptr) {
     return answered->Respond(
         HttpErrorResponse({.status = 503, .message = "the model is being loaded"}));
   }
-  route->handle(context, options_, answered);
+  const absl::StatusOr<Caller> caller = CallerOf(*context, *route, request);
+  if (!caller.ok()) return answered->Respond(JsonResponse(caller.status()));
+  if (auto response = Unreadable(*route, request)) return answered->Respond(*std::move(response));
+  route->handle({.context = context, .options = options_, .exchange = answered, .caller = *caller});
+}
+
+std::optional<HttpResponse> ApiHandler::RefuseHead(const HttpRequest& request) {
+  const Route* route = FindRoute(request.path);
+  InferenceContext* const context = Context();
+  if (route == nullptr || context == nullptr) return std::nullopt;
+  const absl::Status allowed = CallerOf(*context, *route, request).status();
+  if (allowed.ok()) return std::nullopt;
+  HttpResponse response = JsonResponse(allowed);
+  for (HttpHeader& header : CorsHeaders(request)) response.headers.push_back(std::move(header));
+  return response;
+}
+
+InferenceContext* ApiHandler::Context() {
+  absl::MutexLock lock(&mutex_);
+  return context_;
 }
 
 }  // namespace tessera

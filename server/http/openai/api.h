@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,14 @@ class ApiHandler {
 
   // On the listener's thread.
   void Handle(const std::shared_ptr<HttpExchange>& exchange);
+  // The same, before the body is read: what refuses the caller, if anything does.
+  std::optional<HttpResponse> RefuseHead(const HttpRequest& request);
 
  private:
   // The headers that let a browser's page read the answer.
   std::vector<HttpHeader> CorsHeaders(const HttpRequest& request) const;
+
+  InferenceContext* Context();
 
   const ApiOptions options_;
   absl::Mutex mutex_;

@@ -32,8 +32,12 @@ std::unique_ptr<AnswerFormat> NewFormat(ApiKind kind, const AnswerFacts* facts) 
 
 class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
  public:
-  ApiGeneration(InferenceContext* context, std::shared_ptr<HttpExchange> exchange, ApiKind kind)
-      : context_(*context), exchange_(std::move(exchange)), kind_(kind) {
+  ApiGeneration(InferenceContext* context, std::shared_ptr<HttpExchange> exchange, ApiKind kind,
+                Caller caller)
+      : context_(*context),
+        exchange_(std::move(exchange)),
+        kind_(kind),
+        caller_(std::move(caller)) {
     request_.kind = kind;
     context_.gate.CallOpened();
   }
@@ -109,6 +113,7 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
     return std::make_shared<PromptCall>(
         &context_, request_.prompts[index],
         PromptCall::Options{.method = method(),
+                            .caller = caller_,
                             .stream = request_.stream,
                             .on_news = [self = shared_from_this(), index] {
                               self->exchange_->Post([self, index] { self->OnNews(index); });
@@ -261,6 +266,7 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
   InferenceContext& context_;
   const std::shared_ptr<HttpExchange> exchange_;
   const ApiKind kind_;
+  const Caller caller_;
   const absl::Time arrival_ = absl::Now();
 
   absl::Mutex mutex_;
@@ -284,8 +290,8 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
 }  // namespace
 
 void StartApiGeneration(InferenceContext* context, std::shared_ptr<HttpExchange> exchange,
-                        ApiKind kind) {
-  std::make_shared<ApiGeneration>(context, std::move(exchange), kind)->Start();
+                        ApiKind kind, Caller caller) {
+  std::make_shared<ApiGeneration>(context, std::move(exchange), kind, std::move(caller))->Start();
 }
 
 }  // namespace tessera

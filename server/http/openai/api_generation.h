@@ -14,7 +14,7 @@ namespace tessera {
 // On the listener's thread. Large bodies are read by the context's workers. A client that goes
 // cancels what is generated for it.
 void StartApiGeneration(InferenceContext* context, std::shared_ptr<HttpExchange> exchange,
-                        ApiKind kind);
+                        ApiKind kind, Caller caller);
 
 }  // namespace tessera
 

@@ -11,7 +11,7 @@ PromptCall::PromptCall(InferenceContext* context, v1::GenerateRequest request, O
 
 void PromptCall::Start(const std::shared_ptr<PromptCall>& self, std::string_view traceparent) {
   SetTraceparent(traceparent);
-  Submit(/*message_bytes=*/0, absl::InfiniteFuture(), self);
+  Submit({.deadline = absl::InfiniteFuture(), .caller = options_.caller}, self);
 }
 
 void PromptCall::Advance() {

@@ -20,7 +20,8 @@ class PromptCall final : public GenerationCall {
  public:
   struct Options {
     std::string_view method;  // as it is counted; outlives the call
-    bool stream = false;      // news are pieces; else they come once, at the end
+    Caller caller;
+    bool stream = false;  // news are pieces; else they come once, at the end
     // There are news to take. Called on any thread, again only after they were taken, and once more
     // when so much piles up that the client must be given up.
     std::function<void()> on_news;

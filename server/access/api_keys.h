@@ -1,0 +1,55 @@
+// API keys: who they belong to and what they are good for, as a file says it.
+#ifndef TESSERA_SERVER_ACCESS_API_KEYS_H_
+#define TESSERA_SERVER_ACCESS_API_KEYS_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace tessera {
+
+enum class Scope : uint8_t {
+  kGenerate,  // generations, tokens
+  kAdmin,     // what kMetrics may, and ending other people's requests
+  kMetrics,   // load and facts of the server
+};
+inline constexpr std::array<const char*, 3> kScopeNames = {"generate", "admin", "metrics"};
+
+// SHA-256.
+using KeyDigest = std::array<uint8_t, 32>;
+KeyDigest DigestOf(std::string_view key);
+
+struct ApiKey {
+  std::string name;  // no secret; unique in its file
+  KeyDigest digest = {};
+  std::string tenant;
+  std::vector<Scope> scopes;  // not empty
+  bool Has(Scope scope) const;
+};
+
+// A YAML mapping:
+//   keys:
+//     - {name: ci, sha256: 64 HEX DIGITS, tenant: acme, scopes: [generate]}
+// All four are needed. Names and tenants are [A-Za-z0-9._-]{1,64}. Errors name `source`, the key
+// and what is wrong; an unknown word comes with the closest known one. A file that was cut off is
+// refused: its last line must have its end, unless a bracket closes it.
+absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(const std::string& yaml,
+                                                 const std::string& source);
+std::string FormatApiKeys(const std::vector<ApiKey>& keys);
+
+// Refuses also files that everybody can read or write.
+absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path);
+// Replaces the file as a whole, for its owner alone to read, or with the permissions that it had.
+absl::Status WriteApiKeys(const std::string& path, const std::vector<ApiKey>& keys);
+
+// A new key of 256 random bits: "tsk-" and 64 hexadecimal digits.
+std::string MakeApiKey();
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVER_ACCESS_API_KEYS_H_
