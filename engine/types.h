@@ -49,11 +49,14 @@ struct SamplingParams {
 struct StoppingParams {
   // Output tokens; unset: up to the context limit.
   std::optional<int32_t> max_tokens;
-  int32_t min_tokens = 0;  // eos, stop ids and stop strings are ignored before
+  int32_t min_tokens = 0;  // eos, stop ids and stop strings are ignored before so many (see below)
   std::vector<int32_t> stop_token_ids;
   std::vector<std::string> stop;  // matched on text, never shown unless include_stop
   bool include_stop = false;
   bool ignore_eos = false;
+  // Where reasoning is split off, min_tokens and stop strings are about the answer: reasoning
+  // counts for nothing and may hold any text. Set: about all of the output.
+  bool stop_in_reasoning = false;
 };
 
 // How the output is split and how long the model may think.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/executor/cluster_executor.h"
 #include "engine/executor/local_executor.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/ops.h"
@@ -179,6 +180,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
   ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir, options.token_ids_suffice));
   WarnOfForeignTokenizer(config, *text.tokenizer);
+  AddEndToken(text.tokenizer->eos_token_id(), config, &generation);
   ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));
 
   std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);
@@ -189,6 +191,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   LogCommunicationChoice(runtime->group_.moe_comm);
   LogRebalancing(runtime->group_);
   WarnOfForeignProducts(runtime->group_);
+  if (runtime->group_.unties_head) LogWarning(kUntiedHeadWarning);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,

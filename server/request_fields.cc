@@ -121,6 +121,7 @@ void ReadStopping(const v1::StoppingOptions& in, int32_t vocab_size, const Reque
                violations);
   out->include_stop = in.include_stop();
   out->ignore_eos = in.ignore_eos();
+  out->stop_in_reasoning = in.stop_in_reasoning();
 }
 
 void ReadResponse(const v1::ResponseOptions& in, const RequestLimits& limits, GenerateRequest* out,

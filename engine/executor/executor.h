@@ -38,6 +38,7 @@ MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
 // All ranks together, once they are loaded.
 struct GroupFacts {
   int32_t num_ranks = 1;
+  bool unties_head = false;               // kUntiedHeadWarning (engine/model/checkpoint_check.h)
   std::string gemm = "ours";              // see OpsOptions
   MoeCommChoice moe_comm;                 // of all MoE layers and steps
   int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay

@@ -117,8 +117,9 @@ struct RankGroup::State {
   }
 
   const RankGroupOptions options;
-  const ModelConfig config;
-  const int32_t ranks;  // of this process
+  ModelConfig config;        // constant once Load has settled whether the head is tied
+  bool unties_head = false;  // it is not, although config.json says so
+  const int32_t ranks;       // of this process
   const ThreadPlan threads;
   const std::shared_ptr<Bell> bell;              // when the waiting thread carries ranks
   const std::shared_ptr<SharedBuffers> weights;  // when ranks share threads
@@ -355,6 +356,9 @@ absl::Status RankGroup::OnEveryRank(RankWork work) {
 absl::Status RankGroup::Load(const LoadProgress& progress) {
   ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> opened, Checkpoint::Open(state_->options.model_dir));
   const std::shared_ptr<Checkpoint> checkpoint = std::move(opened);
+  ASSIGN_OR_RETURN(const bool own_head, HasOwnHead(state_->config, *checkpoint));
+  state_->unties_head = own_head && state_->config.tie_word_embeddings;
+  state_->config.tie_word_embeddings = !own_head;
   RETURN_IF_ERROR(VerifyCheckpoint(state_->config, *checkpoint).status());
   RETURN_IF_ERROR(state_->CheckMemory());
   return OnEveryRank([checkpoint, progress](State& state, int32_t rank) {
@@ -377,6 +381,7 @@ MemoryReport RankGroup::memory() const {
 
 GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
+          .unties_head = state_->unties_head,
           .gemm = state_->options.settings.gemm,
           .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,

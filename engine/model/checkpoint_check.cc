@@ -5,12 +5,14 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "engine/files/message.h"
+#include "kernels/core/status_macros.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t kMaxListed = 20;
 constexpr std::string_view kHeadName = "lm_head.weight";
+constexpr std::string_view kEmbeddingName = "model.embed_tokens.weight";
 
 std::string LayerPrefix(int32_t layer) { return Message("model.layers.", layer, "."); }
 
@@ -67,7 +69,7 @@ template <typename IsFused>
 std::vector<ExpectedTensor> ListTensors(const ModelConfig& config, const IsFused& is_fused) {
   const std::vector<int64_t> embedding_shape = {config.vocab_size, config.hidden_size};
   std::vector<ExpectedTensor> tensors;
-  tensors.push_back({"model.embed_tokens.weight", embedding_shape});
+  tensors.push_back({std::string(kEmbeddingName), embedding_shape});
   for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     AddAttention(config, layer, tensors);
     AddFeedForward(config, layer, is_fused(layer), tensors);
@@ -125,6 +127,28 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
   return ListTensors(config, [](int32_t) { return false; });
 }
 
+std::string EmbeddingName(const ModelConfig& config, const Checkpoint& checkpoint) {
+  const bool only_head = config.tie_word_embeddings && checkpoint.Contains(kHeadName) &&
+                         !checkpoint.Contains(kEmbeddingName);
+  return std::string(only_head ? kHeadName : kEmbeddingName);
+}
+
+absl::StatusOr<bool> HasOwnHead(const ModelConfig& config, const Checkpoint& checkpoint) {
+  if (!config.tie_word_embeddings) return true;
+  const StoredTensor head = checkpoint.Find(kHeadName);
+  const StoredTensor embedding = checkpoint.Find(kEmbeddingName);
+  if (head.file == nullptr || embedding.file == nullptr) return false;
+  if (head.entry->dtype != embedding.entry->dtype || head.entry->shape != embedding.entry->shape) {
+    return true;
+  }
+  ASSIGN_OR_RETURN(const std::byte* const left, head.Map());
+  ASSIGN_OR_RETURN(const std::byte* const right, embedding.Map());
+  const bool same = std::memcmp(left, right, static_cast<size_t>(head.entry->num_bytes)) == 0;
+  head.Release();
+  embedding.Release();
+  return !same;
+}
+
 std::string FusedGateUpName(int32_t layer) {
   return LayerPrefix(layer) + "mlp.experts.gate_up_proj";
 }
@@ -145,8 +169,9 @@ absl::Status CheckpointReport::status() const {
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint) {
   CheckpointReport report;
   report.warnings = checkpoint.warnings();
-  const std::vector<ExpectedTensor> expected =
+  std::vector<ExpectedTensor> expected =
       ListTensors(config, [&](int32_t layer) { return HasFusedExperts(checkpoint, layer); });
+  expected.front().name = EmbeddingName(config, checkpoint);
   for (const ExpectedTensor& tensor : expected) {
     const StoredTensor stored = checkpoint.Find(tensor.name);
     const std::string fault = FindFault(tensor, stored);

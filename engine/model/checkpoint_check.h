@@ -24,6 +24,19 @@ struct ExpectedTensor {
 // lm_head when it is tied.
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
+// The tensor that holds the embedding: "model.embed_tokens.weight", or "lm_head.weight" where that
+// is tied to it and stored alone.
+std::string EmbeddingName(const ModelConfig& config, const Checkpoint& checkpoint);
+
+// Whether logits are made by a stored lm_head instead of the embedding: not tied, or, as in
+// transformers 5, tied by the configuration but stored with other values. Reads both matrices in
+// that case.
+absl::StatusOr<bool> HasOwnHead(const ModelConfig& config, const Checkpoint& checkpoint);
+// For the log, when it has although its configuration says otherwise.
+inline constexpr char kUntiedHeadWarning[] =
+    "config.json ties lm_head to the embedding (tie_word_embeddings), but lm_head.weight is stored "
+    "with other values: the stored one is used";
+
 // Names of the fused layout, all experts of a layer in two tensors:
 // gate_up_proj [num_experts, 2 * moe_intermediate_size, hidden_size] holds the gate rows of an
 // expert, then its up rows; down_proj [num_experts, hidden_size, moe_intermediate_size].
@@ -44,8 +57,8 @@ struct CheckpointReport {
 
 // Compares names, shapes and types (BF16, F16 or F32) with what the configuration implies; reads
 // no weights. Both layouts of experts are accepted, layer by layer. A tensor that the configuration
-// does not imply is an error, as it belongs to another model; an lm_head beside tied embeddings and
-// stored tables of RoPE frequencies are ignored.
+// does not imply is an error, as it belongs to another model; an lm_head beside tied embeddings
+// (see HasOwnHead) and stored tables of RoPE frequencies are ignored.
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 
 // Reads all values of all tensors and names the tensors with NaN or infinities, as errors.

@@ -1,5 +1,6 @@
 #include "engine/model/generation_config.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "absl/status/status.h"
@@ -33,8 +34,8 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json,
       fields.OptionalNumber("repetition_penalty", {kSmallestPositive, kMaxPenalty});
   generation.max_new_tokens = fields.OptionalInt("max_new_tokens", {1, kMaxInt});
   generation.eos_token_ids = fields.Ints("eos_token_id", {0, config.vocab_size - 1});
-  if (generation.eos_token_ids.empty()) generation.eos_token_ids = config.eos_token_ids;
   RETURN_IF_ERROR(fields.status());
+  for (const int32_t id : config.eos_token_ids) AddEndToken(id, config, &generation);
   return generation;
 }
 
@@ -49,6 +50,14 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& directo
   }
   RETURN_IF_ERROR(text.status());
   return ParseGenerationConfig(*text, path, config);
+}
+
+bool AddEndToken(int32_t token, const ModelConfig& config, GenerationConfig* generation) {
+  std::vector<int32_t>& known = generation->eos_token_ids;
+  if (token < 0 || token >= config.vocab_size) return false;
+  if (std::find(known.begin(), known.end(), token) != known.end()) return false;
+  known.push_back(token);
+  return true;
 }
 
 }  // namespace tessera

@@ -22,13 +22,15 @@ struct GenerationConfig {
   std::optional<double> min_p;               // [0, 1]
   std::optional<double> repetition_penalty;  // > 0
   std::optional<int32_t> max_new_tokens;     // >= 1
-  std::vector<int32_t> eos_token_ids;        // any of them ends the text
+  // Any of them ends the text. The files of a model often name one each: Base models, say, have
+  // <|endoftext|> here and <|im_end|> in tokenizer_config.json. So all that are named count.
+  std::vector<int32_t> eos_token_ids;
 
   bool operator==(const GenerationConfig&) const = default;
 };
 
-// Without eos_token_id in the file those of config.json hold. InvalidArgument names the file and
-// the key.
+// Of the end tokens those of the file come first, then those of config.json. InvalidArgument names
+// the file and the key.
 absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json,
                                                        std::string_view source,
                                                        const ModelConfig& config);
@@ -36,6 +38,10 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json,
 // Reads DIRECTORY/generation_config.json; a folder without one gives the defaults.
 absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& directory,
                                                       const ModelConfig& config);
+
+// Adds the tokenizer's end token, unless it is known, negative or none of the model's tokens.
+// Whether it was added.
+bool AddEndToken(int32_t token, const ModelConfig& config, GenerationConfig* generation);
 
 }  // namespace tessera
 

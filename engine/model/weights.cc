@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/checkpoint_check.h"
 #include "engine/model/preparation.h"
 
 namespace tessera {
@@ -120,7 +121,7 @@ class Loader : private SliceReader {
   absl::StatusOr<ModelWeights> Load() {
     ModelWeights weights;
     // The largest matrices first: while their file pages are in memory, the layers are not yet.
-    RETURN_IF_ERROR(VocabMatrix("model.embed_tokens.weight", &weights.embedding));
+    RETURN_IF_ERROR(VocabMatrix(EmbeddingName(config_, checkpoint_), &weights.embedding));
     if (!config_.tie_word_embeddings) {
       RETURN_IF_ERROR(VocabMatrix("lm_head.weight", &weights.lm_head));
     }

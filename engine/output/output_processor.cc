@@ -4,6 +4,27 @@
 #include <utility>
 
 namespace tessera {
+namespace {
+
+// The tags that parsers look for are control tokens in some tokenizers: whether the text shows
+// those is no reason for not finding the tags.
+std::vector<int32_t> ParsedTags(const Tokenizer& tokenizer, const GenerateRequest& request) {
+  std::vector<int32_t> ids;
+  const auto add = [&](std::string_view tag) {
+    if (const auto id = tokenizer.TokenId(tag)) ids.push_back(*id);
+  };
+  if (request.reasoning.parse) {
+    add("<think>");
+    add("</think>");
+  }
+  if (request.output.tool_call_format != ToolCallFormat::kNone) {
+    add("<tool_call>");
+    add("</tool_call>");
+  }
+  return ids;
+}
+
+}  // namespace
 
 TokenLogprobs LogprobsOfRow(const BatchResult& result, int32_t row, int32_t num_top) {
   TokenLogprobs out{
@@ -21,8 +42,8 @@ OutputProcessor::OutputProcessor(std::shared_ptr<const Tokenizer> tokenizer,
                                  std::shared_ptr<const GenerateRequest> request, int32_t choice)
     : request_(std::move(request)),
       choice_(choice),
-      detokenizer_(std::move(tokenizer), {.skip_special = request_->output.skip_special_tokens}),
-      stops_(request_->stopping.stop, request_->stopping.include_stop),
+      detokenizer_(tokenizer, {.skip_special = request_->output.skip_special_tokens,
+                               .keep = ParsedTags(*tokenizer, *request_)}),
       splitter_(*request_) {
   usage_.prompt_tokens = static_cast<int32_t>(request_->prompt_ids.size());
 }
@@ -35,39 +56,25 @@ void OutputProcessor::CollectPromptLogprobs(const SequenceUpdate& update,
   }
 }
 
-bool OutputProcessor::AppendText(int32_t token, TokenDelta* delta) {
+bool OutputProcessor::AppendText(const SequenceUpdate& update, TokenDelta* delta) {
   std::string text;
-  detokenizer_.Push(token, &text);
-  if (request_->stopping.stop.empty()) {
-    splitter_.Push(token, text, delta);
-    return false;
-  }
-  std::string shown;
-  const bool may_stop = usage_.completion_tokens > request_->stopping.min_tokens;
-  const int32_t stop = stops_.Push(text, may_stop, &shown);
-  splitter_.Push(-1, shown, delta);
-  if (stop == StopMatcher::kNoMatch) return false;
-  stop_string_ = request_->stopping.stop[stop];
-  return true;
+  detokenizer_.Push(update.token, &text);
+  return !splitter_.Push({.token = update.token, .text = text, .may_stop = update.may_stop}, delta);
 }
 
-void OutputProcessor::FlushText(TokenDelta* delta) {
-  if (!stop_string_.has_value()) {
-    std::string text;
-    detokenizer_.Finish(&text);
-    std::string shown;
-    stops_.Push(text, /*may_stop=*/false, &shown);
-    stops_.Finish(&shown);
-    splitter_.Push(-1, shown, delta);
-  }
-  splitter_.Finish(delta);
+void OutputProcessor::FlushText(bool is_cut, TokenDelta* delta) {
+  std::string text;
+  detokenizer_.Finish(&text);
+  splitter_.Push({.token = -1, .text = text}, delta);
+  splitter_.Finish(is_cut ? TextEnd::kCut : TextEnd::kStopped, delta);
 }
 
 void OutputProcessor::FinishChoice(const SequenceUpdate& update, TokenDelta* delta) {
-  FlushText(delta);
+  const bool is_cut = !splitter_.stop() && update.finish->reason != FinishReason::kStop;
+  FlushText(is_cut, delta);
   ChoiceFinish finish{.thinking_budget_enforced = update.thinking_budget_enforced};
-  if (stop_string_.has_value()) {
-    finish.stop_string = stop_string_;
+  if (splitter_.stop()) {
+    finish.stop_string = request_->stopping.stop[*splitter_.stop()];
   } else {
     finish.reason = update.finish->reason;
     if (update.finish->stop_token_id >= 0) finish.stop_token_id = update.finish->stop_token_id;
@@ -96,7 +103,7 @@ std::optional<TokenDelta> OutputProcessor::Process(const SequenceUpdate& update,
   // The text of the token that ends the choice is shown like a stop string.
   const bool ends_by_token = update.finish.has_value() && update.finish->stop_token_id >= 0;
   const bool stopped =
-      (!ends_by_token || request_->stopping.include_stop) && AppendText(update.token, &delta);
+      (!ends_by_token || request_->stopping.include_stop) && AppendText(update, &delta);
   if (stopped || update.finish.has_value()) FinishChoice(update, &delta);
   delta.usage = usage_;
   return delta;

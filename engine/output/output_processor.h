@@ -1,5 +1,5 @@
 // From sampled tokens to what the client sees, one object per choice:
-// detokeniser → stop strings → reasoning → tool calls → TokenDelta.
+// detokeniser → reasoning → stop strings → tool calls → TokenDelta.
 #ifndef TESSERA_ENGINE_OUTPUT_OUTPUT_PROCESSOR_H_
 #define TESSERA_ENGINE_OUTPUT_OUTPUT_PROCESSOR_H_
 
@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/output/stop_matcher.h"
 #include "engine/output/text_splitter.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/text/detokenizer.h"
@@ -33,18 +32,16 @@ class OutputProcessor {
  private:
   void CollectPromptLogprobs(const SequenceUpdate& update, const BatchResult& result);
   // True when a stop string was completed.
-  bool AppendText(int32_t token, TokenDelta* delta);
-  void FlushText(TokenDelta* delta);
+  bool AppendText(const SequenceUpdate& update, TokenDelta* delta);
+  void FlushText(bool is_cut, TokenDelta* delta);
   void FinishChoice(const SequenceUpdate& update, TokenDelta* delta);
 
   const std::shared_ptr<const GenerateRequest> request_;
   const int32_t choice_;
   IncrementalDetokenizer detokenizer_;
-  StopMatcher stops_;
   TextSplitter splitter_;
   Usage usage_;
   std::vector<TokenLogprobs> prompt_logprobs_;  // until the first delta
-  std::optional<std::string> stop_string_;
   bool finished_ = false;
 };
 

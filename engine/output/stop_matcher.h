@@ -29,6 +29,8 @@ class StopMatcher {
   // The text has ended without a stop: what was held back is shown.
   void Finish(std::string* shown);
 
+  // There is nothing to find.
+  bool empty() const { return automata_.empty(); }
   size_t held_bytes() const { return held_.size(); }
 
  private:

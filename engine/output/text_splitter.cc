@@ -13,9 +13,10 @@
 namespace tessera {
 namespace {
 
-ReasoningParser::Options ReasoningOptions(const GenerateRequest& request) {
+ReasoningParser::Options ReasoningOptions(const GenerateRequest& request,
+                                          const std::optional<ToolCallParser::Options>& calls) {
   const ReasoningParams& params = request.reasoning;
-  ReasoningParser::Options options;
+  ReasoningParser::Options options{.calls = calls};
   options.tokens.open = params.start_token_id;
   options.tokens.close = params.end_token_id;
   options.initial = params.starts_closed
@@ -43,21 +44,48 @@ ToolCallParser::Options ToolOptions(const OutputParams& params) {
 
 }  // namespace
 
-TextSplitter::TextSplitter(const GenerateRequest& request) {
-  if (request.reasoning.parse) reasoning_.emplace(ReasoningOptions(request));
+TextSplitter::TextSplitter(const GenerateRequest& request)
+    : stops_in_reasoning_(request.stopping.stop_in_reasoning || !request.reasoning.parse),
+      stops_(request.stopping.stop, request.stopping.include_stop) {
+  std::optional<ToolCallParser::Options> calls;
   if (request.output.tool_call_format != ToolCallFormat::kNone) {
-    tool_calls_.emplace(ToolOptions(request.output));
+    calls = ToolOptions(request.output);
+    tool_calls_.emplace(*calls);
   }
+  if (request.reasoning.parse) reasoning_.emplace(ReasoningOptions(request, calls));
 }
 
-void TextSplitter::Push(int32_t token, std::string_view text, TokenDelta* delta) {
-  if (!reasoning_.has_value()) return AddContent(text, delta);
-  const ReasoningDelta split = reasoning_->Push(token, text);
+bool TextSplitter::Push(const Piece& piece, TokenDelta* delta) {
+  if (stop_) return false;
+  if (!stops_in_reasoning_ || stops_.empty()) {
+    PushReasoning(piece, delta);
+  } else {
+    const std::string shown = FindStop(piece.text, piece.may_stop);
+    PushReasoning({.token = -1, .text = shown}, delta);
+  }
+  return !stop_;
+}
+
+void TextSplitter::PushReasoning(const Piece& piece, TokenDelta* delta) {
+  if (!reasoning_.has_value()) return PushContent(piece.text, piece.may_stop, delta);
+  const ReasoningDelta split = reasoning_->Push(piece.token, piece.text);
   delta->reasoning.append(split.reasoning);
-  AddContent(split.content, delta);
+  PushContent(split.content, piece.may_stop, delta);
 }
 
-void TextSplitter::AddContent(std::string_view content, TokenDelta* delta) {
+std::string TextSplitter::FindStop(std::string_view text, bool may_stop) {
+  std::string shown;
+  const int32_t found = stops_.Push(text, may_stop, &shown);
+  if (found != StopMatcher::kNoMatch) stop_ = found;
+  return shown;
+}
+
+void TextSplitter::PushContent(std::string_view content, bool may_stop, TokenDelta* delta) {
+  if (stops_in_reasoning_ || stops_.empty()) return PushToolCalls(content, delta);
+  PushToolCalls(FindStop(content, may_stop), delta);
+}
+
+void TextSplitter::PushToolCalls(std::string_view content, TokenDelta* delta) {
   if (content.empty()) return;
   if (!tool_calls_.has_value()) {
     delta->text.append(content);
@@ -73,13 +101,20 @@ void TextSplitter::AddToolCalls(ToolCallOutput output, TokenDelta* delta) {
   num_tool_calls_ = tool_calls_->num_calls();
 }
 
-void TextSplitter::Finish(TokenDelta* delta) {
+void TextSplitter::Finish(TextEnd end, TokenDelta* delta) {
+  const auto held = [this] {
+    std::string text;
+    stops_.Finish(&text);
+    return text;
+  };
+  if (stops_in_reasoning_) PushReasoning({.token = -1, .text = held()}, delta);
   if (reasoning_.has_value()) {
-    const ReasoningDelta split = reasoning_->Finish();
+    const ReasoningDelta split = reasoning_->Finish(end);
     delta->reasoning.append(split.reasoning);
-    AddContent(split.content, delta);
+    PushContent(split.content, /*may_stop=*/false, delta);
   }
-  if (tool_calls_.has_value()) AddToolCalls(tool_calls_->Finish(), delta);
+  if (!stops_in_reasoning_) PushToolCalls(held(), delta);
+  if (tool_calls_.has_value()) AddToolCalls(tool_calls_->Finish(end), delta);
 }
 
 }  // namespace tessera

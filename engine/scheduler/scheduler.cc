@@ -294,6 +294,7 @@ SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchRe
     update.row = planned.first_row + planned.num_prompt_rows;
     update.token = result.token[update.row];
     update.unusable = update.token < 0;
+    update.may_stop = sequence.may_stop();
     TokenFinish finish;
     if (!update.unusable && sequence.Append(update.token, &finish)) update.finish = finish;
   }

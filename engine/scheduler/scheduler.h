@@ -43,6 +43,7 @@ struct SequenceUpdate {
   int32_t num_prompt_rows = 0;
   int32_t token = -1;     // -1: the prompt is not complete yet
   int32_t row = -1;       // of `token`
+  bool may_stop = true;   // a stop string may end with it: min_tokens are there
   bool unusable = false;  // no token could be drawn; the sequence is finished
   std::optional<TokenFinish> finish;
   // State after the step.

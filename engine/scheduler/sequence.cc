@@ -39,16 +39,17 @@ bool Sequence::reads_prefix_cache() const {
 
 bool Sequence::CanBePlanned() const {
   if (num_drawing == 0) return true;
+  if (counts_answer() && !may_stop() && !in_min_tokens()) return false;
   return next_position() < max_tokens_ && !bans_long_words_ &&
          !thinking_.MayForceAfter(num_drawing);
 }
 
 bool Sequence::Append(int32_t token, TokenFinish* finish) {
-  const bool may_stop = num_output() + 1 > request().stopping.min_tokens;
+  const bool may_end = may_stop();
   tokens_.push_back(token);
   if (counts_output_) token_counts_.AddOutput(token);
   thinking_.Push(token);
-  if (may_stop && std::binary_search(stop_ids().begin(), stop_ids().end(), token)) {
+  if (may_end && std::binary_search(stop_ids().begin(), stop_ids().end(), token)) {
     *finish = {.reason = FinishReason::kStop, .stop_token_id = token};
     return true;
   }

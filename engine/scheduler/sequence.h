@@ -61,8 +61,10 @@ class Sequence {
   const ThinkingBudget& thinking() const { return thinking_; }
   // Tokens including those that steps under way draw: the position of the next token to draw.
   int32_t next_position() const { return num_tokens() + num_drawing; }
+  // Whether the next token comes too early to end the text: fewer count so far than min_tokens asks
+  // for, even if all of those that steps under way draw do.
   bool in_min_tokens() const {
-    return next_position() - prompt_length_ < request().stopping.min_tokens;
+    return counted_tokens() + num_drawing < request().stopping.min_tokens;
   }
   bool reads_prefix_cache() const;
   // Prompt logprobs still to be reported: those of positions [num_prompt_logprobs + 1, prompt).
@@ -70,9 +72,12 @@ class Sequence {
 
   // Whether a step may be planned for it now. While a step draws its next token, not if that
   // token ends it by length for sure, nor if the draw after it depends on which one it is: a word
-  // of several tokens that may have to be banned, a thinking budget that may close.
+  // of several tokens that may have to be banned, a thinking budget that may close, a token that
+  // may be reasoning and not count for min_tokens.
   bool CanBePlanned() const;
 
+  // Whether the next token to be appended may end the text.
+  bool may_stop() const { return counted_tokens() >= request().stopping.min_tokens; }
   // Appends a sampled token and says whether it ends the sequence.
   bool Append(int32_t token, TokenFinish* finish);
 
@@ -92,6 +97,14 @@ class Sequence {
   bool penalties_listed = false;  // a plan has brought the counts to the slot
 
  private:
+  bool counts_answer() const {
+    return request().reasoning.parse && !request().stopping.stop_in_reasoning;
+  }
+  // Output tokens that count for min_tokens.
+  int32_t counted_tokens() const {
+    return counts_answer() ? thinking_.answer_tokens() : num_output();
+  }
+
   const SequenceInit init_;
   const int32_t prompt_length_;
   int32_t max_tokens_;  // prompt and output

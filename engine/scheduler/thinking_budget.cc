@@ -42,7 +42,10 @@ bool ThinkingBudget::MayForceAfter(int32_t unknown) const {
 }
 
 void ThinkingBudget::Push(int32_t token) {
-  if (Disabled()) return;
+  if (Disabled()) {
+    ++answer_tokens_;
+    return;
+  }
   if (ForcedToken() == token) {
     enforced_ = true;
     ++num_forced_;
@@ -55,6 +58,8 @@ void ThinkingBudget::Push(int32_t token) {
   } else if (thinking_) {
     ++section_tokens_;
     ++reasoning_tokens_;
+  } else {
+    ++answer_tokens_;
   }
   if (num_forced_ == static_cast<int32_t>(params_.close_token_ids.size())) {
     if (num_forced_ > 0) thinking_ = false;  // the sequence closes, whatever it consists of

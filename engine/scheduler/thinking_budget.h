@@ -27,6 +27,8 @@ class ThinkingBudget {
   // Output tokens between the tags, forced ones included, the tags themselves not.
   int32_t reasoning_tokens() const { return reasoning_tokens_; }
   bool enforced() const { return enforced_; }
+  // Output tokens that are no reasoning, nor one of the tags.
+  int32_t answer_tokens() const { return answer_tokens_; }
 
  private:
   bool Disabled() const;
@@ -38,6 +40,7 @@ class ThinkingBudget {
   int32_t section_tokens_ = 0;  // since the last <think>
   int32_t num_forced_ = 0;      // of close_token_ids
   int32_t reasoning_tokens_ = 0;
+  int32_t answer_tokens_ = 0;
 };
 
 }  // namespace tessera

@@ -135,6 +135,8 @@ Value NormalizeToolCall(const Value& call) {
   Value parsed_arguments = arguments;
   if (IsAbsent(arguments)) {
     parsed_arguments = Value::MakeDict(Dict());
+  } else if (arguments.is_string() && AreEmptyArguments(arguments.str())) {
+    parsed_arguments = Value::MakeDict(Dict());
   } else if (arguments.is_string()) {
     const absl::StatusOr<Value> parsed = jinja::ParseJson(arguments.str());
     if (parsed.ok() && parsed->is_dict()) parsed_arguments = *parsed;
@@ -171,6 +173,13 @@ Value NormalizeMessage(const Value& message) {
 }
 
 }  // namespace
+
+bool AreEmptyArguments(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\n\r";
+  const size_t begin = text.find_first_not_of(kSpace);
+  if (begin == std::string_view::npos) return true;
+  return text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin) == "null";
+}
 
 absl::Status ValidateMessages(const Value& messages) {
   if (!messages.is_list()) return WrongType("messages", "a list", messages);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8_stream.h"
@@ -14,10 +15,12 @@ namespace tessera {
 
 struct DetokenizeOptions {
   bool skip_special = true;  // leave out tokens such as <|im_end|>
+  // But not these: tags that somebody reads who comes behind.
+  std::vector<int32_t> keep = {};
 };
 
-// What Push and Finish append, joined, equals Tokenizer::Decode of all ids. One sequence, one
-// detokenizer; not thread-safe. Copy it to fork a sequence.
+// What Push and Finish append, joined, equals Tokenizer::Decode of all ids (but for `keep`). One
+// sequence, one detokenizer; not thread-safe. Copy it to fork a sequence.
 class IncrementalDetokenizer {
  public:
   IncrementalDetokenizer(std::shared_ptr<const Tokenizer> tokenizer, DetokenizeOptions options);

@@ -30,8 +30,8 @@ ReasoningState InitialReasoningState(const std::vector<int32_t>& prompt_ids,
   return ReasoningState::kStart;
 }
 
-ReasoningParser::ReasoningParser(const Options& options)
-    : options_(options), state_(options.initial) {}
+ReasoningParser::ReasoningParser(Options options)
+    : options_(std::move(options)), state_(options_.initial) {}
 
 ReasoningDelta ReasoningParser::Push(int32_t token_id, std::string_view text) {
   ReasoningDelta delta;
@@ -43,26 +43,26 @@ ReasoningDelta ReasoningParser::Push(int32_t token_id, std::string_view text) {
     return delta;
   }
   pending_ += text;
-  Consume(/*at_end=*/false, &delta);
+  Consume(TextEnd::kMore, &delta);
   return delta;
 }
 
-ReasoningDelta ReasoningParser::Finish() {
+ReasoningDelta ReasoningParser::Finish(TextEnd end) {
   ReasoningDelta delta;
-  Consume(/*at_end=*/true, &delta);
+  Consume(end, &delta);
   held_newlines_.clear();
   return delta;
 }
 
-void ReasoningParser::Consume(bool at_end, ReasoningDelta* delta) {
-  if (state_ == ReasoningState::kStart && !ConsumeStart(at_end, delta)) return;
-  if (state_ == ReasoningState::kReasoning && !ConsumeReasoning(at_end, delta)) return;
+void ReasoningParser::Consume(TextEnd end, ReasoningDelta* delta) {
+  if (state_ == ReasoningState::kStart && !ConsumeStart(end, delta)) return;
+  if (state_ == ReasoningState::kReasoning && !ConsumeReasoning(end, delta)) return;
   EmitContent(pending_, delta);
   pending_.clear();
 }
 
 // Each Consume function returns whether the state was left, so that the next one takes over.
-bool ReasoningParser::ConsumeStart(bool at_end, ReasoningDelta* delta) {
+bool ReasoningParser::ConsumeStart(TextEnd end, ReasoningDelta* delta) {
   space_ = std::min(pending_.find_first_not_of(kWhiteSpace, space_), pending_.size());
   const std::string_view rest = std::string_view(pending_).substr(space_);
   if (rest.substr(0, kOpen.size()) == kOpen) {
@@ -70,26 +70,75 @@ bool ReasoningParser::ConsumeStart(bool at_end, ReasoningDelta* delta) {
     state_ = ReasoningState::kReasoning;
     return true;
   }
-  if (!at_end && kOpen.substr(0, rest.size()) == rest) return false;
+  if (end == TextEnd::kMore && kOpen.substr(0, rest.size()) == rest) return false;
   state_ = ReasoningState::kContent;
   EmitContent(std::exchange(pending_, {}), delta);
   return true;
 }
 
-bool ReasoningParser::ConsumeReasoning(bool at_end, ReasoningDelta* delta) {
-  if (const size_t end = pending_.find(kClose); end != std::string::npos) {
-    EmitReasoning(std::string_view(pending_).substr(0, end), delta);
-    pending_.erase(0, end + kClose.size());
-    held_newlines_.clear();
-    strip_content_ = true;
-    state_ = ReasoningState::kContent;
+bool ReasoningParser::ConsumeReasoning(TextEnd end, ReasoningDelta* delta) {
+  while (true) {
+    if (const size_t close = pending_.find(kClose, scanned_); close != std::string::npos) {
+      EndReasoning(close, kClose.size(), delta);
+      return true;
+    }
+    size_t held = end == TextEnd::kMore ? PartialMatchLength(pending_, kClose) : 0;
+    scanned_ = pending_.size() - held;
+    if (!probe_) {
+      const size_t call =
+          options_.calls ? FindCallTag(pending_, options_.calls->format) : std::string::npos;
+      if (call == std::string::npos) {
+        if (options_.calls && end == TextEnd::kMore) {
+          held = std::max(held, PartialCallTagLength(pending_, options_.calls->format));
+        }
+        ShowReasoning(pending_.size() - held, delta);
+        return false;
+      }
+      ShowReasoning(call, delta);
+      probe_.emplace(*options_.calls);
+      probed_ = shown_probed_ = 0;
+    }
+    if (ProbeCall(end, delta)) return true;
+    if (probe_) return false;
+  }
+}
+
+bool ReasoningParser::ProbeCall(TextEnd end, ReasoningDelta* delta) {
+  if (!probe_->first_call()) {
+    const std::string_view text = std::string_view(pending_).substr(
+        probed_ - shown_probed_, scanned_ - (probed_ - shown_probed_));
+    const size_t no_call = probe_->Push(text).content.size();
+    probed_ += text.size();
+    if (!probe_->first_call()) {
+      shown_probed_ += no_call;
+      ShowReasoning(no_call, delta);
+    }
+  }
+  if (end != TextEnd::kMore) probe_->Finish(end);
+  if (const auto call = probe_->first_call()) {
+    if (end == TextEnd::kMore) return false;
+    EndReasoning(*call - shown_probed_, 0, delta);
     return true;
   }
-  const size_t held = at_end ? 0 : PartialMatchLength(pending_, kClose);
-  const size_t ready = pending_.size() - held;
-  EmitReasoning(std::string_view(pending_).substr(0, ready), delta);
-  pending_.erase(0, ready);
+  // All of it was no call.
+  if (end != TextEnd::kMore) ShowReasoning(pending_.size(), delta);
+  if (end != TextEnd::kMore || shown_probed_ == probed_) probe_.reset();
   return false;
+}
+
+void ReasoningParser::ShowReasoning(size_t length, ReasoningDelta* delta) {
+  EmitReasoning(std::string_view(pending_).substr(0, length), delta);
+  pending_.erase(0, length);
+  scanned_ -= std::min(length, scanned_);
+}
+
+void ReasoningParser::EndReasoning(size_t length, size_t tag, ReasoningDelta* delta) {
+  ShowReasoning(length, delta);
+  pending_.erase(0, tag);
+  probe_.reset();
+  held_newlines_.clear();
+  strip_content_ = true;
+  state_ = ReasoningState::kContent;
 }
 
 void ReasoningParser::EmitReasoning(std::string_view text, ReasoningDelta* delta) {

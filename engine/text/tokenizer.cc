@@ -1,5 +1,6 @@
 #include "engine/text/tokenizer.h"
 
+#include <deque>
 #include <utility>
 
 #include "engine/text/nfc.h"
@@ -8,6 +9,20 @@
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
+namespace {
+
+// NFC of any bytes: `text` itself when nothing changes, otherwise a view of `*storage`.
+std::string_view Normalize(std::string_view text, std::string* storage) {
+  if (AsciiPrefixLength(text) == text.size()) return text;
+  if (IsValidUtf8(text)) return NormalizeNfc(text, storage);
+  std::string repaired;
+  AppendRepairedUtf8(text, &repaired);
+  const std::string_view normal = NormalizeNfc(repaired, storage);
+  if (normal.data() == repaired.data()) *storage = std::move(repaired);
+  return *storage;
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
   ASSIGN_OR_RETURN(TokenizerDefinition definition, LoadTokenizerDefinition(model_dir));
@@ -36,9 +51,16 @@ Tokenizer::Tokenizer(TokenizerDefinition definition,
     : token_bytes_(std::move(definition.token_bytes)),
       token_offsets_(std::move(definition.token_offsets)),
       encoder_(definition.byte_ids, definition.merges),
-      pretokenizer_(std::move(pretokenizer)) {
+      pretokenizer_(std::move(pretokenizer)),
+      eos_token_id_(definition.eos_token_id) {
   for (const AddedToken& token : definition.added_tokens) {
-    matcher_.Add(token.content, token.id);
+    if (token.normalized) {
+      if (!normalized_matcher_) normalized_matcher_.emplace();
+      std::string storage;
+      normalized_matcher_->Add(Normalize(token.content, &storage), token.id);
+    } else {
+      matcher_.Add(token.content, token.id);
+    }
     added_ids_.emplace(token.content, token.id);
     if (token.special) special_ids_.insert(token.id);
   }
@@ -50,50 +72,78 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
   return EncodeSegments({&document, 1});
 }
 
-absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeSegments(
-    std::span<const TextSegment> segments) const {
-  std::vector<int32_t> ids;
-  std::string joined;        // text since the last added token that crosses segment borders
-  std::string_view stretch;  // text since the last added token: a view of a segment or of joined
-  const auto extend = [&](std::string_view text) {
-    if (text.empty()) return;
-    if (stretch.empty()) {
-      stretch = text;
-      return;
-    }
-    if (stretch.data() != joined.data()) joined.assign(stretch);
-    joined.append(text);
-    stretch = joined;
-  };
-  for (const TextSegment& segment : segments) {
+// Collects text until an added token ends it.
+class Tokenizer::Cutter {
+ public:
+  explicit Cutter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  // `matcher` finds the tokens of this text; null: it holds none.
+  absl::Status Add(std::string_view text, const AddedTokenMatcher* matcher) {
     size_t position = 0;
-    while (segment.trusted) {
-      const auto match = matcher_.Find(segment.text, position);
+    while (matcher != nullptr) {
+      const auto match = matcher->Find(text, position);
       if (!match) break;
-      extend(segment.text.substr(position, match->begin - position));
-      RETURN_IF_ERROR(EncodeStretch(stretch, &ids));
-      stretch = {};
-      ids.push_back(match->id);
+      RETURN_IF_ERROR(AddBetween(text.substr(position, match->begin - position), matcher));
+      RETURN_IF_ERROR(EndStretch());
+      ids_.push_back(match->id);
       position = match->end;
     }
-    extend(segment.text.substr(position));
+    return AddBetween(text.substr(position), matcher);
   }
-  RETURN_IF_ERROR(EncodeStretch(stretch, &ids));
-  return ids;
+
+  absl::StatusOr<std::vector<int32_t>> Finish() {
+    RETURN_IF_ERROR(EndStretch());
+    return std::move(ids_);
+  }
+
+ private:
+  // What is left between the tokens of `matcher`.
+  absl::Status AddBetween(std::string_view text, const AddedTokenMatcher* matcher) {
+    if (matcher != &tokenizer_.matcher_ || !tokenizer_.normalized_matcher_) {
+      Extend(text);
+      return absl::OkStatus();
+    }
+    normalized_.emplace_back();
+    return Add(Normalize(text, &normalized_.back()), &*tokenizer_.normalized_matcher_);
+  }
+
+  void Extend(std::string_view text) {
+    if (text.empty()) return;
+    if (stretch_.empty()) {
+      stretch_ = text;
+      return;
+    }
+    if (stretch_.data() != joined_.data()) joined_.assign(stretch_);
+    joined_.append(text);
+    stretch_ = joined_;
+  }
+
+  absl::Status EndStretch() {
+    RETURN_IF_ERROR(tokenizer_.EncodeStretch(stretch_, &ids_));
+    stretch_ = {};
+    return absl::OkStatus();
+  }
+
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> ids_;
+  std::string joined_;                  // text since the last token that crosses segment borders
+  std::deque<std::string> normalized_;  // what views in stretch_ may point into
+  std::string_view stretch_;  // text since the last token: a view of a segment, of joined_
+                              // or of normalized_
+};
+
+absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeSegments(
+    std::span<const TextSegment> segments) const {
+  Cutter cutter(*this);
+  for (const TextSegment& segment : segments) {
+    RETURN_IF_ERROR(cutter.Add(segment.text, segment.trusted ? &matcher_ : nullptr));
+  }
+  return cutter.Finish();
 }
 
 absl::Status Tokenizer::EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const {
-  std::string repaired;
-  std::string normalized;
-  std::string_view text = raw;
-  if (AsciiPrefixLength(text) < text.size()) {
-    if (!IsValidUtf8(text)) {
-      AppendRepairedUtf8(text, &repaired);
-      text = repaired;
-    }
-    text = NormalizeNfc(text, &normalized);
-  }
-  Pretokenizer::Splitter splitter(*pretokenizer_, text);
+  std::string storage;
+  Pretokenizer::Splitter splitter(*pretokenizer_, Normalize(raw, &storage));
   while (!splitter.done()) encoder_.Encode(splitter.Next(), ids);
   return splitter.status();
 }

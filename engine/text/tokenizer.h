@@ -1,6 +1,7 @@
 // Text to token ids and back, as the Qwen models were trained: added tokens are cut out of the raw
-// text, what lies between them is normalised (NFC), split by the Qwen pattern and byte-pair
-// encoded. No token is added at the beginning or the end.
+// text, what lies between them is normalised (NFC), added tokens that want normalised text are cut
+// out of that, and the rest is split by the Qwen pattern and byte-pair encoded. No token is added
+// at the beginning or the end.
 #ifndef TESSERA_ENGINE_TEXT_TOKENIZER_H_
 #define TESSERA_ENGINE_TEXT_TOKENIZER_H_
 
@@ -56,7 +57,8 @@ class Tokenizer {
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, EncodeOptions options) const;
 
   // Encodes the concatenation of `segments` as one document. An added token is recognised only
-  // where it lies wholly inside one trusted segment; otherwise segment borders have no effect, so
+  // where it lies wholly inside one trusted segment (and, if it wants normalised text, that of this
+  // segment alone); otherwise segment borders have no effect, so
   // the ids are those of the whole text as long as the untrusted parts take no part in spelling an
   // added token.
   absl::StatusOr<std::vector<int32_t>> EncodeSegments(std::span<const TextSegment> segments) const;
@@ -76,6 +78,9 @@ class Tokenizer {
   // Whether `id` is an added token marked special (<|im_end|> is, <think> is not).
   bool IsSpecial(int32_t id) const { return special_ids_.contains(id); }
 
+  // The token that ends a text, by tokenizer_config.json; -1 if that names none.
+  int32_t eos_token_id() const { return eos_token_id_; }
+
   // One past the largest id the tokenizer defines. A model's logits may be wider (padding).
   int32_t vocab_size() const { return static_cast<int32_t>(token_offsets_.size()) - 1; }
 
@@ -87,11 +92,16 @@ class Tokenizer {
   // Encodes what lies between two added tokens.
   absl::Status EncodeStretch(std::string_view raw, std::vector<int32_t>* ids) const;
 
+  // The segments of one document, cut at added tokens.
+  class Cutter;
+
   std::string token_bytes_;
   std::vector<uint32_t> token_offsets_;  // token i is token_bytes_[offsets[i], offsets[i + 1])
   BytePairEncoder encoder_;
   std::unique_ptr<const Pretokenizer> pretokenizer_;
   AddedTokenMatcher matcher_;
+  std::optional<AddedTokenMatcher> normalized_matcher_;  // most models have no such tokens
+  int32_t eos_token_id_;
   absl::flat_hash_map<std::string, int32_t> added_ids_;
   absl::flat_hash_set<int32_t> special_ids_;
 };

@@ -107,13 +107,15 @@ class Node {
         absl::StrCat("is ", Quoted(value), "; only ", Quoted(supported), " is supported"));
   }
 
-  // Refuses a true flag; `if_absent` is what a missing member means.
-  absl::Status RequireFalse(std::string_view name, bool if_absent) const {
+  // `if_absent` is what a missing member means.
+  absl::StatusOr<bool> Flag(std::string_view name, bool if_absent) const {
     ASSIGN_OR_RETURN(const std::optional<Node> member, Optional(name));
-    bool value = if_absent;
-    if (member) {
-      ASSIGN_OR_RETURN(value, member->Bool());
-    }
+    return member ? member->Bool() : if_absent;
+  }
+
+  // Refuses a true flag.
+  absl::Status RequireFalse(std::string_view name, bool if_absent) const {
+    ASSIGN_OR_RETURN(const bool value, Flag(name, if_absent));
     if (!value) return absl::OkStatus();
     return Error(absl::StrCat("has \"", ToAbsl(name), "\" true; only false is supported"));
   }
@@ -285,18 +287,16 @@ absl::StatusOr<std::vector<BytePairMerge>> ReadMerges(const Node& model,
 using AddedTokensById = std::map<int32_t, AddedToken>;
 
 absl::StatusOr<AddedToken> ReadAddedToken(const Node& node, int32_t id) {
-  for (const char* rule : {"single_word", "lstrip", "rstrip", "normalized"}) {
+  for (const char* rule : {"single_word", "lstrip", "rstrip"}) {
     RETURN_IF_ERROR(node.RequireFalse(rule, false));
   }
   ASSIGN_OR_RETURN(const Node content_node, node.Required("content"));
   ASSIGN_OR_RETURN(const std::string_view content, content_node.String());
   if (content.empty()) return content_node.Error("must not be empty");
-  ASSIGN_OR_RETURN(const std::optional<Node> special_node, node.Optional("special"));
-  bool special = false;
-  if (special_node) {
-    ASSIGN_OR_RETURN(special, special_node->Bool());
-  }
-  return AddedToken{id, std::string(content), special};
+  AddedToken token{.id = id, .content = std::string(content)};
+  ASSIGN_OR_RETURN(token.special, node.Flag("special", false));
+  ASSIGN_OR_RETURN(token.normalized, node.Flag("normalized", false));
+  return token;
 }
 
 // Adds `token` to the table of one file, where neither id nor content may repeat.
@@ -373,6 +373,22 @@ absl::Status CheckAgainstVocabulary(const Node& root, const Vocabulary& vocabula
   return absl::OkStatus();
 }
 
+// The token that tokenizer_config.json calls the end of a text: its text, or an object that holds
+// it. -1 when it names none, or one that does not exist.
+int32_t FindEosToken(const Node& config, const Vocabulary& vocabulary,
+                     const AddedTokensById& added) {
+  dom::element eos;
+  if (config.value().at_key("eos_token").get(eos) != simdjson::SUCCESS) return -1;
+  std::string_view text;
+  if (eos.get(text) != simdjson::SUCCESS && eos.at_key("content").get(text) != simdjson::SUCCESS) {
+    return -1;
+  }
+  for (const auto& [id, token] : added) {
+    if (token.content == text) return id;
+  }
+  return vocabulary.Find(text);
+}
+
 absl::Status FillByteIds(const Node& model, const Vocabulary& vocabulary,
                          const ByteAlphabet& alphabet, std::array<int32_t, 256>* byte_ids) {
   for (size_t byte = 0; byte < byte_ids->size(); ++byte) {
@@ -429,6 +445,7 @@ absl::StatusOr<TokenizerDefinition> ParseTokenizerDefinition(const TokenizerSour
     ASSIGN_OR_RETURN(AddedTokensById from_config, ReadAddedTokensDecoder(config));
     RETURN_IF_ERROR(CheckAgainstVocabulary(config, vocabulary, from_config));
     MergeAddedTokens(std::move(from_config), &added);
+    definition.eos_token_id = FindEosToken(config, vocabulary, added);
   }
   FillTokenBytes(vocabulary, alphabet, added, &definition);
   for (auto& [id, token] : added) definition.added_tokens.push_back(std::move(token));

@@ -20,6 +20,9 @@ struct AddedToken {
   int32_t id = 0;
   std::string content;   // UTF-8, never empty
   bool special = false;  // left out of decoded text on request
+  // Looked for in normalised text, what the tokens without this have left of it. Tokens that were
+  // added by hand have it, the model's own have not.
+  bool normalized = false;
 };
 
 struct TokenizerDefinition {
@@ -30,6 +33,7 @@ struct TokenizerDefinition {
   std::array<int32_t, 256> byte_ids{};   // the token of every single byte
   std::vector<BytePairMerge> merges;     // by rank
   std::vector<AddedToken> added_tokens;  // by ascending id; ids and contents are unique
+  int32_t eos_token_id = -1;             // of tokenizer_config.json's eos_token
 };
 
 // The two files as they were read; names are for error messages.

@@ -76,21 +76,41 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
   NoteErrors(report, findings);
   for (const std::string& warning : report.warnings) findings->warnings.push_back(warning);
   if (!report.ok()) return;
+  const absl::StatusOr<bool> own_head = HasOwnHead(config, **checkpoint);
+  if (!findings->Note(own_head.status())) return;
+  if (*own_head && config.tie_word_embeddings) findings->warnings.push_back(kUntiedHeadWarning);
   constexpr int64_t kLong = int64_t{1} << 30;  // bytes
   const bool takes_long = (*checkpoint)->total_bytes() >= kLong;
   NoteErrors(VerifyValues(**checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
              findings);
 }
 
-// `vocab_size`: of the model, 0 when it is unknown.
-void CheckText(const std::string& dir, int32_t vocab_size, Findings* findings) {
+// All that end a text, with a word about the one that the model's own files do not have.
+void CheckEndTokens(const std::string& dir, const ModelConfig& config, int32_t of_tokenizer,
+                    Findings* findings) {
+  absl::StatusOr<GenerationConfig> generation = LoadGenerationConfig(dir, config);
+  if (!findings->Note(generation.status())) return;
+  if (AddEndToken(of_tokenizer, config, &*generation)) {
+    findings->warnings.push_back(absl::StrCat(
+        "the eos_token of tokenizer_config.json (", of_tokenizer,
+        ") is none of config.json's and generation_config.json's: it ends a text, too"));
+  }
+  if (generation->eos_token_ids.empty()) {
+    findings->warnings.push_back("no file names an end token: texts end at max_tokens only");
+  }
+  findings->facts["eos_token_ids"] = generation->eos_token_ids;
+}
+
+// `vocab_size`: of the model, 0 when it is unknown. Gives the tokenizer's end token, -1 if there is
+// none.
+int32_t CheckText(const std::string& dir, int32_t vocab_size, Findings* findings) {
   const auto text = LoadModelText(dir);
   if (absl::IsNotFound(text.status())) {
     findings->warnings.push_back(std::string(text.status().message()));
     findings->verdict = kTokenIdsOnly;
-    return;
+    return -1;
   }
-  if (!findings->Note(text.status())) return;
+  if (!findings->Note(text.status())) return -1;
   findings->facts["tokenizer_size"] = text->tokenizer->vocab_size();
   if (vocab_size > 0 && text->tokenizer->vocab_size() > vocab_size) {
     findings->warnings.push_back(
@@ -101,6 +121,7 @@ void CheckText(const std::string& dir, int32_t vocab_size, Findings* findings) {
     findings->warnings.push_back(
         absl::StrCat(dir, ": no chat template; chat requests are refused"));
   }
+  return text->tokenizer->eos_token_id();
 }
 
 Findings CheckModel(const std::string& dir) {
@@ -109,13 +130,10 @@ Findings CheckModel(const std::string& dir) {
   const auto config = LoadModelConfig(dir);
   if (findings.Note(config.status())) {
     DescribeModel(*config, &findings.facts);
-    const auto generation = LoadGenerationConfig(dir, *config);
-    if (findings.Note(generation.status())) {
-      findings.facts["eos_token_ids"] = generation->eos_token_ids;
-    }
     CheckWeights(dir, *config, &findings);
   }
-  CheckText(dir, config.ok() ? config->vocab_size : 0, &findings);
+  const int32_t end_token = CheckText(dir, config.ok() ? config->vocab_size : 0, &findings);
+  if (config.ok()) CheckEndTokens(dir, *config, end_token, &findings);
   return findings;
 }
 

@@ -115,6 +115,8 @@ void AddSamplingOptions(OptionTable* table, GenerationFlags* flags) {
   table->List("bad-words", &flags->bad_words, "Words never written in their usual tokens.");
   table->Text("stop-token-ids", &flags->stop_token_ids, "Token ids that end the answer: 1,2,3.");
   table->Flag("include-stop", &flags->include_stop, "Keep the stop text in the answer.");
+  table->Flag("stop-in-reasoning", &flags->stop_in_reasoning,
+              "Let --stop and --min-tokens count the thinking, too, not the answer alone.");
   table->Flag("ignore-eos", &flags->ignore_eos, "Go on after the end of the text.");
   table->Integer("logprobs", &flags->logprobs, "Log probabilities with so many alternatives.");
   table->Integer("prompt-logprobs", &flags->prompt_logprobs, "The same for the prompt.");
@@ -157,6 +159,7 @@ absl::StatusOr<v1::GenerateRequest> SamplingRequest(const GenerationFlags& flags
   stopping->mutable_stop_token_ids()->Add(stop_ids.begin(), stop_ids.end());
   stopping->set_include_stop(flags.include_stop);
   stopping->set_ignore_eos(flags.ignore_eos);
+  stopping->set_stop_in_reasoning(flags.stop_in_reasoning);
   for (const std::string& word : flags.bad_words) {
     request.mutable_constraints()->add_bad_words(word);
   }

@@ -37,6 +37,7 @@ struct GenerationFlags {
   std::string stop_token_ids;
   bool include_stop = false;
   bool ignore_eos = false;
+  bool stop_in_reasoning = false;
   std::optional<int64_t> logprobs;
   std::optional<int64_t> prompt_logprobs;
   std::optional<bool> skip_special_tokens;

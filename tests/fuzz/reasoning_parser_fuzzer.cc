@@ -1,5 +1,5 @@
-// The first byte chooses the start, the second the piece length; the rest is generated text. Pieces
-// must give the same as the whole.
+// The first byte chooses the start and what calls look like, the second the piece length; the rest
+// is generated text. Pieces must give the same as the whole.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,14 +11,21 @@
 namespace {
 
 tessera::ReasoningDelta Parse(std::string_view text, size_t piece, uint8_t start) {
-  tessera::ReasoningParser parser({.initial = static_cast<tessera::ReasoningState>(start % 3)});
+  const auto end = start % 2 == 0 ? tessera::TextEnd::kStopped : tessera::TextEnd::kCut;
+  tessera::ReasoningParser::Options options{.initial =
+                                                static_cast<tessera::ReasoningState>(start % 3)};
+  if ((start & 8) != 0) {
+    options.calls = {.format = (start & 16) != 0 ? tessera::ToolCallFormat::kHermes
+                                                 : tessera::ToolCallFormat::kCoderXml};
+  }
+  tessera::ReasoningParser parser(options);
   tessera::ReasoningDelta all;
   const auto add = [&all](const tessera::ReasoningDelta& delta) {
     all.reasoning += delta.reasoning;
     all.content += delta.content;
   };
   for (size_t at = 0; at < text.size(); at += piece) add(parser.Push(-1, text.substr(at, piece)));
-  add(parser.Finish());
+  add(parser.Finish(end));
   return all;
 }
 

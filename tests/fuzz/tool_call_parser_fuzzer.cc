@@ -1,6 +1,6 @@
-// The first byte chooses the format, the second the piece length; the rest is generated text.
-// Pieces must give the same as the whole. The arguments of a call are a JSON object, unless the
-// parser says that the call broke off: then they are none.
+// The first byte chooses the format and how the text ends, the second the piece length; the rest is
+// generated text. Pieces must give the same as the whole. The arguments of a call are a JSON
+// object, unless the parser says that the call broke off: then they are none.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +44,8 @@ Parsed Parse(std::string_view text, size_t piece, uint8_t format) {
   for (size_t at = 0; at < text.size(); at += piece) {
     Join(parser.Push(text.substr(at, piece)), &all);
   }
-  Join(parser.Finish(), &all);
+  Join(parser.Finish((format & 2) == 0 ? tessera::TextEnd::kStopped : tessera::TextEnd::kCut),
+       &all);
   all.broken = parser.num_broken_calls();
   TESSERA_CHECK(parser.num_calls() == static_cast<int>(all.calls.size()));
   return all;

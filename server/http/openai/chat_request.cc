@@ -1,6 +1,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/text/chat_messages.h"
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/value.h"
 #include "kernels/core/status_macros.h"
@@ -25,7 +26,7 @@ void ReadCall(const ApiFields& call, v1::ToolCall* out) {
   const Value* arguments = members.Find("arguments");
   std::string text = "{}";
   if (arguments != nullptr && arguments->is_string()) {
-    if (!arguments->str().empty()) text = arguments->str();
+    if (!AreEmptyArguments(arguments->str())) text = arguments->str();
     const absl::StatusOr<Value> parsed = ParseApiBody(text);
     if (!parsed.ok()) members.Fail("arguments", "must be the text of a JSON object");
   } else if (arguments != nullptr && arguments->is_dict()) {

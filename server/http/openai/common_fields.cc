@@ -66,6 +66,7 @@ void ReadStoppingFields(const ApiFields& fields, ApiRequest* request, v1::Stoppi
   ReadIds(fields, "stop_token_ids", out->mutable_stop_token_ids());
   out->set_include_stop(fields.Bool("include_stop_str_in_output").value_or(false));
   out->set_ignore_eos(fields.Bool("ignore_eos").value_or(false));
+  out->set_stop_in_reasoning(fields.Bool("stop_in_reasoning").value_or(false));
 }
 
 void ReadLogitBias(const ApiFields& fields, v1::ConstraintOptions* out) {

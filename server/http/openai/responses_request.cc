@@ -1,6 +1,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/text/chat_messages.h"
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/value.h"
 #include "kernels/core/status_macros.h"
@@ -46,7 +47,7 @@ class InputReader {
     call->set_name(fields.Text("name").value_or(""));
     if (call->name().empty()) fields.Fail("name", "must be set");
     const std::string arguments = fields.Text("arguments").value_or("");
-    call->set_arguments(arguments.empty() ? "{}" : arguments);
+    call->set_arguments(AreEmptyArguments(arguments) ? "{}" : arguments);
     if (!ParseApiBody(call->arguments()).ok()) {
       fields.Fail("arguments", "must be the text of a JSON object");
     }

@@ -139,6 +139,39 @@ TEST(CheckpointCheckTest, SurplusIsAnErrorExceptATiedHeadAndRopeTables) {
               ElementsAre(HasSubstr("lm_head.weight")));
 }
 
+// As in transformers 5.
+TEST(CheckpointCheckTest, AStoredHeadWinsOverTheTieAndOneAloneIsTheEmbedding) {
+  const ModelConfig config = LoadReferenceConfig("dense-tied");
+  const std::vector<Stored> tied = AsStored(ExpectedTensors(config));
+  const auto open = [](const ModelFolder& folder, const std::vector<Stored>& tensors) {
+    WriteFile(folder, "model.safetensors", tensors);
+    return Checkpoint::Open(folder.path()).value();
+  };
+  const ModelFolder folder;
+  std::vector<Stored> tensors = tied;
+  // The bytes of the file are a pattern that repeats: two bytes between them make these two differ.
+  tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", {1}});
+  tensors.push_back({"lm_head.weight", tied[0].shape});
+  const auto differs = open(folder, tensors);
+  EXPECT_TRUE(HasOwnHead(config, *differs).value());
+  EXPECT_EQ(EmbeddingName(config, *differs), "model.embed_tokens.weight");
+  EXPECT_FALSE(HasOwnHead(config, *open(folder, tied)).value());
+
+  tensors = tied;
+  tensors[0].name = "lm_head.weight";
+  const auto alone = open(folder, tensors);
+  EXPECT_FALSE(HasOwnHead(config, *alone).value());
+  EXPECT_EQ(EmbeddingName(config, *alone), "lm_head.weight");
+  EXPECT_TRUE(VerifyCheckpoint(config, *alone).ok());
+
+  ModelConfig untied = config;
+  untied.tie_word_embeddings = false;
+  EXPECT_THAT(VerifyCheckpoint(untied, *alone).errors,
+              ElementsAre(HasSubstr("\"model.embed_tokens.weight\": missing")));
+  const std::string bundled = TESSERA_TEST_DATA "/reference/models/dense-tied";
+  EXPECT_FALSE(HasOwnHead(config, **Checkpoint::Open(bundled)).value());
+}
+
 TEST(CheckpointCheckTest, ListsAreBounded) {
   const ModelConfig config = LoadReferenceConfig("moe-128-top8");
   std::vector<Stored> tensors;

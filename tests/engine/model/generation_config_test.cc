@@ -42,14 +42,26 @@ TEST(GenerationConfigTest, ReadsTheReleasedFiles) {
   ASSERT_TRUE(base.ok()) << base.status();
   EXPECT_EQ(base->do_sample, false);
   EXPECT_EQ(base->max_new_tokens, 2048);
-  EXPECT_THAT(base->eos_token_ids, ElementsAre(151643));
+  EXPECT_THAT(base->eos_token_ids, ElementsAre(151643, 151645));
 
   for (const std::string name : {"14B-FP8", "30B-A3B-Instruct-2507", "4B-Instruct-2507"}) {
     EXPECT_TRUE(ParseReference(name + ".generation_config.json").ok()) << name;
   }
 }
 
-TEST(GenerationConfigTest, StopIdsFallBackToTheModelConfig) {
+// All that are named end a text: Base models name another token in each file.
+TEST(GenerationConfigTest, EndTokensOfAllFilesCount) {
+  const auto both =
+      ParseGenerationConfig(R"({"eos_token_id": 151643})", "generation_config.json", Model());
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_THAT(both->eos_token_ids, ElementsAre(151643, 151645));
+  GenerationConfig generation = *both;
+  EXPECT_FALSE(AddEndToken(151645, Model(), &generation)) << "known";
+  EXPECT_FALSE(AddEndToken(-1, Model(), &generation));
+  EXPECT_FALSE(AddEndToken(kVocab, Model(), &generation));
+  EXPECT_TRUE(AddEndToken(5, Model(), &generation));
+  EXPECT_THAT(generation.eos_token_ids, ElementsAre(151643, 151645, 5));
+
   const auto empty = ParseGenerationConfig("{}", "generation_config.json", Model());
   ASSERT_TRUE(empty.ok()) << empty.status();
   EXPECT_THAT(empty->eos_token_ids, ElementsAre(151645));

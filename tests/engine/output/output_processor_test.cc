@@ -32,6 +32,7 @@ class OutputProcessorTest : public testing::Test {
     Shown shown;
     for (size_t i = 0; i < ids.size() && !processor.finished(); ++i) {
       SequenceUpdate update{.token = ids[i], .row = 0};
+      update.may_stop = static_cast<int32_t>(i) >= request_.stopping.min_tokens;
       if (i + 1 == ids.size()) update.finish = last_;
       const BatchResult result{.token = {ids[i]}, .logprob = {-1}, .rank = {1}};
       const std::optional<TokenDelta> delta = processor.Process(update, result);
@@ -128,12 +129,49 @@ TEST_F(OutputProcessorTest, ClosedStartIsContent) {
   EXPECT_EQ(shown.text, "2");
 }
 
-TEST_F(OutputProcessorTest, StopStringsSpeakAboutTheWholeText) {
+TEST_F(OutputProcessorTest, StopStringsSpeakAboutTheAnswer) {
   request_.reasoning.parse = true;
-  request_.stopping.stop = {"+ 1"};
-  const Shown shown = Write("<think>\n1 + 1\n</think>\n\n2");
+  request_.stopping.stop = {"+ 1", "\n\n"};
+  const std::string text = "<think>\n1 + 1\n\n2\n</think>\n\n2 + 1 = 3";
+  Shown shown = Write(text);
+  EXPECT_EQ(shown.reasoning, "1 + 1\n\n2");
+  EXPECT_EQ(shown.text, "2 ");
+  EXPECT_EQ(shown.finish.stop_string, "+ 1");
+
+  request_.stopping.stop_in_reasoning = true;
+  shown = Write(text);
   EXPECT_EQ(shown.reasoning, "1 ");
   EXPECT_EQ(shown.text, "");
+  request_.stopping.stop_in_reasoning = false;
+  request_.reasoning.parse = false;
+  EXPECT_EQ(Write(text).text, "<think>\n1 ") << "all of the text is the answer";
+}
+
+TEST_F(OutputProcessorTest, StopStringsSeeToolCallsAsTheyAreTyped) {
+  request_.output.tool_call_format = ToolCallFormat::kHermes;
+  request_.stopping.stop = {"</tool_call>"};
+  const Shown shown =
+      Write("<tool_call>\n{\"name\": \"add\", \"arguments\": {}}\n</tool_call>\nand more");
+  ASSERT_EQ(shown.tool_calls.size(), 1U);
+  EXPECT_EQ(shown.text, "");
+  EXPECT_EQ(shown.finish.stop_string, "</tool_call>");
+  EXPECT_EQ(shown.finish.reason, FinishReason::kToolCalls);
+}
+
+TEST_F(OutputProcessorTest, ACallInOpenReasoningEndsIt) {
+  request_.reasoning.parse = true;
+  request_.output.tool_call_format = ToolCallFormat::kHermes;
+  const std::string call =
+      "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+  last_ = {.reason = FinishReason::kStop};
+  Shown shown = Write("<think>\nplan\n" + call);
+  EXPECT_EQ(shown.reasoning, "plan");
+  ASSERT_EQ(shown.tool_calls.size(), 1U);
+  EXPECT_EQ(shown.finish.reason, FinishReason::kToolCalls);
+  shown = Write("<think>\nplan\n" + call + "\n</think>\n\nanswer");
+  EXPECT_EQ(shown.reasoning, "plan\n" + call);
+  EXPECT_EQ(shown.text, "answer");
+  EXPECT_TRUE(shown.tool_calls.empty());
 }
 
 TEST_F(OutputProcessorTest, ToolCallsEndTheChoice) {

@@ -49,6 +49,38 @@ TEST(Sequence, StopIdCountsOnlyAfterMinTokens) {
   EXPECT_EQ(finish.stop_token_id, 7);
 }
 
+// Where reasoning is split off, min_tokens are tokens of the answer.
+TEST(Sequence, ReasoningCountsForNothing) {
+  constexpr int32_t kOpen = 1;
+  constexpr int32_t kClose = 2;
+  constexpr int32_t kStop = 7;
+  auto request = MakeRequest(3, 20);
+  request->stopping.min_tokens = 2;
+  request->reasoning = {.parse = true, .start_token_id = kOpen, .end_token_id = kClose};
+  const auto sequence = MakeSequence(1, request, absl::UnixEpoch(), {kStop});
+  TokenFinish finish;
+  for (const int32_t token : {kOpen, 30, 31, 32, kClose}) {
+    EXPECT_FALSE(sequence->may_stop());
+    EXPECT_FALSE(sequence->Append(token, &finish));
+  }
+  EXPECT_TRUE(sequence->in_min_tokens());
+  EXPECT_FALSE(sequence->Append(kStop, &finish));
+  sequence->num_drawing = 1;  // perhaps an answer's token, perhaps not
+  EXPECT_FALSE(sequence->CanBePlanned());
+  sequence->num_drawing = 0;
+  EXPECT_FALSE(sequence->Append(33, &finish));
+  EXPECT_FALSE(sequence->in_min_tokens());
+  EXPECT_TRUE(sequence->may_stop());
+  EXPECT_TRUE(sequence->Append(kStop, &finish));
+
+  request = std::make_shared<GenerateRequest>(*request);
+  request->stopping.stop_in_reasoning = true;
+  const auto all = MakeSequence(2, request, absl::UnixEpoch(), {kStop});
+  EXPECT_FALSE(all->Append(kOpen, &finish));
+  EXPECT_FALSE(all->Append(30, &finish));
+  EXPECT_TRUE(all->Append(kStop, &finish));
+}
+
 TEST(Sequence, CountsTokensOnlyForPenalties) {
   TokenFinish finish;
   const auto plain = MakeSequence(1, MakeRequest(2));

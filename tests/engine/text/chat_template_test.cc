@@ -278,5 +278,20 @@ TEST(ChatMessagesTest, NormalizesAnOpenAiRequest) {
       R"({"id": "3", "function": {"name": "h", "arguments": {}}}], "reasoning_content": "r"}])");
 }
 
+TEST(ChatMessagesTest, ArgumentsThatSayNothingAreTheEmptyObject) {
+  for (const char* arguments :
+       {"", ", \"arguments\": null", ", \"arguments\": \"\"", ", \"arguments\": \" \\n\"",
+        ", \"arguments\": \"null\"", ", \"arguments\": \"{}\"", ", \"arguments\": {}"}) {
+    const std::string call = std::string("{\"name\": \"f\"") + arguments + "}";
+    const auto normalized = NormalizeMessages(
+        Json("[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": " + call + "}]}]"));
+    ASSERT_TRUE(normalized.ok()) << normalized.status();
+    EXPECT_EQ(*jinja::ToJsonString(*normalized),
+              R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", )"
+              R"("arguments": {}}}], "content": ""}])")
+        << call;
+  }
+}
+
 }  // namespace
 }  // namespace tessera

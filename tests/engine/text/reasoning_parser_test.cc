@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -19,11 +20,14 @@ struct Case {
   ReasoningState initial;
   const char* reasoning;
   const char* content;
+  std::optional<ToolCallFormat> calls = std::nullopt;
 };
 
 constexpr ReasoningState kStart = ReasoningState::kStart;
 constexpr ReasoningState kReasoning = ReasoningState::kReasoning;
 constexpr ReasoningState kContent = ReasoningState::kContent;
+constexpr ToolCallFormat kHermes = ToolCallFormat::kHermes;
+constexpr ToolCallFormat kCoder = ToolCallFormat::kCoderXml;
 
 const Case kCases[] = {
     {"<think>\nwhy\n</think>\n\nanswer", kStart, "why", "answer"},
@@ -48,10 +52,31 @@ const Case kCases[] = {
     {"</</think>x", kReasoning, "</", "x"},
     {"\nno <think> here</think>", kContent, "", "\nno <think> here</think>"},
     {"a<tool_call>b</think>c", kReasoning, "a<tool_call>b", "c"},
+    // Calls in reasoning that nothing closes end it.
+    {"plan\n<tool_call>{\"name\": \"f\"}</tool_call>\n", kReasoning, "plan",
+     "<tool_call>{\"name\": \"f\"}</tool_call>\n", kHermes},
+    {"<think>plan\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}", kStart, "plan",
+     "<tool_call>\n{\"name\": \"f\", \"arguments\": {}", kHermes},
+    {"a <tool_call> b <tool_call>{\"name\": \"f\"}", kReasoning, "a <tool_call> b ",
+     "<tool_call>{\"name\": \"f\"}", kHermes},
+    {"a <tool_call>{\"name\": \"f\"}</tool_call> b\n</think>\nc", kReasoning,
+     "a <tool_call>{\"name\": \"f\"}</tool_call> b", "c", kHermes},
+    {"the <tool_call> tag\n", kReasoning, "the <tool_call> tag", "", kHermes},
+    {"a <tool_call>{\"name", kReasoning, "a <tool_call>{\"name", "", kHermes},
+    {"a <tool_call>{\"x<tool_call>{\"name\": \"f\"}", kReasoning, "a <tool_call>{\"x",
+     "<tool_call>{\"name\": \"f\"}", kHermes},
+    {"a <function=f>\n</function>", kReasoning, "a <function=f>\n</function>", "", kHermes},
+    {"a <function=f>\n</function>", kReasoning, "a ", "<function=f>\n</function>", kCoder},
+    {"<tool_call>{\"name\": \"f\"}", kReasoning, "", "<tool_call>{\"name\": \"f\"}", kHermes},
+    {"<tool_call>{\"name\": \"f\"}", kReasoning, "<tool_call>{\"name\": \"f\"}", ""},
+    {"x</think>y<tool_call>{\"name\": \"f\"}", kReasoning, "x", "y<tool_call>{\"name\": \"f\"}",
+     kHermes},
 };
 
 ReasoningDelta Parse(const Case& test, const std::vector<size_t>& cuts) {
-  ReasoningParser parser({.initial = test.initial, .tokens = kTokens});
+  ReasoningParser::Options options{.initial = test.initial, .tokens = kTokens};
+  if (test.calls) options.calls = {.format = *test.calls};
+  ReasoningParser parser(options);
   const std::string text = test.text;
   ReasoningDelta all;
   const auto add = [&all](const ReasoningDelta& delta) {
@@ -66,7 +91,7 @@ ReasoningDelta Parse(const Case& test, const std::vector<size_t>& cuts) {
     begin = cut;
   }
   add(parser.Push(-1, text.substr(begin)));
-  add(parser.Finish());
+  add(parser.Finish(TextEnd::kStopped));
   return all;
 }
 
@@ -120,7 +145,7 @@ TEST(ReasoningParserTest, HeldWhiteSpaceTakesLinearTime) {
     ReasoningParser parser({.initial = initial});
     const double begun = ThreadCpuSeconds();
     for (int i = 0; i < count; ++i) parser.Push(-1, unit);
-    parser.Finish();
+    parser.Finish(TextEnd::kStopped);
     return ThreadCpuSeconds() - begun;
   };
   constexpr int kUnits = 50'000;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -194,12 +195,64 @@ TEST(TokenizerFile, RefusesWhatItDoesNotSupportByName) {
       {"/added_tokens/0/content", "", "added_tokens[0].content must not be empty"},
       {"/added_tokens/0/special", "yes", "added_tokens[0].special must be true or false"},
       {"/added_tokens/0/lstrip", true, "\"lstrip\" true"},
-      {"/added_tokens/0/normalized", true, "\"normalized\" true"},
+      {"/added_tokens/0/normalized", 1, "added_tokens[0].normalized must be true or false"},
   };
   for (const Case& c : cases) {
     json file = SmallTokenizer();
     file[json::json_pointer(c.pointer)] = c.value;
     EXPECT_THAT(ErrorOf(file.dump()), HasSubstr(c.message)) << c.pointer;
+  }
+}
+
+// tokenizer.add_tokens() of transformers writes "normalized": true for tokens that are not special.
+TEST(TokenizerFile, TokensThatWantNormalizedTextAreFoundInIt) {
+  json file = SmallTokenizer();
+  const auto add = [&file](int id, const char* content, bool normalized) {
+    file["added_tokens"].push_back({{"id", id}, {"content", content}, {"normalized", normalized}});
+  };
+  add(260, "<myfunc>", true);
+  add(261, "caf\u00e9", true);  // composed
+  add(262, "e\u0301e", true);   // decomposed: found as its NFC
+  add(263, "<myfunc><x>", true);
+  add(264, "func>-", false);
+  const auto tokenizer = Parse(file.dump());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto encode = [&tokenizer](std::string_view text) {
+    return *(*tokenizer)->Encode(text, {.parse_added_tokens = true});
+  };
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(encode("abc<myfunc>ab"), (Ids{257, 260, 256}));
+  EXPECT_EQ(encode("<myfunc>"), (Ids{260}));
+  EXPECT_EQ(encode("<|end|><myfunc><|end|>"), (Ids{258, 260, 258}));
+  EXPECT_EQ(encode("<myfunc> <myfunc>"), (Ids{260, ' ', 260}));
+  EXPECT_EQ(encode("caf\u00e9"), (Ids{261}));
+  EXPECT_EQ(encode("cafe\u0301"), (Ids{261}));
+  EXPECT_EQ(encode("\u00e9e"), (Ids{262}));
+  EXPECT_EQ(encode("<myfunc>\u0338"), encode("<myfunc\u226f")) << "the mark is a part of >";
+  EXPECT_EQ(encode("\xff<myfunc>").back(), 260);
+  const Ids both = encode("<myfunc>-");
+  EXPECT_EQ(std::count(both.begin(), both.end(), 264), 1) << "in the raw text, so first";
+  EXPECT_EQ(std::count(both.begin(), both.end(), 260), 0);
+  const Ids plain = *(*tokenizer)->Encode("<myfunc>", {.parse_added_tokens = false});
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), 260), 0);
+  const std::vector<TextSegment> segments = {{"<my", true}, {"func>", true}, {"<myfunc>", false}};
+  const Ids apart = *(*tokenizer)->EncodeSegments(segments);
+  EXPECT_EQ(std::count(apart.begin(), apart.end(), 260), 0) << "not in one trusted segment";
+}
+
+TEST(TokenizerFile, KnowsTheEndTokenOfTheConfig) {
+  const std::string file = SmallTokenizer().dump();
+  const auto eos = [&file](const std::string& config) {
+    const auto tokenizer = Parse(file, config);
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    return tokenizer.ok() ? (*tokenizer)->eos_token_id() : -2;
+  };
+  EXPECT_EQ(eos(R"({"eos_token": "<|end|>"})"), 258);
+  EXPECT_EQ(eos(R"({"eos_token": {"__type": "AddedToken", "content": "<think>"}})"), 259);
+  EXPECT_EQ(eos(R"({"eos_token": "abc"})"), 257) << "of the vocabulary";
+  for (const char* config : {"{}", R"({"eos_token": null})", R"({"eos_token": "<other>"})",
+                             R"({"eos_token": 7})", R"({"eos_token": {}})"}) {
+    EXPECT_EQ(eos(config), -1) << config;
   }
 }
 

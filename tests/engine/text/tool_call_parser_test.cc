@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <random>
 #include <string>
 #include <utility>
@@ -19,7 +20,15 @@ const char kTools[] = R"([{"type": "function", "function": {"name": "f", "parame
     "properties": {"s": {"type": "string"}, "i": {"type": "integer"}, "n": {"type": "number"},
                    "b": {"type": "boolean"}, "o": {"type": "object"}, "a": {"type": "array"},
                    "m": {"type": ["integer", "null"]}, "u": {"anyOf": [{"type": "integer"},
-                   {"type": "string"}]}}}}}])";
+                   {"type": "string"}]}, "r": {"$ref": "#/$defs/Limit~1x"},
+                   "l": {"allOf": [{"$ref": "#/properties/i"}]}, "e": {"enum": [1, 2]},
+                   "p": {"properties": {}}, "t": {"items": {}}, "c": {"$ref": "#/$defs/Circle"},
+                   "y": {"type": "integer", "nullable": true}, "unknown": {}},
+    "$defs": {"Limit/x": {"type": "integer"},
+              "Circle": {"anyOf": [{"$ref": "#/$defs/Circle"}, {"$ref": "#/$defs/Circle"}]}}}}}])";
+
+constexpr ToolCallFormat kHermes = ToolCallFormat::kHermes;
+constexpr ToolCallFormat kCoder = ToolCallFormat::kCoderXml;
 
 struct Case {
   ToolCallFormat format;
@@ -27,18 +36,23 @@ struct Case {
   std::string content;
   std::vector<std::pair<std::string, std::string>> calls;  // name, arguments
   int num_broken = 0;
+  TextEnd end = TextEnd::kStopped;
 };
 
-std::vector<Case> Cases() {
-  constexpr ToolCallFormat kHermes = ToolCallFormat::kHermes;
-  constexpr ToolCallFormat kCoder = ToolCallFormat::kCoderXml;
-  const std::string f = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
-  const auto coder = [](const std::string& body) {
-    return "<tool_call>\n<function=f>\n" + body + "</function>\n</tool_call>";
-  };
-  const auto parameter = [](const std::string& key, const std::string& value) {
-    return "<parameter=" + key + ">\n" + value + "\n</parameter>\n";
-  };
+std::string Hermes(const std::string& json) { return "<tool_call>\n" + json + "\n</tool_call>"; }
+std::string HermesArguments(const std::string& arguments) {
+  return Hermes("{\"name\": \"f\", \"arguments\": " + arguments + "}");
+}
+std::string Coder(const std::string& body) {
+  return "<tool_call>\n<function=f>\n" + body + "</function>\n</tool_call>";
+}
+std::string Parameter(const std::string& key, const std::string& value) {
+  return "<parameter=" + key + ">\n" + value + "\n</parameter>\n";
+}
+
+// What the formats' descriptions say, and what is no call.
+std::vector<Case> PlainCases() {
+  const std::string f = HermesArguments("{\"a\": 1}");
   return {
       {kHermes, "just text\n", "just text\n", {}},
       {kHermes, "", "", {}},
@@ -51,31 +65,9 @@ std::vector<Case> Cases() {
        "",
        {{"g", "{\"x\":\"é\\u00e9\"}"}}},
       {kHermes,
-       "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\":1}\"}</tool_call>",
+       HermesArguments(R"({"t": "</tool_call>"})"),
        "",
-       {{"f", "{\"a\":1}"}}},
-      {kHermes, "<tool_call>{\"name\": \"f\", \"parameters\": {}}</tool_call>", "", {{"f", "{}"}}},
-      {kHermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}", "", {{"f", "{}"}}},
-      {kHermes,
-       "<tool_call>{\"name\": \"f\", \"arguments\": {\"t\": \"</tool_call>\"}}</tool_call>",
-       "",
-       {{"f", "{\"t\": \"</tool_call>\"}"}}},
-      {kHermes,
-       "<tool_call>{bad}</tool_call> and\n" + f,
-       "<tool_call>{bad}</tool_call> and",
-       {{"f", "{\"a\": 1}"}}},
-      {kHermes,
-       "<tool_call>{\"name\": \"f\"}</tool_call>",
-       "<tool_call>{\"name\": \"f\"}</tool_call>",
-       {}},
-      {kHermes,
-       "<tool_call>{\"name\": \"f, x</tool_call> z",
-       "<tool_call>{\"name\": \"f, x</tool_call> z",
-       {}},
-      {kHermes,
-       "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n<tool_call>\n" + f.substr(12),
-       "",
-       {{"f", "{}"}, {"f", "{\"a\": 1}"}}},
+       {{"f", R"({"t": "</tool_call>"})"}}},
       // As typed, whatever the order of the keys; nested names are no names.
       {kHermes,
        R"(<tool_call>{"id": 1.5e3, "arguments":{ "name" : [ {"name":"x"} ] }, "name": "f"}</tool_call>)",
@@ -85,107 +77,250 @@ std::vector<Case> Cases() {
        R"(<tool_call>{"name": "f", "arguments": {"e": "\"}\\", "p": "\ud83d\ude00"}, "arguments": 1}</tool_call>)",
        "",
        {{"f", R"({"e": "\"}\\", "p": "\ud83d\ude00"})"}}},
-      // Braces that are missing or too many do not matter behind the arguments.
-      {kHermes, R"(<tool_call>{"name": "f", "arguments": {} </tool_call>!)", "!", {{"f", "{}"}}},
-      {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": {}}} </tool_call>!)",
-       "} </tool_call>!",
-       {{"f", "{}"}}},
-      {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": {}, "x": "</tool_call>", "y": tru</tool_call>!)",
-       "tru</tool_call>!",
-       {{"f", "{}"}}},
       // Never became a call.
       {kHermes,
-       R"(<tool_call>{"name": "", "arguments": {}}</tool_call>)",
-       R"(<tool_call>{"name": "", "arguments": {}}</tool_call>)",
+       "<tool_call>{bad}</tool_call> and\n" + f,
+       "<tool_call>{bad}</tool_call> and",
+       {{"f", "{\"a\": 1}"}}},
+      {kHermes,
+       R"(<tool_call>{"name": "f, x</tool_call> z)",
+       R"(<tool_call>{"name": "f, x</tool_call> z)",
        {}},
       {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": "[1]"}</tool_call>)",
-       R"(<tool_call>{"name": "f", "arguments": "[1]"}</tool_call>)",
+       Hermes(R"({"name": "", "arguments": {}})"),
+       Hermes(R"({"name": "", "arguments": {}})"),
        {}},
-      {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": [1]}</tool_call>)",
-       R"(<tool_call>{"name": "f", "arguments": [1]}</tool_call>)",
-       {}},
-      {kHermes,
-       R"(<tool_call>{"arguments": {"a": 01}, "name": "f"}</tool_call>)",
-       R"(<tool_call>{"arguments": {"a": 01}, "name": "f"}</tool_call>)",
-       {}},
+      {kHermes, Hermes(R"({"arguments": {}})"), Hermes(R"({"arguments": {}})"), {}},
+      {kHermes, HermesArguments("\"[1]\""), HermesArguments("\"[1]\""), {}},
+      {kHermes, HermesArguments("[1]"), HermesArguments("[1]"), {}},
+      {kHermes, HermesArguments("7"), HermesArguments("7"), {}},
       {kHermes, R"(<tool_call>{"name": "f", "argum)", R"(<tool_call>{"name": "f", "argum)", {}},
-      // Broke off: what was reported stays, the rest is content.
-      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": "b)", "", {{"f", R"({"a": "b)"}}, 1},
-      {kHermes,
-       "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b\nc\"}}</tool_call> " + f,
-       "\nc\"}}</tool_call>",
-       {{"f", "{\"a\": \"b"}, {"f", "{\"a\": 1}"}},
-       1},
-      {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": {"a": nil}}</tool_call>)",
-       "nil}}</tool_call>",
-       {{"f", R"({"a": )"}},
-       1},
-      {kHermes,
-       R"(<tool_call>{"name": "f", "arguments": {"a": 1 </tool_call> then)",
-       " then",
-       {{"f", R"({"a": 1 )"}},
-       1},
       {kHermes, "a <tool_cal", "a <tool_cal", {}},
       {kHermes, "a <tool_call", "a <tool_call", {}},
       {kHermes, "a <tool_call> ", "a <tool_call> ", {}},
       {kHermes, "x < y <tool <tool_call> <", "x < y <tool <tool_call> <", {}},
-      {kCoder, coder(""), "", {{"f", "{}"}}},
+      {kHermes, "use <tool_call> and </tool_call>.", "use <tool_call> and </tool_call>.", {}},
+      {kHermes, "a <function=f></function>", "a <function=f></function>", {}},
+      // Broke off: what was reported stays, the rest is content.
+      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": "b)", "", {{"f", R"({"a": "b)"}}, 1},
+      {kHermes, HermesArguments("{\"a\": nil}"), "nil}}\n</tool_call>", {{"f", R"({"a": )"}}, 1},
+      {kHermes,
+       R"(<tool_call>{"name": "f", "arguments": {"a": </tool_call>)",
+       "",
+       {{"f", R"({"a": )"}},
+       1},
+      {kHermes,
+       R"(<tool_call>{"name": "f", "arguments": {"a": 1)",
+       "",
+       {{"f", R"({"a": 1)"}},
+       1,
+       TextEnd::kCut},
+      {kHermes,
+       R"(<tool_call>{"name": "f", "arguments": {"a": [)",
+       "",
+       {{"f", R"({"a": [)"}},
+       1,
+       TextEnd::kCut},
+      {kCoder, Coder(""), "", {{"f", "{}"}}},
       {kCoder,
-       "Ok.\n" + coder(parameter("s", "1") + parameter("i", "2") + parameter("n", "2.50")),
+       "Ok.\n" + Coder(Parameter("s", "1") + Parameter("i", "2") + Parameter("n", "2.50")),
        "Ok.",
-       {{"f", "{\"s\": \"1\", \"i\": 2, \"n\": 2.5}"}}},
+       {{"f", R"({"s": "1", "i": 2, "n": 2.5})"}}},
       {kCoder,
-       coder(parameter("b", "True") + parameter("o", "{\"k\":[1]}") + parameter("a", "[]")),
+       Coder(Parameter("b", "True") + Parameter("o", R"({"k":[1]})") + Parameter("a", "[]")),
        "",
-       {{"f", "{\"b\": true, \"o\": {\"k\": [1]}, \"a\": []}"}}},
+       {{"f", R"({"b": true, "o": {"k": [1]}, "a": []})"}}},
       {kCoder,
-       coder(parameter("i", "many") + parameter("m", "null") + parameter("u", "x")),
+       Coder(Parameter("i", "many") + Parameter("m", "null") + Parameter("u", "x")),
        "",
-       {{"f", "{\"i\": \"many\", \"m\": null, \"u\": \"x\"}"}}},
+       {{"f", R"({"i": "many", "m": null, "u": "x"})"}}},
       {kCoder,
-       coder(parameter("s", "\na\n</tool_call>\nb\n") + parameter("unknown", "5")),
-       "",
-       {{"f", "{\"s\": \"\\na\\n</tool_call>\\nb\\n\", \"unknown\": \"5\"}"}}},
-      {kCoder,
-       coder("<parameter=s>x</parameter>") + "\n" + coder(parameter("s", "y")),
+       Coder("<parameter=s>x</parameter>") + "\n" + Coder(Parameter("s", "y")),
        "",
        {{"f", "{\"s\": \"x\"}"}, {"f", "{\"s\": \"y\"}"}}},
-      {kCoder, "<tool_call>\n<function=f>\n</function>", "", {{"f", "{}"}}},
-      {kCoder, coder(parameter("\xDB", "x")), coder(parameter("\xDB", "x")), {}},
+      {kCoder, Coder(Parameter("s", "\"\t\\é\x01")), "", {{"f", R"({"s": "\"\t\\é\u0001"})"}}},
+      {kCoder, Coder(Parameter("\xDB", "x")), Coder(Parameter("\xDB", "x")), {}},
       {kCoder,
-       coder(parameter("s", "x") + parameter("\xDB", "y")),
-       parameter("\xDB", "y") + "</function>\n</tool_call>",
+       Coder(Parameter("s", "x") + Parameter("\xDB", "y")),
+       Parameter("\xDB", "y") + "</function>\n</tool_call>",
        {{"f", "{\"s\": \"x\""}},
        1},
       {kCoder,
-       coder(parameter("s", "x") + "and " + parameter("s", "y")) + "\n" + coder(""),
-       "and " + parameter("s", "y") + "</function>\n</tool_call>",
-       {{"f", "{\"s\": \"x\""}, {"f", "{}"}},
+       Coder(Parameter("s", "x\xFFy")),
+       "\xFFy\n</parameter>\n</function>\n</tool_call>",
+       {{"f", "{\"s\": \"x"}},
        1},
-      {kCoder,
-       "<tool_call>\n<function=f>\n" + parameter("s", "x") + "<parameter=i>\n12",
-       "",
-       {{"f", "{\"s\": \"x\""}},
-       1},
-      {kCoder,
-       "<tool_call><function=f><parameter=s>x</function></parameter><parameter=i>\n7</function>\n",
-       "",
-       {{"f", "{\"s\": \"x</function>\", \"i\": 7}"}}},
-      {kCoder,
-       "<tool_call><function=f></function>\n<tool_call><function=f></function></tool_call>",
-       "",
-       {{"f", "{}"}, {"f", "{}"}}},
       {kCoder, "<tool_call>junk</tool_call>!", "<tool_call>junk</tool_call>!", {}},
+      {kCoder, "<tool_call><function=f>junk", "<tool_call><function=f>junk", {}},
       {kCoder,
        "<tool_call><function=f><parameter=</function></tool_call>",
        "<tool_call><function=f><parameter=</function></tool_call>",
        {}},
+      {kCoder,
+       "<tool_call>\n<function=f>\n" + Parameter("s", "x") + "<parameter=i>\n12",
+       "",
+       {{"f", R"({"s": "x", "i": )"}},
+       1,
+       TextEnd::kCut},
+      {kCoder,
+       "<tool_call>\n<function=f>\n" + Parameter("i", "1") + "<parameter=s>\n12\n</par",
+       "",
+       {{"f", R"({"i": 1, "s": "12)"}},
+       1,
+       TextEnd::kCut},
+      {kCoder,
+       "<tool_call>\n<function=f>\n" + Parameter("s", "x"),
+       "",
+       {{"f", R"({"s": "x")"}},
+       1,
+       TextEnd::kCut},
   };
+}
+
+// What models write instead.
+std::vector<Case> ForgivenHermesCases() {
+  const std::vector<std::pair<std::string, std::string>> f = {{"f", "{\"a\": 1}"}};
+  const std::string call = R"({"name": "f", "arguments": {"a": 1}})";
+  const auto mended = [](const std::string& typed, const std::string& json) {
+    return Case{kHermes, HermesArguments(typed), "", {{"f", json}}};
+  };
+  return {
+      // Arguments that are text, or that say nothing.
+      mended(R"("{\"a\":1}")", R"({"a":1})"),
+      mended("\"{'a': 1}\"", R"({"a": 1})"),
+      mended("\"\"", "{}"),
+      mended("\" \\n\"", "{}"),
+      mended("null", "{}"),
+      mended("\"null\"", "{}"),
+      mended("None", "{}"),
+      {kHermes, Hermes(R"({"name": "f"})"), "", {{"f", "{}"}}},
+      {kHermes, Hermes(R"({"name": "f", "parameters": {}})"), "", {{"f", "{}"}}},
+      {kHermes, Hermes(R"({"type": "function", "function": )" + call + "}"), "", f},
+      {kHermes, Hermes(R"({"function": "f", "arguments": {"a": 1}})"), "", f},
+      {kHermes, Hermes(R"({"function": {"name": "f"}, "id": 1})"), "", {{"f", "{}"}}},
+      // JSON with faults of one meaning.
+      mended("{\"a\": \"b\nc\td\x01\"}", R"({"a": "b\nc\td\u0001"})"),
+      mended(R"({"a": "\d\'\q \u12x", "b": "\ud800", "c": "\ude00x"})",
+             R"({"a": "\\d'\\q \\u12x", "b": "\ufffd", "c": "\ufffdx"})"),
+      mended(R"({'a': 'it\'s "so"', b_1: True, "c": (1, 2,), "d": [None,],})",
+             R"({"a": "it's \"so\"", "b_1": true, "c": [1, 2], "d": [null]})"),
+      mended(
+          R"({"a": TRUE, "b": False, "c": null, "d": +1, "e": 007, "f": .5, "g": -5., "h": 1.e3})",
+          R"({"a": true, "b": false, "c": null, "d": 1, "e": 7, "f": 0.5, "g": -5.0, "h": 1.0e3})"),
+      mended("{ }", "{ }"),
+      mended("{\"a\": 1 , }", "{\"a\": 1  }"),
+      // Brackets and tags that are missing, doubled or too many.
+      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": 1} </tool_call>!)", "!", f},
+      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": 1}}} </tool_call>!)", "!", f},
+      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": 1</tool_call>!)", "!", f},
+      {kHermes,
+       R"(<tool_call>{"name": "f", "arguments": {"a": [1, {"b": 2,</tool_call>)",
+       "",
+       {{"f", R"({"a": [1, {"b": 2}]})"}}},
+      {kHermes, R"(<tool_call>{"name": "f", "arguments": {"a": 1)", "", f},
+      {kHermes, "<tool_call>\n" + call, "", f},
+      {kHermes, "<tool_call>\n" + call + "\n</tool_c", "", f},
+      {kHermes, "<tool_call>\n<tool_call>\n" + call + "\n</tool_call>", "", f},
+      {kHermes, "<tool_call>\n" + call + "\n<tool_call>\n" + call, "", {f[0], f[0]}},
+      {kHermes,
+       R"(<tool_call>{"name": "f", "arguments": {"a": 1}, "x": "</tool_call>", "y": tru</tool_call>!)",
+       "tru</tool_call>!", f},
+      // Several calls, or a fence, within one pair of tags.
+      {kHermes, "<tool_call>\n" + call + "\n" + call + "\n</tool_call>.", ".", {f[0], f[0]}},
+      {kHermes, "<tool_call>[" + call + ", " + call + "]</tool_call>.", ".", {f[0], f[0]}},
+      {kHermes, "<tool_call>\n```json\n" + call + "\n```\n</tool_call>", "", f},
+      {kHermes, "<tool_call>" + call + "\n{\"no\": 1}</tool_call>", "\n{\"no\": 1}</tool_call>", f},
+      {kHermes, "<tool_call>" + call + "}, and", "}, and", f},
+      {kHermes, "<tool_call>```python\nx = 1", "<tool_call>```python\nx = 1", {}},
+      // The other format.
+      {kHermes, Coder(Parameter("s", "x")), "", {{"f", R"({"s": "x"})"}}},
+      {kCoder, Hermes(call), "", f},
+  };
+}
+
+std::vector<Case> ForgivenCoderCases() {
+  const std::vector<std::pair<std::string, std::string>> x = {{"f", "{\"s\": \"x\"}"}};
+  const std::string s = Parameter("s", "x");
+  const auto value = [](const std::string& typed, const std::string& json) {
+    return Case{kCoder, Coder(Parameter("s", typed)), "", {{"f", "{\"s\": " + json + "}"}}};
+  };
+  return {
+      // Values that hold tags.
+      value("\na\n</tool_call>\nb\n", R"("\na\n</tool_call>\nb\n")"),
+      value("ends with </parameter> here", R"("ends with </parameter> here")"),
+      value("</parameter></x>", R"("</parameter></x>")"),
+      value("a </function> b </function", R"("a </function> b </function")"),
+      value("<parameter=other> is none of f's", R"("<parameter=other> is none of f's")"),
+      value("a < b <p <parameter", R"("a < b <p <parameter")"),
+      {kCoder,
+       Coder(s + "and " + Parameter("i", "1")),
+       "",
+       {{"f", R"({"s": "x\n</parameter>\nand ", "i": 1})"}}},
+      {kCoder,
+       Coder("<parameter=s>x</parameter>\n</parameter>\n"),
+       "",
+       {{"f", R"({"s": "x</parameter>"})"}}},
+      // Tags that are missing.
+      {kCoder, "Look.\n\n<function=f>\n" + s + "</function>\n</tool_call>", "Look.", x},
+      {kCoder, "<function=f>\n" + s + "</function>\ndone", "\ndone", x},
+      {kCoder,
+       "<function=f>\n" + s + "</function>\n<function=f>\n</function>",
+       "",
+       {x[0], {"f", "{}"}}},
+      {kCoder, "a <function=unknown>\n" + s, "a <function=unknown>\n" + s, {}},
+      {kCoder, "the <function=f> tag", "the <function=f> tag", {}},
+      {kCoder, "<tool_call>\n<function=f>\n</function>", "", {{"f", "{}"}}},
+      {kCoder, "<tool_call>\n<function=f>\n" + s + "</tool_call>!", "!", x},
+      {kCoder, "<tool_call>\n<function=f>\n" + s, "", x},
+      {kCoder, "<tool_call>\n<function=f>\n<parameter=s>\nx\n", "", x},
+      {kCoder, "<tool_call>\n<function=f>\n<parameter=s>\nx\n</param", "", x},
+      {kCoder, "<tool_call>\n<function=f>\n<parameter=s>\nx\n</tool_call>", "", x},
+      {kCoder, "<tool_call>\n<function=f>\n<parameter=s>x\n</function>\n", "", x},
+      {kCoder, "<tool_call>\n<function=f>\n" + s + "\n" + Coder(""), "", {x[0], {"f", "{}"}}},
+      {kCoder,
+       "<tool_call>\n<function=f>\n" + s + "</function>\n<function=f>\n" + s +
+           "</function>\n</tool_call>",
+       "",
+       {x[0], x[0]}},
+      {kCoder,
+       "<tool_call><function=f><parameter=s>x</function></parameter><parameter=i>\n7</function>\n",
+       "",
+       {{"f", R"({"s": "x</function>", "i": 7})"}}},
+      {kCoder, Coder("<parameter=s>\nx\n<parameter=i>\n7\n"), "", {{"f", R"({"s": "x", "i": 7})"}}},
+      {kCoder,
+       "<tool_call><function=f></function>\n<tool_call><function=f></function></tool_call>",
+       "",
+       {{"f", "{}"}, {"f", "{}"}}},
+      {kCoder, "<tool_call><function=\"f\">" + s + "</function></tool_call>", "", x},
+      {kCoder, "<tool_call><function=f\n" + s + "</function></tool_call>", "", x},
+      {kCoder, Coder("<parameter='s'>x</parameter>"), "", x},
+      // Values in Python's spelling.
+      {kCoder,
+       Coder(Parameter("o", "{'x': 1, 'y': True}") + Parameter("b", "TRUE") +
+             Parameter("a", "['p', None]") + Parameter("m", "None") + Parameter("i", "3.0")),
+       "",
+       {{"f", R"({"o": {"x": 1, "y": true}, "b": true, "a": ["p", null], "m": null, "i": 3})"}}},
+      {kCoder,
+       Coder(Parameter("i", "3.5") + Parameter("n", "+.5") + Parameter("b", "yes")),
+       "",
+       {{"f", R"({"i": "3.5", "n": 0.5, "b": "yes"})"}}},
+      // What the schema says elsewhere.
+      {kCoder,
+       Coder(Parameter("r", "10") + Parameter("l", "7") + Parameter("e", "2") +
+             Parameter("p", R"({"k": 1})") + Parameter("t", "[1]") + Parameter("y", "None")),
+       "",
+       {{"f", R"({"r": 10, "l": 7, "e": 2, "p": {"k": 1}, "t": [1], "y": null})"}}},
+      {kCoder, Coder(Parameter("c", "[]")), "", {{"f", R"({"c": "[]"})"}}},
+  };
+}
+
+std::vector<Case> Cases() {
+  std::vector<Case> all;
+  for (std::vector<Case>& cases :
+       std::vector<std::vector<Case>>{PlainCases(), ForgivenHermesCases(), ForgivenCoderCases()}) {
+    std::move(cases.begin(), cases.end(), std::back_inserter(all));
+  }
+  return all;
 }
 
 // Joins fragments as clients do, and checks what each delta promises.
@@ -217,7 +352,7 @@ ToolCallOutput Parse(const Case& test, const std::vector<size_t>& cuts) {
     begin = cut;
   }
   Join(parser.Push(test.text.substr(begin)), &all);
-  Join(parser.Finish(), &all);
+  Join(parser.Finish(test.end), &all);
   EXPECT_EQ(parser.num_calls(), static_cast<int>(all.calls.size()));
   EXPECT_EQ(parser.num_broken_calls(), test.num_broken);
   return all;
@@ -248,7 +383,7 @@ TEST(ToolCallParserTest, ParsesWholeOutputs) {
 }
 
 TEST(ToolCallParserTest, EverySplitGivesTheSame) {
-  constexpr int kRounds = 2500;
+  constexpr int kRounds = 250;
   const uint32_t seed = 20250721;
   std::mt19937 random(seed);
   int splits = 0;
@@ -265,7 +400,7 @@ TEST(ToolCallParserTest, EverySplitGivesTheSame) {
       ++splits;
     }
   }
-  EXPECT_GE(splits, 100'000);
+  EXPECT_GE(splits, 25'000);
 }
 
 TEST(ToolCallParserTest, TextStreamsUntilATagMayBegin) {
@@ -303,18 +438,49 @@ TEST(ToolCallParserTest, ArgumentsStreamAsTheyAreTyped) {
   EXPECT_EQ(parser.num_calls(), 1);
 }
 
-TEST(ToolCallParserTest, CoderArgumentsStreamByParameter) {
-  ToolCallParser parser({.format = ToolCallFormat::kCoderXml, .tools = *jinja::ParseJson(kTools)});
-  EXPECT_TRUE(parser.Push("<tool_call>\n<function=f>\n<parameter=i>\n4").calls.empty());
-  const ToolCallOutput first = parser.Push("2\n</parameter>");
+TEST(ToolCallParserTest, CoderArgumentsStreamAsTheyAreTyped) {
+  ToolCallParser parser({.format = kCoder, .tools = *jinja::ParseJson(kTools)});
+  EXPECT_TRUE(parser.Push("<tool_call>\n<function=f>\n<parameter=i").calls.empty());
+  const ToolCallOutput first = parser.Push(">\n4");
   ASSERT_EQ(first.calls.size(), 1U);
-  EXPECT_EQ(first.calls[0], (ToolCallDelta{0, "call_0", "f", "{\"i\": 42"}));
-  EXPECT_TRUE(parser.Push("\n<parameter=s>\nx").calls.empty());
-  const ToolCallOutput second = parser.Push("\n</parameter>\n");
-  ASSERT_EQ(second.calls.size(), 1U);
-  EXPECT_EQ(second.calls[0], (ToolCallDelta{0, "", "", ", \"s\": \"x\""}));
-  EXPECT_EQ(parser.Push("</function>").calls.at(0).arguments_fragment, "}");
+  EXPECT_EQ(first.calls[0], (ToolCallDelta{0, "call_0", "f", "{\"i\": "}));
+  const auto fragment = [&parser](std::string_view text) {
+    const ToolCallOutput output = parser.Push(text);
+    EXPECT_EQ(output.content, "");
+    return output.calls.empty() ? "" : output.calls[0].arguments_fragment;
+  };
+  EXPECT_EQ(fragment("2\n</parameter>"), "") << "a number may go on";
+  EXPECT_EQ(fragment("\n<parameter=s>\n"), "42, \"s\": \"");
+  EXPECT_EQ(fragment("x"), "x");
+  EXPECT_EQ(fragment(" \"y\"\n"), " \\\"y\\\"") << "the line end may be the format's";
+  EXPECT_EQ(fragment("z\xC3"), "\\nz") << "half a character";
+  EXPECT_EQ(fragment("\xA3 < </para"), "\xC3\xA3 < ");
+  EXPECT_EQ(fragment("meter> \n"), "");
+  EXPECT_EQ(fragment("more"), "</parameter> \\nmore");
+  EXPECT_EQ(fragment("\n</parameter>\n</function>"), "\"}");
   EXPECT_TRUE(parser.Push("\n</tool_call>\n").content.empty());
+}
+
+TEST(ToolCallParserTest, SaysWhereTheFirstCallBegins) {
+  ToolCallParser parser({});
+  parser.Push("a <tool_call> b ");
+  EXPECT_FALSE(parser.first_call().has_value());
+  parser.Push("<tool_call>{\"name\": \"f\"}</tool_call><tool_call>{\"name\": \"f\"}</tool_call>");
+  EXPECT_EQ(parser.first_call(), 16U);
+}
+
+// References in circles and alternatives within alternatives take bounded time.
+TEST(ToolCallParserTest, SchemasMayBeHostile) {
+  std::string schema =
+      "{\"anyOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#/anyOf/0\"}, {\"$ref\": \"#\"}]}";
+  std::string tools = "[{\"name\": \"f\", \"parameters\": " + schema + "}]";
+  ToolCallParser parser({.format = kCoder, .tools = *jinja::ParseJson(tools)});
+  const double begun = ThreadCpuSeconds();
+  std::string text = "<function=f><parameter=a>";
+  for (int i = 0; i < 300; ++i) text += "<parameter=a>";
+  parser.Push(text);
+  parser.Finish(TextEnd::kStopped);
+  EXPECT_LT(ThreadCpuSeconds() - begun, 2 * kSlowdown);
 }
 
 // An output that a model can be talked into writing: `begin`, then `unit` again and again.
@@ -327,11 +493,28 @@ struct HostileOutput {
 std::vector<HostileOutput> HostileOutputs() {
   std::vector<HostileOutput> outputs;
   for (const ToolCallFormat format : {ToolCallFormat::kHermes, ToolCallFormat::kCoderXml}) {
-    for (const char* unit :
-         {"<tool_call>", "<tool_call>\"", "</tool_call>", "<tool_call>[{", "<tool_call>{\"",
-          "<tool_call>{\"x\":\"", "<tool_call>{\"x", "<tool_call> ",
-          "<tool_call><function=", "<tool_call><function=f>", "<tool_call><function=f><parameter=a",
-          "<tool_call><function=f><parameter="}) {
+    for (const char* unit : {"<tool_call>",
+                             "<tool_call>\"",
+                             "</tool_call>",
+                             "<tool_call>[{",
+                             "<tool_call>{\"",
+                             "<tool_call>{\"x\":\"",
+                             "<tool_call>{\"x",
+                             "<tool_call> ",
+                             "<tool_call><function=",
+                             "<tool_call><function=f>",
+                             "<tool_call><function=f><parameter=a",
+                             "<tool_call><function=f><parameter=",
+                             "<tool_call>[",
+                             "<tool_call>```",
+                             "<tool_call>{'",
+                             "<tool_call>{'x': \"",
+                             "<function=f>",
+                             "<function=f><parameter=s>",
+                             "</parameter>",
+                             "</function>",
+                             "<parameter=s>",
+                             "<parameter=x"}) {
       outputs.push_back({format, "", unit});
     }
     // One block that swallows all others and fails at the end.
@@ -339,13 +522,18 @@ std::vector<HostileOutput> HostileOutputs() {
     outputs.push_back({format, "<tool_call>{\"name\":\"", "<tool_call>{"});
     outputs.push_back({format, "<tool_call><function=f><parameter=a>", "<tool_call>"});
     outputs.push_back({format, "<tool_call><function=f><parameter=a>", "</function> <"});
+    outputs.push_back({format, "<tool_call><function=f><parameter=a>", "</parameter> "});
+    outputs.push_back({format, "<tool_call><function=f><parameter=a>", "<parameter=x"});
+    outputs.push_back({format, "<tool_call>{'x", "<tool_call>{\"y"});
     // What is held back while nobody knows what it is.
     for (const char* begin :
          {"text", "<tool_call>", "<tool_call>{", "<tool_call><function=f>", "<tool_call><function=",
           "<tool_call><function=f><parameter=", "<tool_call><function=f><parameter=a>",
           "<tool_call><function=f><parameter=a></function>",
           "<tool_call><function=f><parameter=a></parameter></function>",
-          "<tool_call>{\"name\": \"f\", \"arguments\": {}}"}) {
+          "<tool_call>{\"name\": \"f\", \"arguments\": {}}", "<tool_call>```",
+          "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"", "<tool_call>{a",
+          "<function=f><parameter=a></parameter>", "<tool_call><function=f></function>"}) {
       outputs.push_back({format, begin, " "});
       outputs.push_back({format, begin, "x"});
     }
@@ -361,15 +549,15 @@ double SecondsToParse(const HostileOutput& output, int count, bool streamed) {
   const double begun = ThreadCpuSeconds();
   parser.Push(text);
   for (int i = 0; i < count && streamed; ++i) parser.Push(output.unit);
-  parser.Finish();
+  parser.Finish(TextEnd::kStopped);
   return ThreadCpuSeconds() - begun;
 }
 
 // The engine's thread parses for everyone. Four times the text may take four times as long; sixteen
 // times would be quadratic.
 TEST(ToolCallParserTest, HostileOutputsAreLinear) {
-  constexpr int kUnits = 50'000;
-  constexpr double kTooShortToCompare = 0.1 * kSlowdown;
+  constexpr int kUnits = 10'000;
+  constexpr double kTooShortToCompare = 0.05 * kSlowdown;
   constexpr double kMost = 9;
   for (const HostileOutput& output : HostileOutputs()) {
     for (const bool streamed : {false, true}) {
