@@ -35,7 +35,8 @@ void OutputProcessor::CollectPromptLogprobs(const SequenceUpdate& update,
   }
 }
 
-bool OutputProcessor::AppendText(int32_t token, TokenDelta* delta) {
+bool OutputProcessor::AppendText(const SequenceUpdate& update, TokenDelta* delta) {
+  const int32_t token = update.token;
   std::string text;
   detokenizer_.Push(token, &text);
   if (request_->stopping.stop.empty()) {
@@ -43,7 +44,8 @@ bool OutputProcessor::AppendText(int32_t token, TokenDelta* delta) {
     return false;
   }
   std::string shown;
-  const bool may_stop = usage_.completion_tokens > request_->stopping.min_tokens;
+  const bool may_stop =
+      !update.in_structure && usage_.completion_tokens > request_->stopping.min_tokens;
   const int32_t stop = stops_.Push(text, may_stop, &shown);
   splitter_.Push(-1, shown, delta);
   if (stop == StopMatcher::kNoMatch) return false;
@@ -72,7 +74,8 @@ void OutputProcessor::FinishChoice(const SequenceUpdate& update, TokenDelta* del
     finish.reason = update.finish->reason;
     if (update.finish->stop_token_id >= 0) finish.stop_token_id = update.finish->stop_token_id;
   }
-  if (finish.reason == FinishReason::kStop && splitter_.num_tool_calls() > 0) {
+  if (finish.reason == FinishReason::kStop && splitter_.num_tool_calls() > 0 &&
+      !request_->output.named_call) {
     finish.reason = FinishReason::kToolCalls;
   }
   delta->finish = std::move(finish);
@@ -96,7 +99,7 @@ std::optional<TokenDelta> OutputProcessor::Process(const SequenceUpdate& update,
   // The text of the token that ends the choice is shown like a stop string.
   const bool ends_by_token = update.finish.has_value() && update.finish->stop_token_id >= 0;
   const bool stopped =
-      (!ends_by_token || request_->stopping.include_stop) && AppendText(update.token, &delta);
+      (!ends_by_token || request_->stopping.include_stop) && AppendText(update, &delta);
   if (stopped || update.finish.has_value()) FinishChoice(update, &delta);
   delta.usage = usage_;
   return delta;

@@ -33,7 +33,7 @@ class OutputProcessor {
  private:
   void CollectPromptLogprobs(const SequenceUpdate& update, const BatchResult& result);
   // True when a stop string was completed.
-  bool AppendText(int32_t token, TokenDelta* delta);
+  bool AppendText(const SequenceUpdate& update, TokenDelta* delta);
   void FlushText(TokenDelta* delta);
   void FinishChoice(const SequenceUpdate& update, TokenDelta* delta);
 

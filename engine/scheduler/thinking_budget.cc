@@ -43,7 +43,8 @@ bool ThinkingBudget::MayForceAfter(int32_t unknown) const {
 
 void ThinkingBudget::Push(int32_t token) {
   if (Disabled()) return;
-  if (ForcedToken() == token) {
+  const bool was_forced = ForcedToken() == token;
+  if (was_forced) {
     enforced_ = true;
     ++num_forced_;
   }
@@ -52,6 +53,8 @@ void ThinkingBudget::Push(int32_t token) {
     section_tokens_ = 0;
   } else if (token == params_.end_token_id) {
     thinking_ = false;
+    // Drawn while others were forced: they are of no use any more.
+    if (!was_forced) num_forced_ = 0;
   } else if (thinking_) {
     ++section_tokens_;
     ++reasoning_tokens_;
