@@ -16,7 +16,7 @@
 
 namespace tessera::grammar {
 
-// The id of a token by its text or of a number as text; nothing: there is none.
+// The id of a token that is no bytes, by its text or by the id as text; nothing: there is none.
 using TokenLookup = std::function<std::optional<int32_t>(std::string_view)>;
 
 // The root rule.

@@ -3,7 +3,7 @@
 // Members come in the order of `properties`, then those that are only required, then others.
 // White space between tokens is at most eight characters. What cannot be enforced is refused with
 // InvalidArgument that names it by JSON pointer, never ignored; keywords that JSON Schema does not
-// know are annotations and have no effect. docs/structured-output.md has the list.
+// know are annotations and have no effect. docs/user-guide.md has the list.
 #ifndef TESSERA_ENGINE_GRAMMAR_JSON_SCHEMA_H_
 #define TESSERA_ENGINE_GRAMMAR_JSON_SCHEMA_H_
 

@@ -75,6 +75,8 @@ GrammarOr CompileTools(const StructureSpec& spec, const GrammarTokens& tokens,
     return absl::InvalidArgumentError("calls cannot be forced in this model's form of them");
   }
   std::vector<grammar::SchemaText> schemas;
+  const bool may_answer = !spec.text.empty();
+  if (may_answer) schemas.push_back({.json = spec.text, .object_only = spec.object_only});
   for (const ToolSpec& tool : spec.tools) {
     schemas.push_back({.json = tool.parameters.empty() ? "true" : tool.parameters,
                        .object_only = true,
@@ -82,8 +84,14 @@ GrammarOr CompileTools(const StructureSpec& spec, const GrammarTokens& tokens,
   }
   return grammar::CompileJsonSchemas(
       schemas,
-      [&](absl::Span<const RuleId> arguments, GrammarBuilder* builder) {
-        return HermesCalls(spec, arguments, tokens, builder);
+      [&](absl::Span<const RuleId> documents, GrammarBuilder* builder) {
+        if (!may_answer) return HermesCalls(spec, documents, tokens, builder);
+        const RuleId calls = HermesCalls(spec, documents.subspan(1), tokens, builder);
+        const RuleId root = builder->Declare("root");
+        Nfa nfa(builder->budget());
+        const Fragment whole = nfa.Alternate({nfa.Call(documents[0]), nfa.Call(calls)});
+        builder->Define(root, std::move(nfa), whole);
+        return root;
       },
       budget);
 }
@@ -119,8 +127,8 @@ GrammarOr CompileGrammar(const StructureSpec& spec, const GrammarTokens& tokens,
 }  // namespace
 
 std::string StructureSpec::Key() const {
-  std::string key =
-      Message(static_cast<int>(kind), ":", static_cast<int>(format), ":", single_call ? 1 : 0);
+  std::string key = Message(static_cast<int>(kind), ":", static_cast<int>(format), ":",
+                            single_call ? 1 : 0, object_only ? 1 : 0);
   const auto add = [&](std::string_view part) { key += Message(":", part.size(), ":", part); };
   add(text);
   for (const std::string& choice : choices) add(choice);

@@ -28,8 +28,11 @@ struct ToolSpec {
 struct StructureSpec {
   enum class Kind : uint8_t { kJsonSchema, kJsonObject, kRegex, kChoice, kGbnf, kTools };
   Kind kind = Kind::kJsonObject;
-  std::string text;                  // schema, expression or grammar
+  // Schema, expression or grammar. With kTools: the schema of the answer that may come instead of
+  // calls; empty: none.
+  std::string text;
   std::vector<std::string> choices;  // kChoice
+  bool object_only = false;          // of kTools: that answer is an object
   // kTools: the output is calls of these in `format`, one or more.
   std::vector<ToolSpec> tools;
   ToolCallFormat format = ToolCallFormat::kNone;
@@ -42,7 +45,8 @@ struct StructureSpec {
 // A vocabulary and the tokens that grammars can name.
 struct GrammarTokens {
   std::shared_ptr<const grammar::TokenVocabulary> vocabulary;
-  std::function<std::optional<int32_t>(std::string_view)> find_token;  // by its text
+  // Of a token that is no bytes, by its text or by the id as text; nothing: there is none.
+  std::function<std::optional<int32_t>(std::string_view)> find_token;
 };
 
 // Shared by all requests that want the same; any number of threads.

@@ -6,7 +6,10 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -30,7 +33,7 @@ class StructureCache {
   // Errors as of Structure::Compile, and ResourceExhausted when too many compile already.
   absl::StatusOr<std::shared_ptr<const Structure>> Get(const StructureSpec& spec);
 
-  // The id of a token of the vocabulary by its text.
+  // The id of a token that is no bytes by its text.
   std::optional<int32_t> FindToken(std::string_view text) { return Tokens().find_token(text); }
 
  private:

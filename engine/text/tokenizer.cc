@@ -40,6 +40,7 @@ Tokenizer::Tokenizer(TokenizerDefinition definition,
   for (const AddedToken& token : definition.added_tokens) {
     matcher_.Add(token.content, token.id);
     added_ids_.emplace(token.content, token.id);
+    added_token_ids_.insert(token.id);
     if (token.special) special_ids_.insert(token.id);
   }
 }

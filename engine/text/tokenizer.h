@@ -76,6 +76,9 @@ class Tokenizer {
   // Whether `id` is an added token marked special (<|im_end|> is, <think> is not).
   bool IsSpecial(int32_t id) const { return special_ids_.contains(id); }
 
+  // Whether `id` is an added token: no part of a text that users or models spell.
+  bool IsAdded(int32_t id) const { return added_token_ids_.contains(id); }
+
   // One past the largest id the tokenizer defines. A model's logits may be wider (padding).
   int32_t vocab_size() const { return static_cast<int32_t>(token_offsets_.size()) - 1; }
 
@@ -93,6 +96,7 @@ class Tokenizer {
   std::unique_ptr<const Pretokenizer> pretokenizer_;
   AddedTokenMatcher matcher_;
   absl::flat_hash_map<std::string, int32_t> added_ids_;
+  absl::flat_hash_set<int32_t> added_token_ids_;
   absl::flat_hash_set<int32_t> special_ids_;
 };
 
