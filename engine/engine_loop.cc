@@ -44,6 +44,11 @@ absl::Status MadeRoom() {
 }
 
 absl::Status UnusableLogits(const GenerateRequest& request) {
+  if (request.structure.structure != nullptr) {
+    return absl::InternalError(
+        "no token can be drawn that fits the structure: it is too ambiguous, or the logits are not "
+        "finite");
+  }
   if (!request.sampling.allowed_token_ids.empty()) {
     return absl::InvalidArgumentError(
         "no token can be drawn: allowed_token_ids, bad words and min_tokens leave none");

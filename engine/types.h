@@ -3,6 +3,7 @@
 #define TESSERA_ENGINE_TYPES_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,8 @@
 #include "absl/time/time.h"
 
 namespace tessera {
+
+class Structure;
 
 // Given by Engine::Submit; unique for the life of the process.
 enum class RequestId : uint64_t {};
@@ -73,12 +76,22 @@ struct ReasoningParams {
   std::vector<int32_t> close_token_ids;  // forced one per step when the budget is spent
 };
 
+// What the output must look like (engine/grammar/structure.h).
+struct StructureParams {
+  std::shared_ptr<const Structure> structure;  // null: anything
+  // Free text, in which calls that begin with `opening_token_id` follow the structure, one each.
+  bool optional_calls = false;
+  int32_t opening_token_id = -1;
+  bool single_call = false;  // of optional_calls: the first one ends the output
+};
+
 enum class ToolCallFormat { kNone, kHermes, kCoderXml };
 
 struct OutputParams {
   bool skip_special_tokens = true;
   ToolCallFormat tool_call_format = ToolCallFormat::kNone;
   std::string tools_json;  // the request's tools, for kCoderXml's conversion of arguments
+  bool named_call = false;  // a call that the client named ends with kStop, not kToolCalls
 };
 
 struct GenerateRequest {
@@ -88,6 +101,7 @@ struct GenerateRequest {
   SamplingParams sampling;
   StoppingParams stopping;
   ReasoningParams reasoning;
+  StructureParams structure;
   OutputParams output;
   int32_t priority = 0;                          // lower runs first
   absl::Time arrival = absl::InfinitePast();     // when the front end received it; TTFT starts here

@@ -23,7 +23,7 @@ void GiveWayToTheModel() {
 
 }  // namespace
 
-CallWorkers::CallWorkers() {
+CallWorkers::CallWorkers(int32_t max_queued) : max_queued_(static_cast<size_t>(max_queued)) {
   threads_.reserve(kThreads);
   for (int32_t i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Run(); });
 }
@@ -39,7 +39,7 @@ CallWorkers::~CallWorkers() {
 
 absl::StatusOr<CallWorkers::Ticket> CallWorkers::Add(Work work) {
   absl::MutexLock lock(&mutex_);
-  if (queue_.size() >= size_t{kMaxQueued}) {
+  if (queue_.size() >= max_queued_) {
     return absl::ResourceExhaustedError(
         "too many large requests are being read already; try again later");
   }

@@ -30,10 +30,13 @@ class CallWorkers {
   // A message of 4 MiB takes some hundred milliseconds: who is last waits for seconds, not minutes.
   static constexpr int32_t kMaxQueued = 16;
 
+  // Of small calls whose output has a structure to compile: milliseconds each, as a rule.
+  static constexpr int32_t kMaxCompiling = 256;
+
   using Work = absl::AnyInvocable<void() &&>;
   using Ticket = uint64_t;
 
-  CallWorkers();
+  explicit CallWorkers(int32_t max_queued = kMaxQueued);
   // Nothing may be queued any more; waits for what runs.
   ~CallWorkers();
   CallWorkers(const CallWorkers&) = delete;
@@ -53,6 +56,7 @@ class CallWorkers {
   };
   void Run();
 
+  const size_t max_queued_;
   mutable absl::Mutex mutex_;
   std::deque<Entry> queue_ ABSL_GUARDED_BY(mutex_);
   Ticket next_ticket_ ABSL_GUARDED_BY(mutex_) = 1;

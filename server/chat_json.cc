@@ -152,6 +152,28 @@ std::string ToolsJson(const v1::ChatPrompt& chat) {
   return absl::StrCat("[", absl::StrJoin(chat.tools(), ","), "]");
 }
 
+absl::StatusOr<std::vector<ChatTool>> ReadTools(const v1::ChatPrompt& chat, int* index) {
+  std::vector<ChatTool> tools;
+  for (*index = 0; *index < chat.tools_size(); ++*index) {
+    ASSIGN_OR_RETURN(const Value tool, jinja::ParseJson(chat.tools(*index)));
+    const Value function = tool.Get("function");
+    if (!function.is_dict()) return absl::InvalidArgumentError("has no function");
+    const Value name = function.Get("name");
+    if (!name.is_string() || name.str().empty()) {
+      return absl::InvalidArgumentError("its function has no name");
+    }
+    ChatTool read{.name = name.str()};
+    const Value parameters = function.Get("parameters");
+    if (!IsAbsent(parameters)) {
+      ASSIGN_OR_RETURN(read.parameters, Compact(parameters));
+    }
+    const Value strict = function.Get("strict");
+    read.strict = strict.is_bool() && strict.as_bool();
+    tools.push_back(std::move(read));
+  }
+  return tools;
+}
+
 absl::StatusOr<v1::ChatPrompt> ParseChatPrompt(std::string_view messages_json,
                                                std::string_view tools_json) {
   v1::ChatPrompt chat;

@@ -30,20 +30,43 @@ void GenerationCall::Submit(const Arrival& arrival, std::shared_ptr<ResponseSink
   if (!submission.has_value()) {
     return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
   }
-  if (arrival.message_bytes <= CallWorkers::kSmallCallBytes) return SubmitNow(self);
+  if (arrival.message_bytes <= CallWorkers::kSmallCallBytes) {
+    return SubmitNow(self, *std::move(submission), /*on_worker=*/false);
+  }
   // Large messages do not take the workers' places only to be refused.
   if (const absl::Status room = context_.Admit(deadline_, kMostImportant); !room.ok())
     return Refuse(room);
-  const absl::StatusOr<CallWorkers::Ticket> ticket = context_.workers.Add(
-      [this, self = std::move(self), held = *std::move(submission)] { SubmitNow(self); });
+  const absl::StatusOr<CallWorkers::Ticket> ticket =
+      context_.workers.Add([this, self = std::move(self), held = *std::move(submission)]() mutable {
+        SubmitNow(self, std::move(held), /*on_worker=*/true);
+      });
   if (!ticket.ok()) return Refuse(ticket.status());
-  absl::MutexLock lock(&mutex_);
-  ticket_ = *ticket;
+  NoteTicket(&context_.workers, *ticket);
 }
 
-void GenerationCall::SubmitNow(const std::shared_ptr<ResponseSink>& self) {
-  const absl::Status status = Guarded([&] { return TrySubmit(self); });
+void GenerationCall::NoteTicket(CallWorkers* workers, CallWorkers::Ticket ticket) {
+  absl::MutexLock lock(&mutex_);
+  workers_ = workers;
+  ticket_ = ticket;
+}
+
+void GenerationCall::SubmitNow(const std::shared_ptr<ResponseSink>& self,
+                               CallGate::Submission submission, bool on_worker) {
+  const absl::Status status =
+      Guarded([&] { return TrySubmit(self, std::move(submission), on_worker); });
   if (!status.ok()) Refuse(status);
+}
+
+absl::Status GenerationCall::Compile(const std::shared_ptr<ResponseSink>& self,
+                                     v1::GenerateRequest request, CallGate::Submission submission) {
+  ASSIGN_OR_RETURN(const CallWorkers::Ticket ticket,
+                   context_.compilers.Add([this, self, request = std::move(request),
+                                           held = std::move(submission)] {
+                     const absl::Status status = Guarded([&] { return TrySubmit(self, request); });
+                     if (!status.ok()) Refuse(status);
+                   }));
+  NoteTicket(&context_.compilers, ticket);
+  return absl::OkStatus();
 }
 
 absl::Status GenerationCall::StillWanted() {
@@ -53,9 +76,19 @@ absl::Status GenerationCall::StillWanted() {
   return client_gone_ ? ClientGoneStatus() : absl::OkStatus();
 }
 
-absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self) {
+absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self,
+                                       CallGate::Submission submission, bool on_worker) {
   RETURN_IF_ERROR(StillWanted());
-  ASSIGN_OR_RETURN(const v1::GenerateRequest request, TakeRequest());
+  ASSIGN_OR_RETURN(v1::GenerateRequest request, TakeRequest());
+  if (!on_worker && RequestBuilder::MayTakeLong(request)) {
+    return Compile(self, std::move(request), std::move(submission));
+  }
+  return TrySubmit(self, request);
+}
+
+absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self,
+                                       const v1::GenerateRequest& request) {
+  RETURN_IF_ERROR(StillWanted());
   // A request that is wrong is told so, also when there is no room for it.
   ASSIGN_OR_RETURN(GenerateRequest built,
                    context_.builder.Build(request, [this](const GenerateRequest& fields) {
@@ -149,7 +182,7 @@ void GenerationCall::OnDone(const absl::Status& status, const FinishInfo& info) 
 void GenerationCall::CancelledByClient() {
   absl::MutexLock lock(&mutex_);
   client_gone_ = true;
-  if (ticket_) context_.workers.Remove(*ticket_);
+  if (ticket_) workers_->Remove(*ticket_);
   if (id_ && !engine_done_) context_.engine->Cancel(*id_);
   Proceed();
 }

@@ -85,8 +85,16 @@ class GenerationCall : public ResponseSink {
 
  private:
   // `self` keeps this alive, also when gRPC lets go meanwhile.
-  void SubmitNow(const std::shared_ptr<ResponseSink>& self);
-  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self);
+  void SubmitNow(const std::shared_ptr<ResponseSink>& self, CallGate::Submission submission,
+                 bool on_worker);
+  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self, CallGate::Submission submission,
+                         bool on_worker);
+  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self,
+                         const v1::GenerateRequest& request);
+  // Does the rest on a thread that may take its time.
+  absl::Status Compile(const std::shared_ptr<ResponseSink>& self, v1::GenerateRequest request,
+                       CallGate::Submission submission);
+  void NoteTicket(CallWorkers* workers, CallWorkers::Ticket ticket);
   // An error tells why the request need not be read any more.
   absl::Status StillWanted();
   void Refuse(const absl::Status& status);
@@ -100,7 +108,8 @@ class GenerationCall : public ResponseSink {
   std::string trace_id_;                          // written before Submit(); may be empty
   std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there
   int32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::optional<CallWorkers::Ticket> ticket_ ABSL_GUARDED_BY(mutex_);  // of a large message
+  CallWorkers* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that the ticket is of
+  std::optional<CallWorkers::Ticket> ticket_ ABSL_GUARDED_BY(mutex_);
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
   bool engine_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool refused_ ABSL_GUARDED_BY(mutex_) = false;

@@ -69,6 +69,7 @@ struct InferenceContext {
   ActiveRequests active;
   CallGate gate;
   CallWorkers workers;
+  CallWorkers compilers{CallWorkers::kMaxCompiling};
   WaitForecast forecast;
   StallWatch stalls;
   const MonotonicClock clock{};

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/executor/cluster_executor.h"
@@ -46,6 +47,26 @@ ServedModel Describe(const RuntimeOptions& options, const ModelConfig& config,
       text.writes_coder_xml ? ToolCallFormat::kCoderXml : ToolCallFormat::kHermes;
   model.encoder = text.encoder;
   return model;
+}
+
+// Added tokens are none of the bytes that grammars speak of.
+std::shared_ptr<StructureCache> MakeStructureCache(std::shared_ptr<const Tokenizer> tokenizer,
+                                                   int32_t vocab_size,
+                                                   std::vector<int32_t> end_token_ids) {
+  if (tokenizer->vocab_size() == 0) return nullptr;
+  return std::make_shared<StructureCache>([tokenizer, vocab_size, ends = std::move(end_token_ids)] {
+    const grammar::TokenVocabulary::Options options{
+        .vocab_size = vocab_size, .end_token_ids = ends, .bytes = [&](int32_t id) {
+          return tokenizer->IsAdded(id) ? std::string_view() : tokenizer->TokenBytes(id);
+        }};
+    return GrammarTokens{
+        .vocabulary = std::make_shared<const grammar::TokenVocabulary>(options),
+        .find_token = [tokenizer](std::string_view text) -> std::optional<int32_t> {
+          int32_t id = 0;
+          if (absl::SimpleAtoi(std::string(text), &id) && tokenizer->IsAdded(id)) return id;
+          return tokenizer->TokenId(text);
+        }};
+  });
 }
 
 // RoPE has a value for every position; how good answers are beyond what the model was made for is
@@ -197,6 +218,10 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   ASSIGN_OR_RETURN(runtime->engine_, Engine::Create(runtime->options_, config, text.tokenizer,
                                                     std::move(executor), std::move(hooks)));
   LogGraphs(runtime->engine_->stats());
+  runtime->model_.structures =
+      MakeStructureCache(text.tokenizer, config.vocab_size,
+                         runtime->options_.eos_token_ids.empty() ? config.eos_token_ids
+                                                                 : runtime->options_.eos_token_ids);
   runtime->model_.max_model_len = runtime->engine_->max_model_len();
   runtime->model_.full_model_len =
       options.engine.model.max_model_len > 0

@@ -11,6 +11,7 @@
 #include "kernels/core/status_macros.h"
 #include "server/chat_json.h"
 #include "server/request_fields.h"
+#include "server/request_structure.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
@@ -49,6 +50,10 @@ absl::Status RequestBuilder::CheckModelName(const std::string& name) const {
                                           "that name)"));
 }
 
+bool RequestBuilder::MayTakeLong(const v1::GenerateRequest& request) {
+  return WantsStructure(request);
+}
+
 absl::StatusOr<GenerateRequest> RequestBuilder::Build(
     const v1::GenerateRequest& request,
     absl::FunctionRef<absl::Status(const GenerateRequest&)> before_encoding) const {
@@ -82,6 +87,7 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(
     out.output.tools_json = ToolsJson(request.chat());
     if (!out.output.tools_json.empty()) out.output.tool_call_format = model_->tool_call_format;
   }
+  RETURN_IF_ERROR(ReadStructure(request, *model_, &out));
   return out;
 }
 

@@ -48,6 +48,9 @@ class RequestBuilder {
       absl::FunctionRef<absl::Status(const GenerateRequest&)> before_encoding =
           [](const GenerateRequest&) { return absl::OkStatus(); }) const;
 
+  // Whether Build may take long however small the message is.
+  static bool MayTakeLong(const v1::GenerateRequest& request);
+
   absl::StatusOr<std::vector<int32_t>> Tokenize(const v1::TokenizeRequest& request) const;
   absl::StatusOr<std::string> Detokenize(const v1::DetokenizeRequest& request) const;
 

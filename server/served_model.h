@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/grammar/structure_cache.h"
 #include "engine/model/generation_config.h"
 #include "engine/types.h"
 #include "server/prompt_encoder.h"
@@ -31,6 +32,7 @@ struct ServedModel {
   // How the model writes tool calls.
   ToolCallFormat tool_call_format = ToolCallFormat::kHermes;
   std::shared_ptr<const PromptEncoder> encoder;
+  std::shared_ptr<StructureCache> structures;  // null: outputs cannot be held to a structure
 
   bool supports_reasoning() const { return think_open_id && think_close_id; }
 };

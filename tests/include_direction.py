@@ -89,7 +89,8 @@ ROOMS = {
     "engine/checkpoint": ["engine/files"],
     "engine/model": ["engine/checkpoint", "engine/files", "engine/load_progress.h"],
     "engine/planning": ["engine/files", "engine/model"],
-    "engine/scheduler": ["engine/kv", "engine/options.h", "engine/types.h"],
+    "engine/grammar": ["engine/files", "engine/text/utf8.h", "engine/types.h"],
+    "engine/scheduler": ["engine/grammar", "engine/kv", "engine/options.h", "engine/types.h"],
     "engine/executor": ["engine/checkpoint", "engine/model", "engine/scheduler",
                         "engine/load_progress.h", "engine/options.h", "engine/types.h",
                         "engine/watchdog.h"],
@@ -98,7 +99,7 @@ ROOMS = {
     "engine/text": ["engine/files", "engine/text/jinja", "engine/text/utf8.h", "engine/types.h"],
     "engine/output": ["engine/scheduler", "engine/text", "engine/text/jinja", "engine/types.h"],
     # The engine thread and what it owns.
-    "engine": ["engine/model", "engine/scheduler", "engine/executor", "engine/output",
+    "engine": ["engine/grammar", "engine/model", "engine/scheduler", "engine/executor", "engine/output",
                "engine/text", "engine/monotonic_clock.h", "engine/options.h", "engine/types.h",
                "engine/watchdog.h"],
 

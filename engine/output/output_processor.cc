@@ -59,7 +59,8 @@ void OutputProcessor::CollectPromptLogprobs(const SequenceUpdate& update,
 bool OutputProcessor::AppendText(const SequenceUpdate& update, TokenDelta* delta) {
   std::string text;
   detokenizer_.Push(update.token, &text);
-  return !splitter_.Push({.token = update.token, .text = text, .may_stop = update.may_stop}, delta);
+  const bool may_stop = update.may_stop && !update.in_structure;
+  return !splitter_.Push({.token = update.token, .text = text, .may_stop = may_stop}, delta);
 }
 
 void OutputProcessor::FlushText(bool is_cut, TokenDelta* delta) {
@@ -79,7 +80,8 @@ void OutputProcessor::FinishChoice(const SequenceUpdate& update, TokenDelta* del
     finish.reason = update.finish->reason;
     if (update.finish->stop_token_id >= 0) finish.stop_token_id = update.finish->stop_token_id;
   }
-  if (finish.reason == FinishReason::kStop && splitter_.num_tool_calls() > 0) {
+  if (finish.reason == FinishReason::kStop && splitter_.num_tool_calls() > 0 &&
+      !request_->output.named_call) {
     finish.reason = FinishReason::kToolCalls;
   }
   delta->finish = std::move(finish);

@@ -97,7 +97,7 @@ void AddPromptRow(const Sequence& sequence, int32_t position, SamplingPlan* plan
 void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
   const Sequence& sequence = *drawing;
   const SamplingParams& params = sequence.request().sampling;
-  const int32_t forced = sequence.thinking().ForcedToken();
+  const int32_t forced = sequence.ForcedToken();
   plan->forced.push_back(forced);
   plan->temperature.push_back(params.temperature);
   plan->top_k.push_back(params.top_k);
@@ -109,7 +109,7 @@ void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
   plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
   plan->position.push_back(sequence.next_position());
   plan->num_logprobs.push_back(params.logprobs.value_or(-1));
-  plan->mask_row.push_back(forced < 0 ? masks->RowOf(sequence.mask().get()) : -1);
+  plan->mask_row.push_back(forced < 0 ? masks->RowOf(drawing->NextMask()) : -1);
   AddPenalties(drawing, plan);
   if (forced < 0) AppendAdjustments(sequence, plan);
   CloseRow(plan);

@@ -297,6 +297,8 @@ SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchRe
     update.may_stop = sequence.may_stop();
     TokenFinish finish;
     if (!update.unusable && sequence.Append(update.token, &finish)) update.finish = finish;
+    update.in_structure = sequence.in_structure();
+    update.unusable = update.unusable || sequence.structure_broken();
   }
   update.num_cached = sequence.num_cached;
   update.reasoning_tokens = sequence.thinking().reasoning_tokens();

@@ -44,7 +44,8 @@ struct SequenceUpdate {
   int32_t token = -1;     // -1: the prompt is not complete yet
   int32_t row = -1;       // of `token`
   bool may_stop = true;   // a stop string may end with it: min_tokens are there
-  bool unusable = false;  // no token could be drawn; the sequence is finished
+  bool unusable = false;  // no token could be drawn, or not one that fits; the sequence is finished
+  bool in_structure = false;  // see Sequence
   std::optional<TokenFinish> finish;
   // State after the step.
   int32_t num_cached = 0;

@@ -8,10 +8,11 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/grammar/structure_state.h"
+#include "engine/grammar/token_mask.h"
 #include "engine/kv/kv_cache_manager.h"
 #include "engine/scheduler/thinking_budget.h"
 #include "engine/scheduler/token_counts.h"
-#include "engine/scheduler/token_mask.h"
 #include "engine/types.h"
 
 namespace tessera {
@@ -53,8 +54,10 @@ class Sequence {
   int32_t prompt_length() const { return prompt_length_; }
   int32_t num_output() const { return num_tokens() - prompt_length_; }
   const std::vector<int32_t>& stop_ids() const { return init_.stop_ids; }
-  // What the next draw may choose from; null: every token.
-  const std::shared_ptr<const TokenMask>& mask() const { return init_.mask; }
+  // What the next draw may choose from; null: every token. Valid until the next call or Append.
+  const TokenMask* NextMask();
+  // The token the next step has to produce, -1: free choice.
+  int32_t ForcedToken() const;
   bool has_penalties() const { return counts_output_; }
   // What the penalties of the next draw look at; empty without penalties.
   const TokenCounts& token_counts() const { return token_counts_; }
@@ -62,9 +65,10 @@ class Sequence {
   // Tokens including those that steps under way draw: the position of the next token to draw.
   int32_t next_position() const { return num_tokens() + num_drawing; }
   // Whether the next token comes too early to end the text: fewer count so far than min_tokens asks
-  // for, even if all of those that steps under way draw do.
+  // for, even if all of those that steps under way draw do. A structure says itself where it may
+  // end.
   bool in_min_tokens() const {
-    return counted_tokens() + num_drawing < request().stopping.min_tokens;
+    return structure_ == nullptr && counted_tokens() + num_drawing < request().stopping.min_tokens;
   }
   bool reads_prefix_cache() const;
   // Prompt logprobs still to be reported: those of positions [num_prompt_logprobs + 1, prompt).
@@ -73,13 +77,17 @@ class Sequence {
   // Whether a step may be planned for it now. While a step draws its next token, not if that
   // token ends it by length for sure, nor if the draw after it depends on which one it is: a word
   // of several tokens that may have to be banned, a thinking budget that may close, a token that
-  // may be reasoning and not count for min_tokens.
+  // may be reasoning and not count for min_tokens, a structure.
   bool CanBePlanned() const;
 
   // Whether the next token to be appended may end the text.
   bool may_stop() const { return counted_tokens() >= request().stopping.min_tokens; }
   // Appends a sampled token and says whether it ends the sequence.
   bool Append(int32_t token, TokenFinish* finish);
+  // The last token was part of a structure: stop strings do not end it.
+  bool in_structure() const { return in_structure_; }
+  // The last token broke the structure, or that could not be told: the request has to end.
+  bool structure_broken() const { return structure_broken_; }
 
   // --- Progress, changed by the scheduler ---
   SequenceState state = SequenceState::kWaiting;
@@ -114,6 +122,9 @@ class Sequence {
   bool bans_long_words_ = false;  // of several tokens
   TokenCounts token_counts_;
   ThinkingBudget thinking_;
+  std::unique_ptr<StructureState> structure_;  // null: none
+  bool in_structure_ = false;
+  bool structure_broken_ = false;
 };
 
 }  // namespace tessera

@@ -46,7 +46,8 @@ void ThinkingBudget::Push(int32_t token) {
     ++answer_tokens_;
     return;
   }
-  if (ForcedToken() == token) {
+  const bool was_forced = ForcedToken() == token;
+  if (was_forced) {
     enforced_ = true;
     ++num_forced_;
   }
@@ -55,6 +56,8 @@ void ThinkingBudget::Push(int32_t token) {
     section_tokens_ = 0;
   } else if (token == params_.end_token_id) {
     thinking_ = false;
+    // Drawn while others were forced: they are of no use any more.
+    if (!was_forced) num_forced_ = 0;
   } else if (thinking_) {
     ++section_tokens_;
     ++reasoning_tokens_;

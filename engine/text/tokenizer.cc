@@ -62,6 +62,7 @@ Tokenizer::Tokenizer(TokenizerDefinition definition,
       matcher_.Add(token.content, token.id);
     }
     added_ids_.emplace(token.content, token.id);
+    added_token_ids_.insert(token.id);
     if (token.special) special_ids_.insert(token.id);
   }
 }

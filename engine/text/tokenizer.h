@@ -80,6 +80,8 @@ class Tokenizer {
 
   // The token that ends a text, by tokenizer_config.json; -1 if that names none.
   int32_t eos_token_id() const { return eos_token_id_; }
+  // Whether `id` is an added token: no part of a text that users or models spell.
+  bool IsAdded(int32_t id) const { return added_token_ids_.contains(id); }
 
   // One past the largest id the tokenizer defines. A model's logits may be wider (padding).
   int32_t vocab_size() const { return static_cast<int32_t>(token_offsets_.size()) - 1; }
@@ -103,6 +105,7 @@ class Tokenizer {
   std::optional<AddedTokenMatcher> normalized_matcher_;  // most models have no such tokens
   int32_t eos_token_id_;
   absl::flat_hash_map<std::string, int32_t> added_ids_;
+  absl::flat_hash_set<int32_t> added_token_ids_;
   absl::flat_hash_set<int32_t> special_ids_;
 };
 

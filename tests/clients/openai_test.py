@@ -133,7 +133,7 @@ class OpenAiClientTest(unittest.TestCase):
         with self.assertRaises(openai.NotFoundError):
             self.create(model="gpt-x")
         with self.assertRaises(openai.BadRequestError):
-            self.create(response_format={"type": "json_object"})
+            self.create(response_format={"type": "json"})
         with self.assertRaises(openai.BadRequestError):
             self.client.embeddings.create(model="nano", input="a")
 

@@ -30,9 +30,10 @@ struct ApiRequest {
   bool echo = false;
   bool score_only = false;  // max_tokens was 0: the one token that is made is not shown
   std::string echoed;       // responses: members of the answer that repeat the request, `,"a":1…`
-  // What the client called max_tokens and the thinking budget, for errors.
+  // What the client called max_tokens, the thinking budget and the structure, for errors.
   std::string max_tokens_name = "max_tokens";
   std::string budget_name = "thinking_token_budget";
+  std::string structure_name = "response_format";
 };
 
 // Prompts of one request at most.
@@ -50,6 +51,15 @@ void ReadChatPrompt(const ApiFields& fields, v1::ChatPrompt* chat);
 
 // What chat and completions have in common, into `request` and the message of the first prompt.
 void ReadCommonFields(const ApiFields& fields, ApiRequest* request, v1::GenerateRequest* prompt);
+
+// response_format, structured_outputs and the older guided_…, of which at most one may be set.
+void ReadStructureFields(const ApiFields& fields, ApiRequest* request, v1::ConstraintOptions* out);
+// The "format" of a Responses request's "text".
+void ReadTextFormat(const ApiFields& text, ApiRequest* request, v1::ConstraintOptions* out);
+// "none", "auto", "required", or a function by name: in `nested` {"function":{"name"}}, else
+// {"name"}. Also parallel_tool_calls.
+void ReadToolChoice(const ApiFields& fields, bool nested, ApiRequest* request,
+                    v1::ChatPrompt* chat);
 
 // The API's name of a field of the neutral message: "sampling.top_p" → "top_p".
 std::string ApiFieldName(std::string_view field, const ApiRequest& request);

@@ -13,9 +13,6 @@ namespace {
 using jinja::Concat;
 using jinja::Value;
 
-constexpr std::string_view kNoForcedCalls =
-    "this server cannot force a call yet: only \"auto\" and \"none\" are possible";
-
 void ReadCall(const ApiFields& call, v1::ToolCall* out) {
   out->set_id(call.Text("id").value_or(""));
   const Value* function = call.Object("function");
@@ -78,17 +75,6 @@ void ReadTools(const ApiFields& fields, v1::ChatPrompt* chat) {
     absl::StatusOr<std::string> json = CompactJson(tool);
     if (!json.ok()) return fields.Fail(path, "cannot be written as JSON");
     *chat->add_tools() = *std::move(json);
-  }
-}
-
-void ReadToolChoice(const ApiFields& fields, v1::ChatPrompt* chat) {
-  const Value* choice = fields.Find("tool_choice");
-  if (choice == nullptr) return;
-  if (!choice->is_string()) return fields.Fail("tool_choice", kNoForcedCalls);
-  if (choice->str() == "none") {
-    chat->set_tool_choice(v1::TOOL_CHOICE_NONE);
-  } else if (choice->str() != "auto") {
-    fields.Fail("tool_choice", kNoForcedCalls);
   }
 }
 
@@ -212,8 +198,7 @@ absl::StatusOr<ApiRequest> ReadChatRequest(std::string_view body) {
   v1::GenerateRequest& prompt = request.prompts.emplace_back();
   ReadCommonFields(fields, &request, &prompt);
   ReadChatPrompt(fields, prompt.mutable_chat());
-  ReadToolChoice(fields, prompt.mutable_chat());
-  request.parallel_tool_calls = fields.Bool("parallel_tool_calls").value_or(true);
+  ReadToolChoice(fields, /*nested=*/true, &request, prompt.mutable_chat());
   ReadReasoning(fields, &request, prompt.mutable_reasoning());
   ReadLogprobs(fields, prompt.mutable_response());
   RefuseChatFeatures(fields);

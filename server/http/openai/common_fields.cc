@@ -13,9 +13,6 @@ namespace {
 using jinja::Concat;
 using jinja::Value;
 
-constexpr std::string_view kNoConstraints =
-    "this server cannot constrain the output yet; leave the field out";
-
 void ReadSamplingFields(const ApiFields& fields, v1::SamplingOptions* out) {
   if (const auto value = fields.Number("temperature")) out->set_temperature(*value);
   if (const auto value = fields.Integer("top_k")) out->set_top_k(*value);
@@ -86,20 +83,6 @@ void ReadConstraintFields(const ApiFields& fields, v1::ConstraintOptions* out) {
   ReadLogitBias(fields, out);
   ReadTexts(fields, "bad_words", out->mutable_bad_words());
   ReadIds(fields, "allowed_token_ids", out->mutable_allowed_token_ids());
-  for (const char* name : {"structured_outputs", "guided_json", "guided_regex", "guided_choice",
-                           "guided_grammar", "guided_json_object", "guided_whitespace_pattern"}) {
-    fields.Refuse(name, kNoConstraints);
-  }
-  if (const Value* format = fields.Object("response_format")) {
-    const auto type = ApiFields(*format, "response_format.", fields.error()).Text("type");
-    if (!type) return fields.Fail("response_format.type", "must be set");
-    if (*type != "text") {
-      fields.Fail("response_format",
-                  Concat("this server cannot constrain the output yet, so only the type \"text\" "
-                         "is possible, got \"",
-                         *type, "\""));
-    }
-  }
 }
 
 void ReadStreamFields(const ApiFields& fields, ApiRequest* request) {
@@ -143,6 +126,7 @@ void ReadCommonFields(const ApiFields& fields, ApiRequest* request, v1::Generate
   ReadSamplingFields(fields, prompt->mutable_sampling());
   ReadStoppingFields(fields, request, prompt->mutable_stopping());
   ReadConstraintFields(fields, prompt->mutable_constraints());
+  ReadStructureFields(fields, request, prompt->mutable_constraints());
   ReadStreamFields(fields, request);
   RefuseUnknownFeatures(fields);
   if (const auto value = fields.Integer("prompt_logprobs")) {
@@ -156,7 +140,7 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
   const std::string_view prompt = is_completion                         ? "prompt"
                                   : request.kind == ApiKind::kResponses ? "input"
                                                                         : "messages";
-  const std::array<std::pair<std::string_view, std::string_view>, 18> names = {{
+  const std::array<std::pair<std::string_view, std::string_view>, 24> names = {{
       {"stopping.max_tokens", request.max_tokens_name},
       {"stopping.include_stop", "include_stop_str_in_output"},
       {"response.logprobs", is_completion ? "logprobs" : "top_logprobs"},
@@ -167,11 +151,17 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
       {"token_ids", "tokens"},
       {"cache.salt", "cache_salt"},
       {"chat.messages", prompt},
+      {"chat.tool_name", "tool_choice"},
       {"chat.", ""},
       {"chat", prompt},
       {"prompt", prompt},
       {"sampling.", ""},
       {"constraints.logit_bias", "logit_bias"},
+      {"constraints.json_schema", request.structure_name},
+      {"constraints.json_object", request.structure_name},
+      {"constraints.regex", request.structure_name},
+      {"constraints.choice", request.structure_name},
+      {"constraints.grammar", request.structure_name},
       {"constraints.", ""},
       {"stopping.", ""},
       {"response.", ""},

@@ -123,7 +123,7 @@ void ReadFlatTools(const ApiFields& fields, v1::ChatPrompt* chat) {
     if (members.Text("name").value_or("").empty()) return members.Fail("name", "must be set");
     static_cast<void>(members.Object("parameters"));
     jinja::Dict function;
-    for (const char* name : {"name", "description", "parameters"}) {
+    for (const char* name : {"name", "description", "parameters", "strict"}) {
       if (const Value* value = members.Find(name)) function.Set(name, *value);
     }
     const absl::StatusOr<std::string> json = CompactJson(Value::MakeDict(std::move(function)));
@@ -134,24 +134,10 @@ void ReadFlatTools(const ApiFields& fields, v1::ChatPrompt* chat) {
 
 void ReadResponsesChoices(const ApiFields& fields, ApiRequest* request,
                           v1::GenerateRequest* prompt) {
-  if (const Value* choice = fields.Find("tool_choice")) {
-    const bool is_none = choice->is_string() && choice->str() == "none";
-    if (is_none) prompt->mutable_chat()->set_tool_choice(v1::TOOL_CHOICE_NONE);
-    if (!is_none && !(choice->is_string() && choice->str() == "auto")) {
-      fields.Fail("tool_choice",
-                  "this server cannot force a call yet: only \"auto\" and \"none\" are possible");
-    }
-  }
-  request->parallel_tool_calls = fields.Bool("parallel_tool_calls").value_or(true);
+  ReadToolChoice(fields, /*nested=*/false, request, prompt->mutable_chat());
   if (const Value* text = fields.Object("text")) {
-    const ApiFields members(*text, "text.", fields.error());
-    const Value* format = members.Object("format");
-    const Value type = format == nullptr ? Value() : format->Get("type");
-    if (format != nullptr && !(type.is_string() && type.str() == "text")) {
-      members.Fail("format",
-                   "this server cannot constrain the output yet, so only the type \"text\" is "
-                   "possible");
-    }
+    ReadTextFormat(ApiFields(*text, "text.", fields.error()), request,
+                   prompt->mutable_constraints());
   }
   if (const Value* reasoning = fields.Object("reasoning")) {
     const ApiFields members(*reasoning, "reasoning.", fields.error());

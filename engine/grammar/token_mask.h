@@ -1,6 +1,6 @@
 // Which tokens may be drawn, a bit each: a row of SampleArgs::masks (kernels/ops.h) on the host.
-#ifndef TESSERA_ENGINE_SCHEDULER_TOKEN_MASK_H_
-#define TESSERA_ENGINE_SCHEDULER_TOKEN_MASK_H_
+#ifndef TESSERA_ENGINE_GRAMMAR_TOKEN_MASK_H_
+#define TESSERA_ENGINE_GRAMMAR_TOKEN_MASK_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +17,8 @@ class TokenMask {
  public:
   // Allows `ids`; those outside [0, vocab_size) are ignored.
   TokenMask(absl::Span<const int32_t> ids, int32_t vocab_size);
+  // `words`: [MaskWords(vocab_size)].
+  explicit TokenMask(std::vector<int32_t> words);
 
   const std::vector<int32_t>& words() const { return words_; }  // [MaskWords(vocab_size)]
 
@@ -34,4 +36,4 @@ std::shared_ptr<const TokenMask> MaskOf(const SamplingParams& sampling, int32_t 
 
 }  // namespace tessera
 
-#endif  // TESSERA_ENGINE_SCHEDULER_TOKEN_MASK_H_
+#endif  // TESSERA_ENGINE_GRAMMAR_TOKEN_MASK_H_

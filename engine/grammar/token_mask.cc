@@ -1,4 +1,6 @@
-#include "engine/scheduler/token_mask.h"
+#include "engine/grammar/token_mask.h"
+
+#include <utility>
 
 #include "absl/hash/hash.h"
 #include "kernels/core/bit_mask.h"
@@ -12,6 +14,9 @@ TokenMask::TokenMask(absl::Span<const int32_t> ids, int32_t vocab_size)
   }
   hash_ = absl::HashOf(words_);
 }
+
+TokenMask::TokenMask(std::vector<int32_t> words)
+    : words_(std::move(words)), hash_(absl::HashOf(words_)) {}
 
 std::shared_ptr<const TokenMask> MaskOf(const SamplingParams& sampling, int32_t vocab_size) {
   if (sampling.allowed_token_ids.empty()) return nullptr;

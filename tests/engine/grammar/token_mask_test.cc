@@ -1,4 +1,4 @@
-#include "engine/scheduler/token_mask.h"
+#include "engine/grammar/token_mask.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
