@@ -242,6 +242,7 @@ class FakeTest(unittest.TestCase):
         for flags, problem in ((["https://127.0.0.1:1"], "http://HOST:PORT"), (["http://"], "http://HOST:PORT"),
                                (["http://127.0.0.1:99999"], "http://HOST:PORT"), (["nowhere"], "HOST:PORT"),
                                (["127.0.0.1:1", "--model", "x"], "--model"),
+                               (["http://127.0.0.1:1", "--tls"], "--tls"),
                                (["127.0.0.1:1", "--rate", -1], "--rate"),
                                (["127.0.0.1:1", "--trace", "x", "--lengths", "chat"], "--trace")):
             done = run_tessera("bench", "serve", *flags, check=False)

@@ -390,8 +390,8 @@ class ApiClient final : public TextGenerator {
     request.set(http::field::host, url_.authority);
     request.set(http::field::accept, "text/event-stream, application/json");
     if (verb == http::verb::post) request.set(http::field::content_type, "application/json");
-    if (!options_.api_key.empty()) {
-      request.set(http::field::authorization, "Bearer " + options_.api_key);
+    if (!options_.authorization.empty()) {
+      request.set(http::field::authorization, options_.authorization);
     }
     request.prepare_payload();
     const Connection::Limits limits{.deadline = MonotonicNow() + options_.timeout,

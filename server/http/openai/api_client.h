@@ -13,9 +13,9 @@
 namespace tessera {
 
 struct ApiClientOptions {
-  std::string url;      // http://HOST:PORT, with a path if the API is not below /v1
-  std::string model;    // empty: the first that /models lists
-  std::string api_key;  // empty: none is sent
+  std::string url;            // http://HOST:PORT, with a path if the API is not below /v1
+  std::string model;          // empty: the first that /models lists
+  std::string authorization;  // the header; empty: none is sent
   absl::Duration timeout = absl::InfiniteDuration();  // of one request
 };
 
