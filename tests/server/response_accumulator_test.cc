@@ -24,7 +24,7 @@ std::vector<TokenDelta> Deltas(size_t piece) {
   };
   const std::string_view text = kText;
   for (size_t at = 0; at < text.size(); at += piece) add(parser.Push(text.substr(at, piece)));
-  add(parser.Finish());
+  add(parser.Finish(TextEnd::kStopped));
   return deltas;
 }
 
