@@ -90,7 +90,7 @@ enum class ToolCallFormat { kNone, kHermes, kCoderXml };
 struct OutputParams {
   bool skip_special_tokens = true;
   ToolCallFormat tool_call_format = ToolCallFormat::kNone;
-  std::string tools_json;  // the request's tools, for kCoderXml's conversion of arguments
+  std::string tools_json;   // the request's tools, for kCoderXml's conversion of arguments
   bool named_call = false;  // a call that the client named ends with kStop, not kToolCalls
 };
 

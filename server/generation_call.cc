@@ -52,9 +52,8 @@ void GenerationCall::NoteTicket(CallWorkers* workers, CallWorkers::Ticket ticket
 
 void GenerationCall::SubmitNow(const std::shared_ptr<ResponseSink>& self,
                                CallGate::Submission submission, bool on_worker) {
-  const absl::Status status =
-      Guarded([&] { return TrySubmit(self, std::move(submission), on_worker); });
-  if (!status.ok()) Refuse(status);
+  const absl::Status status = Guarded([&] { return TrySubmit(self, &submission, on_worker); });
+  if (!status.ok()) Refuse(status);  // within the submission: a drain waits for it
 }
 
 absl::Status GenerationCall::Compile(const std::shared_ptr<ResponseSink>& self,
@@ -77,11 +76,11 @@ absl::Status GenerationCall::StillWanted() {
 }
 
 absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self,
-                                       CallGate::Submission submission, bool on_worker) {
+                                       CallGate::Submission* submission, bool on_worker) {
   RETURN_IF_ERROR(StillWanted());
   ASSIGN_OR_RETURN(v1::GenerateRequest request, TakeRequest());
   if (!on_worker && RequestBuilder::MayTakeLong(request)) {
-    return Compile(self, std::move(request), std::move(submission));
+    return Compile(self, std::move(request), std::move(*submission));
   }
   return TrySubmit(self, request);
 }

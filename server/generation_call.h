@@ -87,8 +87,9 @@ class GenerationCall : public ResponseSink {
   // `self` keeps this alive, also when gRPC lets go meanwhile.
   void SubmitNow(const std::shared_ptr<ResponseSink>& self, CallGate::Submission submission,
                  bool on_worker);
-  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self, CallGate::Submission submission,
-                         bool on_worker);
+  // Takes the submission along where the rest is done elsewhere.
+  absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self,
+                         CallGate::Submission* submission, bool on_worker);
   absl::Status TrySubmit(const std::shared_ptr<ResponseSink>& self,
                          const v1::GenerateRequest& request);
   // Does the rest on a thread that may take its time.
