@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, Optional, Sequence, TypedDict, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, TypedDict, Union
 
 from . import _schema
 from .types import Message
@@ -46,7 +46,7 @@ def generate_request(prompt: Prompt, options: Options) -> Any:
     unknown = set(options) - _KNOWN
     if unknown:
         raise TypeError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(_KNOWN))}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given: Dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     request = _schema.message("GenerateRequest")()
     _set_prompt(request, prompt)
     for target, names in ((request, _TOP), (request.sampling, _SAMPLING), (request.stopping, _STOPPING)):
