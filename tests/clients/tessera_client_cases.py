@@ -89,6 +89,23 @@ class SyncTest(unittest.TestCase):
         talk += [answer.message, tool_result(call, golden["messages"][2]["content"])]
         self.assertIn("Lisbon", self.client.generate(talk, **fields).text)
 
+    def test_answers_take_the_shape_that_is_asked_for(self):
+        def ask(**structure):
+            return self.client.generate(QUESTION, temperature=0, thinking=False, max_tokens=60, **structure)
+        self.assertIn(ask(choice=["red", "blue"]).text, ("red", "blue"))
+        self.assertRegex(ask(regex="[0-9]{4}").text, "^[0-9]{4}$")
+        self.assertRegex(ask(grammar='root ::= "<" [a-z] ">"').text, "^<[a-z]>$")
+        schema = {"type": "object", "properties": {"sum": {"type": "integer", "minimum": 0, "maximum": 99}},
+                  "required": ["sum"], "additionalProperties": False}
+        self.assertIn(json.loads(ask(json_schema=schema).text)["sum"], range(100))
+        tool = {"type": "function", "function": {"name": "add", "parameters": {
+            "type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"],
+            "additionalProperties": False}}}
+        for choice in ("required", "add"):
+            (call,) = ask(tools=[tool], tool_choice=choice).tool_calls[:1]
+            self.assertEqual(call.name, "add")
+            self.assertIn(json.loads(call.arguments)["a"], (1, 2))
+
     def test_tokens_and_facts(self):
         ids = self.client.tokenize("Hello, world")
         self.assertEqual(self.client.detokenize(ids), "Hello, world")

@@ -29,6 +29,11 @@ class Options(TypedDict, total=False):
     frequency_penalty: float
     seed: int
     tools: Sequence[Mapping[str, Any]]  # OpenAI's form
+    tool_choice: str  # "auto", "none", "required", or the name of a tool
+    json_schema: Union[str, Mapping[str, Any]]  # of these four no more than one: what the answer looks like
+    regex: str
+    choice: Sequence[str]
+    grammar: str  # GBNF
     thinking: bool
     max_thinking_tokens: int
     salt: str  # of the prefix cache
@@ -39,6 +44,9 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "pr
              "frequency_penalty", "seed")
 _STOPPING = ("max_tokens", "min_tokens", "ignore_eos")
 _TOP = ("model", "request_id", "n", "priority")
+_STRUCTURE = ("json_schema", "regex", "grammar")
+_TOOL_CHOICES = {"auto": 1, "none": 2, "required": 3}
+_TOOL_CHOICE_NAMED = 4
 _KNOWN = set(Options.__annotations__)
 
 
@@ -57,6 +65,15 @@ def generate_request(prompt: Prompt, options: Options) -> Any:
     request.stopping.stop.extend([stop] if isinstance(stop, str) else stop)
     if "tools" in given:
         request.chat.tools.extend(json.dumps(tool, ensure_ascii=False) for tool in given["tools"])
+    if "tool_choice" in given:
+        _set_tool_choice(request.chat, given["tool_choice"])
+    for name in _STRUCTURE:
+        if name in given:
+            value = given[name]
+            setattr(request.constraints, name,
+                    value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if "choice" in given:
+        request.constraints.choice.texts.extend(given["choice"])
     if "thinking" in given:
         request.reasoning.mode = 2 if given["thinking"] else 3  # MODE_THINK, MODE_NO_THINK
     if "max_thinking_tokens" in given:
@@ -64,6 +81,12 @@ def generate_request(prompt: Prompt, options: Options) -> Any:
     if "salt" in given:
         request.cache.salt = given["salt"]
     return request
+
+
+def _set_tool_choice(chat: Any, choice: str) -> None:
+    chat.tool_choice = _TOOL_CHOICES.get(choice, _TOOL_CHOICE_NAMED)
+    if chat.tool_choice == _TOOL_CHOICE_NAMED:
+        chat.tool_name = choice
 
 
 def _set_prompt(request: Any, prompt: Prompt) -> None:
