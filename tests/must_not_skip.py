@@ -24,6 +24,7 @@ REQUIRED = {
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "clients_openai": "the openai package (PyPI)",
+    "clients_tessera_client": "grpcio, grpcio-tools and setuptools (PyPI)",
     "e2e_operations": "promtool (Debian package prometheus)",
     "RecorderTest.PageIsCleanForPromtool": "promtool (Debian package prometheus)",
 }
