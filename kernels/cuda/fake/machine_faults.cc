@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 
 namespace tessera::simt::fake {
 namespace {
@@ -51,7 +52,9 @@ const MachineFaults& GetFaults() { return Faults(); }
 std::string WhyLost(int device) {
   const MachineFaults& faults = Faults();
   if (device != faults.vanishing_gpu || access(faults.vanishes_with.c_str(), F_OK) != 0) return "";
-  return "GPU " + std::to_string(device) + ": the GPU is lost (Xid 79)";
+  std::string why;
+  std::getline(std::ifstream(faults.vanishes_with), why);
+  return "GPU " + std::to_string(device) + ": " + (why.empty() ? "the GPU is lost (Xid 79)" : why);
 }
 
 }  // namespace tessera::simt::fake

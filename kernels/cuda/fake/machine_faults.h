@@ -14,8 +14,9 @@ struct MachineFaults {
   int driver_version = kRuntimeVersion;  // 0: there is no driver
   std::vector<std::string> names;        // of the GPUs, the first ones; "": the usual name
   int vanishing_gpu = -1;
-  std::string vanishes_with;  // the GPU is lost as soon as there is such a file
-  bool peer_access = true;    // GPUs can get access to each other's memory
+  // The GPU is lost as soon as there is such a file, which may say why: "uncorrectable ECC error".
+  std::string vanishes_with;
+  bool peer_access = true;  // GPUs can get access to each other's memory
 };
 
 // From the environment: TESSERA_EMULATION_DRIVER (12020), _NAMES ("A,B"), _VANISH ("1:FILE") and

@@ -93,7 +93,7 @@ simt::TensorMap MapOf(const void* cache, const AttentionProblem& problem, int nu
 }
 
 cudaError_t Launch(const AttentionProblem& problem, int num_blocks, const AttentionLayout& layout) {
-  if (layout.sm90 == nullptr) return cuda::LaunchPagedAttention(nullptr, problem);
+  if (layout.sm90 == nullptr) return layout.launch(nullptr, problem);
   cuda::AttentionSm90Maps maps;
   if (cuda::Sm90LoadsPages(problem)) {
     maps.k = MapOf(problem.k, problem, num_blocks);

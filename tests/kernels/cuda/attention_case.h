@@ -45,6 +45,8 @@ std::vector<AttentionSequence> RandomBatch(Random& random, const AttentionHeads&
 using LaunchAttention = cudaError_t (*)(cudaStream_t stream, const cuda::AttentionProblem& problem,
                                         const cuda::AttentionSm90Maps& maps);
 
+using LaunchPaged = cudaError_t (*)(cudaStream_t stream, const cuda::AttentionProblem& problem);
+
 // How the memory lies.
 struct AttentionLayout {
   int q_gap = 0;      // elements between rows
@@ -52,6 +54,7 @@ struct AttentionLayout {
   bool workspace = true;
   int max_context = 0;             // 0: the longest one
   LaunchAttention sm90 = nullptr;  // instead of LaunchPagedAttention
+  LaunchPaged launch = cuda::LaunchPagedAttention;
 };
 
 // Launches it, with pages anywhere and NaN wherever no sequence has a position, and returns out

@@ -24,6 +24,7 @@ TESSERA_ATTENTION_COPY(attention_no_proxy_fence)
 TESSERA_ATTENTION_COPY(attention_queries_no_fence)
 TESSERA_ATTENTION_COPY(attention_copies_too_early)
 TESSERA_ATTENTION_COPY(attention_whole_edge_pages)
+TESSERA_ATTENTION_COPY(attention_next_page)
 TESSERA_ATTENTION_COPY(attention_panel_stride)
 TESSERA_ATTENTION_COPY(attention_descriptor_step)
 
@@ -101,6 +102,7 @@ INSTANTIATE_TEST_SUITE_P(
         Control{"CopiesTooEarly", cuda::attention_copies_too_early::LaunchAttentionSm90,
                 "shared offset", 24},
         Control{"WholeEdgePages", cuda::attention_whole_edge_pages::LaunchAttentionSm90, ""},
+        Control{"NextPage", cuda::attention_next_page::LaunchAttentionSm90, ""},
         Control{"PanelStride", cuda::attention_panel_stride::LaunchAttentionSm90, ""},
         Control{"DescriptorStep", cuda::attention_descriptor_step::LaunchAttentionSm90, ""}),
     [](const auto& test_case) { return std::string(test_case.param.name); });

@@ -23,6 +23,7 @@ TESSERA_SM90_COPY(sm90_no_init_fence)
 TESSERA_SM90_COPY(sm90_no_proxy_fence)
 TESSERA_SM90_COPY(sm90_no_map_fence)
 TESSERA_SM90_COPY(sm90_copies_too_early)
+TESSERA_SM90_COPY(sm90_no_swizzle)
 TESSERA_SM90_COPY(sm90_pair_begins_apart)
 TESSERA_SM90_COPY(sm90_pair_ends_apart)
 TESSERA_SM90_COPY(sm90_pair_not_asked)
@@ -78,6 +79,23 @@ TEST_P(CudaGemmSm90Controls, AreReported) {
       EXPECT_THAT(report, testing::HasSubstr("GemmSm90Kernel")) << rows << " rows, seed " << seed;
       EXPECT_THAT(report, testing::ContainsRegex(control.report)) << rows << " rows, seed " << seed;
     }
+  }
+}
+
+// Nobody but who compares values sees that chunks lie elsewhere than wgmma reads them.
+TEST(CudaGemmSm90Values, AMissingSwizzleIsFound) {
+  for (const int rows : {5, 66}) {
+    const Sm90Case c = CaseFor(Needs::kCopiedRows, rows);
+    Random random(1);
+    const Sm90Inputs inputs(random, c);
+    const std::vector<double> expected = Formula(c, inputs);
+    constexpr double kTolerance = 0.05;
+    EXPECT_LE(WorstError(Multiply(c, inputs, cuda::LaunchGemmSm90), expected), kTolerance);
+    std::string report;
+    const std::vector<float> wrong =
+        Multiply(c, inputs, cuda::sm90_no_swizzle::LaunchGemmSm90, &report);
+    EXPECT_EQ(report, "");
+    EXPECT_GT(WorstError(wrong, expected), kTolerance);
   }
 }
 

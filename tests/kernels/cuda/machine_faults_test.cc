@@ -70,18 +70,25 @@ TEST_F(MachineFaultsTest, GpusAreDescribed) {
   EXPECT_EQ(*cuda::DescribeGpus(), "3 GPUs (Alpha, Beta)");
 }
 
-TEST_F(MachineFaultsTest, AGpuThatVanishesFailsItsDeviceForGood) {
+class LostGpuTest : public MachineFaultsTest, public testing::WithParamInterface<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(Drivers, LostGpuTest,
+                         testing::Values("", "uncorrectable ECC error encountered (Xid 48)"));
+
+TEST_P(LostGpuTest, FailsItsDeviceForGood) {
+  const std::string said = GetParam();
   const std::string file = testing::TempDir() + "tessera_vanished_gpu";
   std::filesystem::remove(file);
   simt::fake::SetFaults({.vanishing_gpu = 1, .vanishes_with = file});
   const std::unique_ptr<Ops> lost = *CreateEmulatedCudaOps({.device_index = 1});
   const std::unique_ptr<Ops> other = *CreateEmulatedCudaOps({.device_index = 0});
   EXPECT_TRUE(lost->device().Synchronize().ok());
-  std::ofstream(file).put('x');
+  std::ofstream(file) << said;
   const absl::Status status = lost->device().Synchronize();
   std::filesystem::remove(file);
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("GPU 1: the GPU is lost (Xid 79)"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("GPU 1: " + (said.empty() ? "the GPU is lost (Xid 79)" : said)));
   EXPECT_EQ(lost->device().Synchronize(), status);
   EXPECT_EQ(lost->device().memory(), std::nullopt);
   EXPECT_TRUE(other->device().Synchronize().ok());

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/emulation/emulator.h"
 #include "tests/kernels/op_test.h"
+#include "tests/kernels/sample_rows.h"
 
 namespace tessera::test {
 namespace {
@@ -168,6 +169,104 @@ TEST_P(TrafficTest, AttentionOfADecodeStep) {
                           .scale = 0.125F,
                           .out = out});
   });
+}
+
+constexpr int64_t kTokens = 16;
+std::vector<int32_t> Ascending(int64_t count) {
+  std::vector<int32_t> values(count);
+  std::iota(values.begin(), values.end(), 0);
+  return values;
+}
+
+// Every thread that copies looks up its row.
+TEST_P(TrafficTest, Embed) {
+  constexpr int64_t kHidden = 512;
+  const std::unique_ptr<Weight> table = RandomWeight(kTokens, kHidden);
+  const TestTensor ids = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor out(device(), act(), {kTokens, kHidden});
+  ExpectTraffic(2 * kTokens * kHidden * size() + kTokens * 4, {107, 113}, [&] {
+    ops().Embed({.ids = ids,
+                 .source = {},
+                 .drawn = {},
+                 .table = table.get(),
+                 .vocab_begin = 0,
+                 .out = out});
+  });
+}
+
+TEST_P(TrafficTest, GatherRows) {
+  constexpr int64_t kHidden = 512;
+  const TestTensor x = Random({kTokens, kHidden});
+  const TestTensor rows = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor out(device(), act(), {kTokens, kHidden});
+  ExpectTraffic(2 * kTokens * kHidden * size() + kTokens * 4, {113, 113},
+                [&] { ops().GatherRows({.x = x, .rows = rows, .out = out}); });
+}
+
+// Every head reads its norm, its angles and where it belongs, which caches hold.
+TEST_P(TrafficTest, QkNormRopeStoreKv) {
+  constexpr int64_t kQ = 8;
+  constexpr int64_t kKv = 2;
+  constexpr int64_t kDim = 128;
+  constexpr int64_t kWidth = (kQ + 2 * kKv) * kDim;
+  const TestTensor qkv = Random({kTokens, kWidth});
+  const TestTensor norm = Floats(kDim);
+  const TestTensor table(device(), DType::kF32, {kTokens, kDim}, random_.Normals(kTokens * kDim));
+  const TestTensor slots = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor k(device(), act(), {1, kKv, kTokens, kDim});
+  const TestTensor v(device(), act(), {1, kKv, kTokens, kDim});
+  ExpectTraffic(2 * kTokens * kWidth * size() + (kTokens + 2) * kDim * 4 + 2 * kTokens * 4,
+                {231, 313}, [&] {
+                  ops().QkNormRopeStoreKv({.qkv = qkv,
+                                           .q_norm = norm,
+                                           .k_norm = norm,
+                                           .cos_sin = table,
+                                           .positions = slots,
+                                           .slot_mapping = slots,
+                                           .kv = {k, v},
+                                           .num_q_heads = kQ,
+                                           .num_kv_heads = kKv});
+                });
+}
+
+// A warp reads its row once per choice, from the cache of its multiprocessor but the first time.
+TEST_P(TrafficTest, RouteTopK) {
+  constexpr int64_t kExperts = 128;
+  constexpr int64_t kTopK = 8;
+  const TestTensor logits(device(), DType::kF32, {kTokens, kExperts},
+                          random_.Normals(kTokens * kExperts));
+  const TestTensor ids(device(), DType::kI32, {kTokens, kTopK});
+  const TestTensor weights(device(), DType::kF32, {kTokens, kTopK});
+  ExpectTraffic(kTokens * (kExperts + 2 * kTopK) * 4, {1023, 1023}, [&] {
+    ops().RouteTopK({.logits = logits, .num_rows = {}, .ids = ids, .weights = weights});
+  });
+}
+
+// Every thread reads the positions and weights of its token.
+TEST_P(TrafficTest, MoeFinalize) {
+  constexpr int64_t kHidden = 512;
+  constexpr int64_t kTopK = 4;
+  const TestTensor y = Random({kTokens * kTopK, kHidden});
+  const TestTensor positions =
+      TestTensor::Ints(device(), {kTokens, kTopK}, Ascending(kTokens * kTopK));
+  const TestTensor weights(device(), DType::kF32, {kTokens, kTopK},
+                           random_.Normals(kTokens * kTopK));
+  const TestTensor out(device(), act(), {kTokens, kHidden});
+  ExpectTraffic(
+      kTokens * (kTopK + 1) * kHidden * size() + 2 * kTokens * kTopK * 4, {120, 140},
+      [&] { ops().MoeFinalize({.y = y, .positions = positions, .weights = weights, .out = out}); });
+}
+
+// As often as kernels/cuda/kernels/sample.h says.
+TEST_P(TrafficTest, Sample) {
+  constexpr int64_t kVocab = 8192;
+  SampleRowCase row = Row(random_.Normals(kVocab));
+  row.temperature = 0;
+  ExpectTraffic(kVocab * 4, {115, 115}, [&] { Sample(ops(), {row}); });
+  row.temperature = 1;
+  ExpectTraffic(kVocab * 4, {227, 227}, [&] { Sample(ops(), {row}); });
+  row.top_k = 20;
+  ExpectTraffic(kVocab * 4, {327, 327}, [&] { Sample(ops(), {row}); });
 }
 
 }  // namespace
