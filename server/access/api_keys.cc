@@ -97,7 +97,7 @@ absl::StatusOr<KeyDigest> Digest(const Place& place, const YAML::Node& node) {
 
 absl::StatusOr<std::vector<Scope>> Scopes(const Place& place, const YAML::Node& node) {
   const YAML::Node value = node["scopes"];
-  if (!value.IsSequence() || value.size() == 0) {
+  if (!value.IsDefined() || !value.IsSequence() || value.size() == 0) {
     return place.Wrong(absl::StrCat("scopes must be a list of ", absl::StrJoin(kScopeNames, ", ")));
   }
   std::vector<Scope> scopes;
@@ -129,7 +129,7 @@ absl::StatusOr<std::vector<ApiKey>> ParseKeys(const YAML::Node& root, const std:
   if (!root.IsMap()) return file.Wrong("must be a mapping with a list \"keys\"");
   RETURN_IF_ERROR(CheckFields(file, root, {"keys"}));
   const YAML::Node list = root["keys"];
-  if (!list.IsSequence()) return file.Wrong("keys must be a list");
+  if (!list.IsDefined() || !list.IsSequence()) return file.Wrong("keys must be a list");
   if (list.size() > kMaxKeys) return file.Wrong(absl::StrCat("more than ", kMaxKeys, " keys"));
   std::vector<ApiKey> keys;
   std::map<std::string, size_t> names;

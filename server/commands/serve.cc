@@ -179,10 +179,14 @@ absl::StatusOr<std::shared_ptr<ServerTls>> StartTls(const TlsFiles& files,
   return tls;
 }
 
+bool IsForThisMachine(const ServeFlags& flags) {
+  return IsLoopback(MakeHostPort(flags.grpc.host, 0).host);
+}
+
 // nullptr without keys: everybody may do everything.
 absl::StatusOr<std::shared_ptr<AccessControl>> StartAccessControl(const ServeFlags& flags) {
   if (flags.api_keys.empty()) return nullptr;
-  if (flags.tls.empty() && !IsLoopback(flags.grpc.host)) {
+  if (flags.tls.empty() && !IsForThisMachine(flags)) {
     LogWarning(
         "API keys come over the network as they are: without --tls-cert others can read them");
   }
@@ -192,7 +196,7 @@ absl::StatusOr<std::shared_ptr<AccessControl>> StartAccessControl(const ServeFla
 // Nobody opens a server to a network without having said so.
 absl::Status CheckExposure(const ServeFlags& flags) {
   if (flags.insecure || !flags.tls.empty() || !flags.api_keys.empty()) return absl::OkStatus();
-  if (IsLoopback(flags.grpc.host)) return absl::OkStatus();
+  if (IsForThisMachine(flags)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "--host: on ", flags.grpc.host,
       " everybody in its networks could use this server; give it "
