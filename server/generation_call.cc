@@ -1,5 +1,6 @@
 #include "server/generation_call.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "kernels/core/status_macros.h"
 #include "server/field_violations.h"
 #include "server/logging.h"
+#include "server/retry_delay.h"
 
 namespace tessera {
 namespace {
@@ -26,6 +28,9 @@ bool IsCancellation(const absl::Status& status) {
 void GenerationCall::Submit(const Arrival& arrival, std::shared_ptr<ResponseSink> self) {
   deadline_ = arrival.deadline;
   if (!arrival.caller.ok()) return Refuse(arrival.caller.status());
+  if (const absl::Status room = EnterTenant(arrival.caller->tenant); !room.ok()) {
+    return Refuse(room);
+  }
   std::optional<CallGate::Submission> submission = context_.gate.BeginSubmission();
   if (!submission.has_value()) {
     return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
@@ -91,12 +96,18 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   // A request that is wrong is told so, also when there is no room for it.
   ASSIGN_OR_RETURN(GenerateRequest built,
                    context_.builder.Build(request, [this](const GenerateRequest& fields) {
-                     return context_.Admit(deadline_, fields.priority);
+                     return context_.Admit(deadline_, PriorityOf(fields));
                    }));
   ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
   built.external_id = name;
   built.arrival = begun_;
   built.deadline = deadline_;
+  built.priority = PriorityOf(built);
+  if (tenant_ != nullptr) {
+    // No salt of a client has a slash.
+    built.cache_salt = absl::StrCat(tenant_->name(), "/", built.cache_salt);
+    tenant_->UsePromptTokens(static_cast<int64_t>(built.prompt_ids.size()));
+  }
   {
     absl::MutexLock lock(&mutex_);
     name_ = name;
@@ -118,6 +129,23 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   }
   if (client_gone_) context_.engine->Cancel(*id);
   return absl::OkStatus();
+}
+
+absl::Status GenerationCall::EnterTenant(const std::shared_ptr<Tenant>& tenant) {
+  if (tenant == nullptr) return absl::OkStatus();
+  if (const auto refusal = tenant->Enter(context_.clock.Now())) {
+    return WithRetryDelay(absl::ResourceExhaustedError(refusal->message), refusal->delay);
+  }
+  tenant_ = tenant;
+  absl::MutexLock lock(&mutex_);
+  is_in_tenant_ = true;
+  return absl::OkStatus();
+}
+
+// A tenant's requests step back behind its class, never before it.
+int32_t GenerationCall::PriorityOf(const GenerateRequest& request) const {
+  if (tenant_ == nullptr) return request.priority;
+  return tenant_->priority() + std::max(0, request.priority);
 }
 
 void GenerationCall::Refuse(const absl::Status& status) {
@@ -198,6 +226,7 @@ absl::Status GenerationCall::ClientGoneStatus() const {
 }
 
 void GenerationCall::LeaveActive() {
+  if (std::exchange(is_in_tenant_, false)) tenant_->Leave();
   if (std::exchange(counts_, false)) context_.active.Leave();
 }
 
@@ -221,6 +250,9 @@ void GenerationCall::RecordEnd(const absl::Status& status) {
 void GenerationCall::Measure(const TokenDelta& delta) {
   if (delta.finish) context_.metrics->CountFinish(delta.finish->reason);
   if (delta.token_ids.empty()) return;
+  if (tenant_ != nullptr) {
+    tenant_->UseGeneratedTokens(static_cast<int64_t>(delta.token_ids.size()));
+  }
   const absl::Time now = context_.clock.Now();
   if (!has_output_) context_.metrics->ObserveFirstToken(now - begun_);
   has_output_ = true;

@@ -98,6 +98,9 @@ class GenerationCall : public ResponseSink {
   void NoteTicket(CallWorkers* workers, CallWorkers::Ticket ticket);
   // An error tells why the request need not be read any more.
   absl::Status StillWanted();
+  // RESOURCE_EXHAUSTED when a limit of the tenant is reached.
+  absl::Status EnterTenant(const std::shared_ptr<Tenant>& tenant);
+  int32_t PriorityOf(const GenerateRequest& request) const;
   void Refuse(const absl::Status& status);
   void ReleaseName();
   void LeaveActive() ABSL_NO_THREAD_SAFETY_ANALYSIS;  // under mutex_, or in the destructor
@@ -107,6 +110,7 @@ class GenerationCall : public ResponseSink {
   const absl::Time begun_;                        // when the call arrived
   absl::Time deadline_ = absl::InfiniteFuture();  // written by Submit()
   std::string trace_id_;                          // written before Submit(); may be empty
+  std::shared_ptr<Tenant> tenant_;                // written by Submit(); null without keys
   std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there
   int32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   CallWorkers* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that the ticket is of
@@ -114,7 +118,8 @@ class GenerationCall : public ResponseSink {
   std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
   bool engine_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool refused_ ABSL_GUARDED_BY(mutex_) = false;
-  bool counts_ ABSL_GUARDED_BY(mutex_) = false;  // among the active requests
+  bool counts_ ABSL_GUARDED_BY(mutex_) = false;        // among the active requests
+  bool is_in_tenant_ ABSL_GUARDED_BY(mutex_) = false;  // among those that its tenant has open
   bool has_output_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<absl::Time> last_token_ ABSL_GUARDED_BY(mutex_);  // by choice
 };

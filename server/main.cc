@@ -75,6 +75,7 @@ void HoldSignals(int argc, char** argv, char** /*environment*/) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
+  if (command == "serve") sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 

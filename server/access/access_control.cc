@@ -56,15 +56,28 @@ absl::StatusOr<std::unique_ptr<AccessControl>> AccessControl::Start(const std::s
 }
 
 absl::Status AccessControl::Read() {
-  absl::StatusOr<std::vector<ApiKey>> read = ReadApiKeys(path_);
+  absl::StatusOr<KeyFile> read = ReadApiKeys(path_);
   if (!read.ok()) {
     return {read.status().code(), absl::StrCat("--api-keys: ", read.status().message())};
   }
   auto keys = std::make_shared<Keys>();
-  for (ApiKey& key : *read) keys->push_back(std::make_shared<const ApiKey>(std::move(key)));
   absl::MutexLock lock(&mutex_);
+  for (ApiKey& key : read->keys) {
+    const TenantLimits& limits = read->tenants[key.tenant];
+    std::shared_ptr<Tenant>& tenant = tenants_[key.tenant];
+    if (tenant == nullptr) tenant = std::make_shared<Tenant>(key.tenant, limits);
+    tenant->SetLimits(limits);
+    keys->push_back({std::make_shared<const ApiKey>(std::move(key)), tenant});
+  }
   keys_ = std::move(keys);
   return absl::OkStatus();
+}
+
+std::vector<std::shared_ptr<const Tenant>> AccessControl::tenants() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<const Tenant>> all;
+  for (const auto& [name, tenant] : tenants_) all.push_back(tenant);
+  return all;
 }
 
 std::shared_ptr<const AccessControl::Keys> AccessControl::keys() const {
@@ -92,21 +105,23 @@ absl::StatusOr<Caller> AccessControl::Admit(const Credentials& credentials, Perm
         "this server wants an API key, as \"authorization: Bearer KEY\"");
   }
   const KeyDigest digest = DigestOf(key);
-  Caller found;
-  for (const Caller& known : *keys()) {
-    const bool is_it = CRYPTO_memcmp(known->digest.data(), digest.data(), digest.size()) == 0;
-    if (is_it) found = known;
+  const std::shared_ptr<const Keys> all = keys();
+  const Caller* found = nullptr;
+  for (const Caller& known : *all) {
+    const KeyDigest& other = known.key->digest;
+    if (CRYPTO_memcmp(other.data(), digest.data(), digest.size()) == 0) found = &known;
   }
   if (found == nullptr) {
     *failure = AuthFailure::kUnknown;
     return absl::UnauthenticatedError("this server does not know the API key");
   }
-  if (!IsGoodFor(*found, wanted)) {
+  if (!IsGoodFor(*found->key, wanted)) {
     *failure = AuthFailure::kForbidden;
-    return absl::PermissionDeniedError(absl::StrCat(
-        "the API key \"", found->name, "\" has not the scope ", std::string(ScopesFor(wanted))));
+    return absl::PermissionDeniedError(absl::StrCat("the API key \"", found->key->name,
+                                                    "\" has not the scope ",
+                                                    std::string(ScopesFor(wanted))));
   }
-  return found;
+  return *found;
 }
 
 }  // namespace tessera

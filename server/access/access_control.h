@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/access/api_keys.h"
 #include "server/access/file_watch.h"
+#include "server/access/tenant.h"
 
 namespace tessera {
 
@@ -34,9 +36,12 @@ enum class Permission : uint8_t {
 // Why a caller is refused, in the order of tessera_auth_failures_total's series.
 enum class AuthFailure : uint8_t { kMissing, kMalformed, kUnknown, kForbidden };
 
-// A key that is good for what it was asked for; null where there are no keys and everybody may do
-// everything.
-using Caller = std::shared_ptr<const ApiKey>;
+// A key that is good for what it was asked for, and whose it is; both null where there are no keys
+// and everybody may do everything.
+struct Caller {
+  std::shared_ptr<const ApiKey> key;
+  std::shared_ptr<Tenant> tenant;
+};
 
 // Thread-safe.
 class AccessControl {
@@ -50,6 +55,8 @@ class AccessControl {
   absl::StatusOr<Caller> Admit(const Credentials& credentials, Permission wanted,
                                AuthFailure* failure) const;
   size_t num_keys() const;
+  // All that the file has had since the start.
+  std::vector<std::shared_ptr<const Tenant>> tenants() const;
   void ReadNow() { watch_->ReadNow(); }
 
  private:
@@ -61,6 +68,8 @@ class AccessControl {
   const std::string path_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Keys> keys_ ABSL_GUARDED_BY(mutex_);
+  // A tenant that comes back has used what it has used.
+  std::map<std::string, std::shared_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<FileWatch> watch_;
 };
 

@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <system_error>
@@ -17,6 +19,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -29,7 +32,6 @@ namespace {
 
 constexpr int64_t kMaxFileBytes = 4 << 20;
 constexpr size_t kMaxKeys = 10'000;
-constexpr size_t kMaxNameBytes = 64;
 constexpr size_t kDigestDigits = 64;
 constexpr size_t kSecretBytes = 32;
 
@@ -47,13 +49,20 @@ class Place {
   std::string what_;  // "keys[2]: ", or nothing
 };
 
+// A word of the file for an error's text. A key that stands in the wrong place is no such word.
+std::string Shown(const std::string& word) {
+  constexpr size_t kMaxShown = 32;
+  return word.size() <= kMaxShown ? word : "(a long word)";
+}
+
 absl::Status CheckFields(const Place& place, const YAML::Node& node,
                          const std::vector<std::string>& known) {
   std::vector<std::string> seen;
   for (const auto& field : node) {
     const std::string name = field.first.IsScalar() ? field.first.Scalar() : "";
     if (std::find(known.begin(), known.end(), name) == known.end()) {
-      return place.Wrong(absl::StrCat("unknown field \"", name, "\"", DidYouMean(name, known)));
+      return place.Wrong(
+          absl::StrCat("unknown field \"", Shown(name), "\"", DidYouMean(name, known)));
     }
     if (std::find(seen.begin(), seen.end(), name) != seen.end()) {
       return place.Wrong(absl::StrCat(name, " stands there twice"));
@@ -63,18 +72,23 @@ absl::Status CheckFields(const Place& place, const YAML::Node& node,
   return absl::OkStatus();
 }
 
+constexpr char kWord[] = "1 to 64 letters, digits, \".\", \"_\" and \"-\"";
+
+bool IsWord(const std::string& text) {
+  constexpr size_t kMaxBytes = 64;
+  return !text.empty() && text.size() <= kMaxBytes &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+         });
+}
+
 absl::StatusOr<std::string> Word(const Place& place, const YAML::Node& node, const char* field) {
   const YAML::Node value = node[field];
   if (!value.IsDefined() || value.IsNull()) return place.Wrong(absl::StrCat("has no ", field));
-  const std::string text = value.IsScalar() ? value.Scalar() : "";
-  const bool is_word = std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
-  });
-  if (text.empty() || text.size() > kMaxNameBytes || !is_word) {
-    return place.Wrong(absl::StrCat(field, " must be 1 to ", kMaxNameBytes,
-                                    " letters, digits, \".\", \"_\" and \"-\""));
+  if (!value.IsScalar() || !IsWord(value.Scalar())) {
+    return place.Wrong(absl::StrCat(field, " must be ", kWord));
   }
-  return text;
+  return value.Scalar();
 }
 
 // The value itself is not shown: somebody may have put the key there.
@@ -97,7 +111,7 @@ absl::StatusOr<KeyDigest> Digest(const Place& place, const YAML::Node& node) {
 
 absl::StatusOr<std::vector<Scope>> Scopes(const Place& place, const YAML::Node& node) {
   const YAML::Node value = node["scopes"];
-  if (!value.IsSequence() || value.size() == 0) {
+  if (!value.IsDefined() || !value.IsSequence() || value.size() == 0) {
     return place.Wrong(absl::StrCat("scopes must be a list of ", absl::StrJoin(kScopeNames, ", ")));
   }
   std::vector<Scope> scopes;
@@ -105,7 +119,7 @@ absl::StatusOr<std::vector<Scope>> Scopes(const Place& place, const YAML::Node& 
     const std::string name = element.IsScalar() ? element.Scalar() : "";
     const auto* const found = std::find(kScopeNames.begin(), kScopeNames.end(), name);
     if (found == kScopeNames.end()) {
-      return place.Wrong(absl::StrCat("unknown scope \"", name, "\"",
+      return place.Wrong(absl::StrCat("unknown scope \"", Shown(name), "\"",
                                       DidYouMean(name, {kScopeNames.begin(), kScopeNames.end()})));
     }
     scopes.push_back(static_cast<Scope>(found - kScopeNames.begin()));
@@ -124,19 +138,82 @@ absl::StatusOr<ApiKey> ParseKey(const Place& place, const YAML::Node& node) {
   return key;
 }
 
-absl::StatusOr<std::vector<ApiKey>> ParseKeys(const YAML::Node& root, const std::string& source) {
+// A number above `least`, or the limit that was there.
+absl::Status ReadNumber(const Place& place, const YAML::Node& node, const char* field, double least,
+                        double* number) {
+  const YAML::Node value = node[field];
+  if (!value.IsDefined()) return absl::OkStatus();
+  double read = 0;
+  if (!value.IsScalar() || !absl::SimpleAtod(value.Scalar(), &read) || !std::isfinite(read) ||
+      read < least || read == 0) {
+    return place.Wrong(absl::StrCat(field, " must be a number ",
+                                    least == 0 ? "above 0" : absl::StrCat("of ", least, " or more"),
+                                    "; without it there is no limit"));
+  }
+  *number = read;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TenantLimits> ParseLimits(const Place& place, const YAML::Node& node) {
+  constexpr int32_t kMostPriority = 100;
+  TenantLimits limits;
+  if (node.IsNull()) return limits;
+  if (!node.IsMap()) return place.Wrong("must be a mapping of limits");
+  RETURN_IF_ERROR(CheckFields(
+      place, node, {"requests-per-second", "tokens-per-minute", "concurrent-streams", "priority"}));
+  RETURN_IF_ERROR(ReadNumber(place, node, "requests-per-second", 0, &limits.requests_per_second));
+  RETURN_IF_ERROR(ReadNumber(place, node, "tokens-per-minute", 0, &limits.tokens_per_minute));
+  RETURN_IF_ERROR(ReadNumber(place, node, "concurrent-streams", 1, &limits.concurrent_streams));
+  const YAML::Node priority = node["priority"];
+  if (!priority.IsDefined()) return limits;
+  if (!priority.IsScalar() || !absl::SimpleAtoi(priority.Scalar(), &limits.priority) ||
+      std::abs(limits.priority) > kMostPriority) {
+    return place.Wrong(
+        absl::StrCat("priority must be an integer in [", -kMostPriority, ", ", kMostPriority, "]"));
+  }
+  return limits;
+}
+
+absl::Status ParseTenants(const YAML::Node& root, const std::string& source, KeyFile* out) {
+  const YAML::Node tenants = root["tenants"];
+  if (!tenants.IsDefined()) return absl::OkStatus();
   const Place file(source, "");
-  if (!root.IsMap()) return file.Wrong("must be a mapping with a list \"keys\"");
-  RETURN_IF_ERROR(CheckFields(file, root, {"keys"}));
+  if (!tenants.IsMap()) return file.Wrong("tenants must be a mapping of names to limits");
+  for (const auto& entry : tenants) {
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    const Place place(source, absl::StrCat("tenants.", Shown(name), ": "));
+    if (!IsWord(name)) return place.Wrong(absl::StrCat("its name must be ", kWord));
+    ASSIGN_OR_RETURN(const TenantLimits limits, ParseLimits(place, entry.second));
+    if (!out->tenants.emplace(name, limits).second) return place.Wrong("stands there twice");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTenant(const Place& place, const ApiKey& key, const KeyFile& file) {
+  if (file.tenants.empty() || file.tenants.count(key.tenant) > 0) return absl::OkStatus();
+  std::vector<std::string> known;
+  for (const auto& [name, limits] : file.tenants) known.push_back(name);
+  return place.Wrong(
+      absl::StrCat("unknown tenant \"", key.tenant, "\"", DidYouMean(key.tenant, known)));
+}
+
+absl::StatusOr<KeyFile> ParseFile(const YAML::Node& root, const std::string& source) {
+  const Place place_of_file(source, "");
+  if (!root.IsMap()) return place_of_file.Wrong("must be a mapping with a list \"keys\"");
+  RETURN_IF_ERROR(CheckFields(place_of_file, root, {"keys", "tenants"}));
+  KeyFile file;
+  RETURN_IF_ERROR(ParseTenants(root, source, &file));
   const YAML::Node list = root["keys"];
-  if (!list.IsSequence()) return file.Wrong("keys must be a list");
-  if (list.size() > kMaxKeys) return file.Wrong(absl::StrCat("more than ", kMaxKeys, " keys"));
-  std::vector<ApiKey> keys;
+  if (!list.IsDefined() || !list.IsSequence()) return place_of_file.Wrong("keys must be a list");
+  if (list.size() > kMaxKeys) {
+    return place_of_file.Wrong(absl::StrCat("more than ", kMaxKeys, " keys"));
+  }
   std::map<std::string, size_t> names;
   std::map<KeyDigest, size_t> digests;
   for (size_t i = 0; i < list.size(); ++i) {
     const Place place(source, absl::StrCat("keys[", i, "]: "));
     ASSIGN_OR_RETURN(ApiKey key, ParseKey(place, list[i]));
+    RETURN_IF_ERROR(CheckTenant(place, key, file));
     if (!names.emplace(key.name, i).second) {
       return place.Wrong(
           absl::StrCat("the name \"", key.name, "\" is that of keys[", names[key.name], "]"));
@@ -144,9 +221,25 @@ absl::StatusOr<std::vector<ApiKey>> ParseKeys(const YAML::Node& root, const std:
     if (!digests.emplace(key.digest, i).second) {
       return place.Wrong(absl::StrCat("is the same key as keys[", digests[key.digest], "]"));
     }
-    keys.push_back(std::move(key));
+    file.keys.push_back(std::move(key));
   }
-  return keys;
+  return file;
+}
+
+std::string FormatTenants(const KeyFile& file) {
+  if (file.tenants.empty()) return "";
+  std::string text = "tenants:\n";
+  for (const auto& [name, limits] : file.tenants) {
+    absl::StrAppend(&text, "  \"", name, "\":\n");
+    const auto number = [&](const char* field, double value) {
+      if (std::isfinite(value)) absl::StrAppendFormat(&text, "    %s: %.15g\n", field, value);
+    };
+    number("requests-per-second", limits.requests_per_second);
+    number("tokens-per-minute", limits.tokens_per_minute);
+    number("concurrent-streams", limits.concurrent_streams);
+    absl::StrAppend(&text, "    priority: ", limits.priority, "\n");
+  }
+  return text;
 }
 
 bool IsCutOff(const std::string& text) {
@@ -182,23 +275,23 @@ bool ApiKey::Has(Scope scope) const {
   return std::find(scopes.begin(), scopes.end(), scope) != scopes.end();
 }
 
-absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(const std::string& yaml,
-                                                 const std::string& source) {
+absl::StatusOr<KeyFile> ParseApiKeys(const std::string& yaml, const std::string& source) {
   if (IsCutOff(yaml)) {
     return absl::InvalidArgumentError(
         absl::StrCat(source, yaml.empty() ? ": is empty" : ": is cut off: its last line has no end",
                      "; without keys nobody could call: leave the option out, or write keys: []"));
   }
   try {
-    return ParseKeys(YAML::Load(yaml), source);
+    return ParseFile(YAML::Load(yaml), source);
   } catch (const std::exception& error) {  // yaml-cpp reports by exception
     return absl::InvalidArgumentError(absl::StrCat(source, ": not valid YAML: ", error.what()));
   }
 }
 
-std::string FormatApiKeys(const std::vector<ApiKey>& keys) {
-  std::string text = keys.empty() ? "keys: []\n" : "keys:\n";
-  for (const ApiKey& key : keys) {
+std::string FormatApiKeys(const KeyFile& file) {
+  std::string text =
+      absl::StrCat(FormatTenants(file), file.keys.empty() ? "keys: []\n" : "keys:\n");
+  for (const ApiKey& key : file.keys) {
     std::vector<std::string> scopes;
     for (const Scope scope : key.scopes)
       scopes.emplace_back(kScopeNames[static_cast<size_t>(scope)]);
@@ -210,7 +303,7 @@ std::string FormatApiKeys(const std::vector<ApiKey>& keys) {
   return text;
 }
 
-absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
+absl::StatusOr<KeyFile> ReadApiKeys(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxFileBytes));
   struct stat info = {};
   if (stat(path.c_str(), &info) == 0 && (info.st_mode & (S_IROTH | S_IWOTH)) != 0) {
@@ -221,7 +314,7 @@ absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
   return ParseApiKeys(text, path);
 }
 
-absl::Status WriteApiKeys(const std::string& path, const std::vector<ApiKey>& keys) {
+absl::Status WriteApiKeys(const std::string& path, const KeyFile& keys) {
   constexpr mode_t kOwnerOnly = 0600;
   const std::string partial = path + ".part";
   struct stat info = {};

@@ -40,30 +40,35 @@ absl::StatusOr<ApiKey> KeyFromFlags(const KeysFlags& flags, const std::string& s
       "keys: [{name: \"", absl::CEscape(flags.name), "\", tenant: \"", absl::CEscape(flags.tenant),
       "\", sha256: ", absl::BytesToHexString(std::string(digest.begin(), digest.end())),
       ", scopes: [\"", absl::StrJoin(flags.scopes, "\", \""), "\"]}]");
-  ASSIGN_OR_RETURN(std::vector<ApiKey> keys, ParseApiKeys(yaml, "--name, --tenant, --scope"));
-  return std::move(keys.front());
+  ASSIGN_OR_RETURN(KeyFile file, ParseApiKeys(yaml, "--name, --tenant, --scope"));
+  return std::move(file.keys.front());
 }
 
 absl::Status Add(const std::string& path, const KeysFlags& flags) {
-  std::vector<ApiKey> keys;
+  KeyFile file;
   if (Exists(path)) {
-    ASSIGN_OR_RETURN(keys, ReadApiKeys(path));
+    ASSIGN_OR_RETURN(file, ReadApiKeys(path));
   }
   const std::string secret = MakeApiKey();
   ASSIGN_OR_RETURN(ApiKey key, KeyFromFlags(flags, secret));
-  if (FindKey(&keys, key.name) != keys.end()) {
+  if (FindKey(&file.keys, key.name) != file.keys.end()) {
     return absl::AlreadyExistsError(absl::StrCat(path, ": there is a key \"", key.name, "\""));
   }
-  keys.push_back(std::move(key));
-  RETURN_IF_ERROR(WriteApiKeys(path, keys));
+  // Who limits tenants limits new ones, too.
+  if (!file.tenants.empty() && file.tenants.count(key.tenant) == 0) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": its tenants do not have \"", key.tenant, "\""));
+  }
+  file.keys.push_back(std::move(key));
+  RETURN_IF_ERROR(WriteApiKeys(path, file));
   std::fputs("This is the key. It is not stored anywhere: keep it.\n", stderr);
   Print(absl::StrCat(secret, "\n"));
   return absl::OkStatus();
 }
 
 absl::Status List(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::vector<ApiKey> keys, ReadApiKeys(path));
-  for (const ApiKey& key : keys) {
+  ASSIGN_OR_RETURN(const KeyFile file, ReadApiKeys(path));
+  for (const ApiKey& key : file.keys) {
     std::vector<std::string> scopes;
     for (const Scope scope : key.scopes) {
       scopes.emplace_back(kScopeNames[static_cast<size_t>(scope)]);
@@ -74,13 +79,13 @@ absl::Status List(const std::string& path) {
 }
 
 absl::Status Remove(const std::string& path, const KeysFlags& flags) {
-  ASSIGN_OR_RETURN(std::vector<ApiKey> keys, ReadApiKeys(path));
-  const auto found = FindKey(&keys, flags.name);
-  if (found == keys.end()) {
+  ASSIGN_OR_RETURN(KeyFile file, ReadApiKeys(path));
+  const auto found = FindKey(&file.keys, flags.name);
+  if (found == file.keys.end()) {
     return absl::NotFoundError(absl::StrCat(path, ": there is no key \"", flags.name, "\""));
   }
-  keys.erase(found);
-  return WriteApiKeys(path, keys);
+  file.keys.erase(found);
+  return WriteApiKeys(path, file);
 }
 
 }  // namespace

@@ -179,20 +179,40 @@ absl::StatusOr<std::shared_ptr<ServerTls>> StartTls(const TlsFiles& files,
   return tls;
 }
 
+bool IsForThisMachine(const ServeFlags& flags) {
+  return IsLoopback(MakeHostPort(flags.grpc.host, 0).host);
+}
+
 // nullptr without keys: everybody may do everything.
 absl::StatusOr<std::shared_ptr<AccessControl>> StartAccessControl(const ServeFlags& flags) {
   if (flags.api_keys.empty()) return nullptr;
-  if (flags.tls.empty() && !IsLoopback(flags.grpc.host)) {
+  if (flags.tls.empty() && !IsForThisMachine(flags)) {
     LogWarning(
         "API keys come over the network as they are: without --tls-cert others can read them");
   }
   return AccessControl::Start(flags.api_keys);
 }
 
+std::vector<TenantFacts> FactsOf(const std::vector<std::shared_ptr<const Tenant>>& tenants) {
+  std::vector<TenantFacts> all;
+  for (const auto& tenant : tenants) {
+    const TenantCounts counts = tenant->counts();
+    all.push_back({.name = tenant->name(),
+                   .open = counts.open,
+                   .requests = counts.requests,
+                   .prompt_tokens = counts.prompt_tokens,
+                   .generation_tokens = counts.generation_tokens});
+    for (size_t i = 0; i < counts.refused.size(); ++i) {
+      all.back().refused[kTenantLimitNames[i]] = counts.refused[i];
+    }
+  }
+  return all;
+}
+
 // Nobody opens a server to a network without having said so.
 absl::Status CheckExposure(const ServeFlags& flags) {
   if (flags.insecure || !flags.tls.empty() || !flags.api_keys.empty()) return absl::OkStatus();
-  if (IsLoopback(flags.grpc.host)) return absl::OkStatus();
+  if (IsForThisMachine(flags)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "--host: on ", flags.grpc.host,
       " everybody in its networks could use this server; give it "
@@ -216,6 +236,7 @@ absl::Status Serve(ServeFlags flags) {
   flags.grpc.tls = flags.http.tls = tls.get();
   if (flags.metrics_tls) flags.metrics.tls = tls.get();
   ASSIGN_OR_RETURN(const std::shared_ptr<AccessControl> access, StartAccessControl(flags));
+  if (access != nullptr) metrics.SetTenants([access] { return FactsOf(access->tenants()); });
   state.SetReload([tls, access] {
     if (tls != nullptr) tls->ReadNow();
     if (access != nullptr) access->ReadNow();

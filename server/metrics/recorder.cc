@@ -66,6 +66,32 @@ prometheus::Gauge& AddGauge(prometheus::Registry& registry, Metric m) {
       .Add({});
 }
 
+void AppendTenants(const std::vector<TenantFacts>& tenants, Families* families) {
+  std::vector<Sample> requests;
+  std::vector<Sample> tokens;
+  std::vector<Sample> refused;
+  std::vector<Sample> open;
+  for (const TenantFacts& tenant : tenants) {
+    const Labels name = {{"tenant", tenant.name}};
+    const auto with = [&](const char* label, const std::string& value) {
+      Labels labels = name;
+      labels[label] = value;
+      return labels;
+    };
+    requests.push_back({name, static_cast<double>(tenant.requests)});
+    open.push_back({name, static_cast<double>(tenant.open)});
+    tokens.push_back({with("kind", "prompt"), static_cast<double>(tenant.prompt_tokens)});
+    tokens.push_back({with("kind", "generation"), static_cast<double>(tenant.generation_tokens)});
+    for (const auto& [limit, count] : tenant.refused) {
+      refused.push_back({with("limit", limit), static_cast<double>(count)});
+    }
+  }
+  families->push_back(Snapshot(Metric::kTenantRequests, requests));
+  families->push_back(Snapshot(Metric::kTenantTokens, tokens));
+  families->push_back(Snapshot(Metric::kTenantRefused, refused));
+  families->push_back(Snapshot(Metric::kTenantOpenRequests, open));
+}
+
 // The series of one rank.
 struct RankCounters {
   prometheus::Counter* compute = nullptr;
@@ -184,6 +210,7 @@ struct MetricsRecorder::State {
   EngineStats last_stats ABSL_GUARDED_BY(mutex);  // of an engine that is gone
   std::function<std::string_view()> readiness ABSL_GUARDED_BY(mutex);
   std::function<absl::Time()> certificate_expiry ABSL_GUARDED_BY(mutex);
+  std::function<std::vector<TenantFacts>()> tenants ABSL_GUARDED_BY(mutex);
 };
 
 void MetricsRecorder::State::AppendSources(Families* families) const {
@@ -205,6 +232,7 @@ void MetricsRecorder::State::AppendSources(Families* families) const {
   for (const auto& [option, value] : sources.limits) limits.push_back({{{"limit", option}}, value});
   if (!limits.empty()) families->push_back(Snapshot(Metric::kLimit, limits));
   if (readiness) AppendReadiness(readiness(), families);
+  if (tenants) AppendTenants(tenants(), families);
   const absl::Time expiry = certificate_expiry ? certificate_expiry() : absl::InfiniteFuture();
   families->push_back(
       Snapshot(Metric::kCertificateExpiry, absl::ToDoubleSeconds(expiry - absl::UnixEpoch())));
@@ -365,6 +393,11 @@ void MetricsRecorder::Attach(Sources sources) {
 void MetricsRecorder::SetReadiness(std::function<std::string_view()> readiness) {
   absl::MutexLock lock(&state_->mutex);
   state_->readiness = std::move(readiness);
+}
+
+void MetricsRecorder::SetTenants(std::function<std::vector<TenantFacts>()> tenants) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->tenants = std::move(tenants);
 }
 
 void MetricsRecorder::SetCertificateExpiry(std::function<absl::Time()> expiry) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -25,6 +26,16 @@ struct MetricsOptions {
   std::string model_name;                      // label of every series; empty: none
   std::string prefix = "tessera";              // of every name, see ShownName
   std::function<int64_t()> log_lines_dropped;  // may be empty
+};
+
+// What a tenant did since the start, and has open.
+struct TenantFacts {
+  std::string name;
+  int64_t open = 0;
+  int64_t requests = 0;
+  int64_t prompt_tokens = 0;
+  int64_t generation_tokens = 0;
+  std::map<std::string, int64_t> refused;  // by limit
 };
 
 // Thread-safe. Nothing blocks for long: the engine thread may call it.
@@ -69,6 +80,9 @@ class MetricsRecorder {
   void SetReadiness(std::function<std::string_view()> readiness);
   // Asked likewise; until it is set nothing ever expires.
   void SetCertificateExpiry(std::function<absl::Time()> expiry);
+
+  // Asked likewise; until it is set there are no tenants. Their names come from a closed set.
+  void SetTenants(std::function<std::vector<TenantFacts>()> tenants);
 
   // Prometheus text format.
   std::string Render() const;

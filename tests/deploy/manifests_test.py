@@ -89,6 +89,22 @@ DEFECTS = [
     ("containerPort of another number", "cpu-dev",
      lambda d: put(box(d), "ports", 0, "containerPort", 50001),
      r"Deployment/tessera: .*ports\.grpc: is 50001, and the server listens on 50051"),
+    ("containerPort of another number for HTTP", "cpu-dev",
+     lambda d: put(box(d), "ports", 1, "containerPort", 8080),
+     r"Deployment/tessera: .*ports\.http: is 8080, and the server listens on 8000"),
+    ("HTTP port moved in the config only", "multi-node",
+     lambda d: config(d, "http-port: 8000", "http-port: 80"),
+     r"LeaderWorkerSet/tessera: .*ports\.http: is 8000, and the server listens on 80"),
+    ("Service of an HTTP port that no pod has", "cpu-dev",
+     lambda d: put(find(d, "Service"), "spec", "ports", 1, "targetPort", "api"),
+     r"Service/tessera: spec\.ports\.http: api is no port"),
+    ("policy for an HTTP port that no pod has", "gateway",
+     lambda d: put(find(d, "NetworkPolicy", "tessera-gateway"), "spec", "ingress", 0, "ports", 1,
+                   "port", 8080),
+     r"NetworkPolicy/tessera-gateway: spec\.ingress\.ports: 8080 is no port"),
+    ("open to everybody by mistake", "cpu-dev",
+     lambda d: config(d, "insecure: true", "insecure: false"),
+     r"Deployment/tessera: .*args: the server does not start: it has neither keys nor TLS"),
     ("metrics port moved in the config only", "cpu-dev",
      lambda d: config(d, "metrics-port: 9090", "metrics-port: 9100"),
      r"Deployment/tessera: .*ports\.metrics: is 9090, and the server listens on 9100"),
@@ -200,6 +216,25 @@ DEFECTS = [
     ("route to a port that the Service lacks", "gateway",
      lambda d: put(find(d, "GRPCRoute"), "spec", "rules", 1, "backendRefs", 0, "port", 8080),
      r"GRPCRoute/tessera: spec\.rules\.backendRefs: Service tessera"),
+    ("HTTP route with a time limit", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "rules", 0, "timeouts", "request", "15s"),
+     r"HTTPRoute/tessera: spec\.rules\.timeouts: cut long answers off"),
+    ("HTTP route with a time limit that is none", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "rules", 0, "timeouts", "request", "never"),
+     r"HTTPRoute/tessera: spec\.rules\.0\.timeouts\.request: "),
+    ("HTTP route of a path that is not served", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "rules", 0, "matches", 0, "path", "value",
+                   "/api/v1"),
+     r"HTTPRoute/tessera: spec\.rules\.matches: /api/v1 is not where the API is"),
+    ("HTTP route to the port of gRPC's", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "rules", 0, "backendRefs", 0, "port", 8080),
+     r"HTTPRoute/tessera: spec\.rules\.backendRefs: Service tessera"),
+    ("HTTP route on the listener of gRPC", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "parentRefs", 0, "sectionName", "grpc"),
+     r"HTTPRoute/tessera: spec\.hostnames: no listener takes api\.inference\.example\.com"),
+    ("HTTP route of a listener that does not exist", "gateway",
+     lambda d: put(find(d, "HTTPRoute"), "spec", "parentRefs", 0, "sectionName", "https"),
+     r"HTTPRoute/tessera: spec\.parentRefs: no Gateway tessera with that listener"),
     ("pool of another protocol", "gateway",
      lambda d: put(find(d, "InferencePool"), "spec", "appProtocol", "grpc"),
      r"InferencePool/tessera: spec\.appProtocol: "),
@@ -222,7 +257,23 @@ class ManifestsTest(unittest.TestCase):
                         (manifests.KUBERNETES / "overlays").glob("*/kustomization.yaml"))
         alone = [folder.name for folder in sorted((manifests.KUBERNETES / "components").iterdir())
                  if f"components/{folder.name}" not in used]
-        self.assertEqual(alone, ["weights-init"])
+        self.assertEqual(alone, ["api-keys", "tls", "weights-init"])
+        for overlay in ("cpu-dev", "multi-node"):
+            with manifests.composed(f"overlays/{overlay}", "components/api-keys",
+                                    "components/tls") as folder:
+                documents = manifests.objects(manifests.render(folder))
+            self.assertEqual(problems(documents), [])
+            # Who has keys or a certificate needs no permission to be open.
+            config(documents, "insecure: true", "insecure: false")
+            self.assertEqual(problems(documents, versions=("1.34",)), [])
+            template = next(manifests.templates(next(
+                d for d in documents if d["kind"] in ("Deployment", "LeaderWorkerSet"))))[1]
+            secrets = {v["secret"]["secretName"] for v in template["spec"]["volumes"] if "secret" in v}
+            self.assertLessEqual({"tessera-api-keys", "tessera-tls"}, secrets)
+            volume = next(v for v in template["spec"]["volumes"] if v["name"] == "api-keys")
+            volume["secret"]["defaultMode"] = 0o644
+            self.assertRegex("\n".join(problems(documents, versions=("1.34",))),
+                             r"volumes\.api-keys: everybody in the container can read the Secret")
         with manifests.composed("overlays/cpu-dev", "components/weights-init") as folder:
             documents = manifests.objects(manifests.render(folder))
         self.assertEqual(problems(documents), [])

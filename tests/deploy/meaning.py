@@ -21,7 +21,8 @@ RESTRICTED_VOLUMES = {"configMap", "secret", "emptyDir", "ephemeral", "persisten
                       "projected", "downwardAPI", "csi", "name"}
 # What the operator makes: docs/operations.md tells how.
 BROUGHT = {"PersistentVolumeClaim": {"models"},
-           "Secret": {"tessera-cluster", "tessera-weights", "tessera-gateway-tls"}}
+           "Secret": {"tessera-api-keys", "tessera-cluster", "tessera-gateway-tls", "tessera-tls",
+                      "tessera-weights"}}
 GPU_OF_PRODUCT = {"NVIDIA-H100-80GB-HBM3": "h100", "NVIDIA-H200": "h200"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 FINISH_SECONDS = 5  # from the end of the drain to the end of the process
@@ -150,6 +151,8 @@ class Meaning:
             secret = volume.get("secret", {}).get("secretName")
             if secret and secret not in BROUGHT["Secret"]:
                 bad(f"volumes.{name}", f"nobody makes the Secret {secret}")
+            if secret and volume["secret"].get("defaultMode", 0o644) & 0o007:
+                bad(f"volumes.{name}", "everybody in the container can read the Secret")
 
     def _container(self, bad, container, spec):
         security = container.get("securityContext", {})
@@ -272,11 +275,13 @@ class Meaning:
 
     def _served(self, bad, spec, container, config):
         ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
-        for name, option in (("grpc", "port"), ("metrics", "metrics-port")):
+        for name, option in (("grpc", "port"), ("http", "http-port"), ("metrics", "metrics-port")):
             if ports.get(name) != config[option]:
                 bad(f"ports.{name}", f"is {ports.get(name)}, and the server listens on {config[option]}")
         if config["host"] not in ("0.0.0.0", "::"):
             bad("args", f"host is {config['host']}: neither probes nor clients of other pods reach it")
+        if not (config["insecure"] or config.get("api-keys") or config.get("tls-cert")):
+            bad("args", "the server does not start: it has neither keys nor TLS nor --insecure")
         for probe, path in zip(PROBES, ("/readyz", "/readyz", "/healthz")):
             got = container.get(probe, {}).get("httpGet", {})
             if got.get("path") != path:
@@ -430,18 +435,33 @@ class Meaning:
                     self.bad(document, field, f"the picker scrapes port {port[1]}, which no pod has")
 
     def _grpcroute(self, document, spec):
+        self._route(document, spec)
+        for rule in spec["rules"]:
+            for match in rule.get("matches", []):
+                self._grpc_service(document, match.get("method", {}).get("service"))
+
+    def _httproute(self, document, spec):
+        self._route(document, spec)
+        for rule in spec["rules"]:
+            if rule.get("timeouts", {}).get("request") != "0s":
+                self.bad(document, "spec.rules.timeouts", "cut long answers off: request must be 0s")
+            for match in rule.get("matches", []):
+                path = match.get("path", {}).get("value")
+                if path != "/v1":
+                    self.bad(document, "spec.rules.matches", f"{path} is not where the API is: /v1")
+
+    def _route(self, document, spec):
         for parent in spec["parentRefs"]:
             gateway = self.find("Gateway", parent["name"])
             names = [one["name"] for one in gateway["spec"]["listeners"]] if gateway else []
             if parent.get("sectionName") not in names:
                 self.bad(document, "spec.parentRefs", f"no Gateway {parent['name']} with that listener")
-            hosts = [one.get("hostname") for one in gateway["spec"]["listeners"]] if gateway else []
+            hosts = [one.get("hostname") for one in gateway["spec"]["listeners"]
+                     if one["name"] == parent.get("sectionName")] if gateway else []
             for host in spec.get("hostnames", []):
                 if gateway and host not in hosts:
                     self.bad(document, "spec.hostnames", f"no listener takes {host}")
         for rule in spec["rules"]:
-            for match in rule.get("matches", []):
-                self._grpc_service(document, match.get("method", {}).get("service"))
             for backend in rule["backendRefs"]:
                 found = self.find(backend.get("kind", "Service"), backend["name"])
                 if not found or (found["kind"] == "Service" and backend.get("port") not in

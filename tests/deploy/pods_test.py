@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parent / "support")]
 
 
 def skip(why):
@@ -51,6 +52,7 @@ enter_namespaces()
 import harness  # noqa: E402
 import manifests  # noqa: E402
 import meaning  # noqa: E402
+from certificates import Authority  # noqa: E402
 
 USER = 65532
 NODE = "10.77.0.1"
@@ -87,7 +89,9 @@ def memory_group(name, limit):
 class Pod:
     """One replica of an overlay's Deployment at an address of its own."""
 
-    def __init__(self, documents, index):
+    def __init__(self, documents, index, secrets=None):
+        """`secrets`: {name: {file: content}}, which the operator would have made."""
+        self.secrets = secrets or {}
         deployment = next(d for d in documents if d["kind"] == "Deployment"
                           and d["metadata"]["name"] == "tessera")
         template = deployment["spec"]["template"]
@@ -146,6 +150,14 @@ class Pod:
             for file, content in self.process.files.items():
                 if file.startswith(f"{path}/"):
                     (source / os.path.basename(file)).write_text(content)
+            return ["--ro-bind", str(source), path]
+        if "secret" in volume:
+            source = pathlib.Path(self.folder) / volume["name"]
+            source.mkdir()
+            for file, content in self.secrets[volume["secret"]["secretName"]].items():
+                (source / file).write_bytes(content)
+                os.chown(source / file, 0, USER)  # the pod's fsGroup
+                (source / file).chmod(volume["secret"]["defaultMode"])
             return ["--ro-bind", str(source), path]
         if "persistentVolumeClaim" in volume:
             return ["--dir", path, "--ro-bind", str(harness.NANO), f"{path}/model"]
@@ -340,6 +352,37 @@ class PodsTest(unittest.TestCase):
     def proxy_log(self):
         lines = pathlib.Path(f"{self.proxy_folder}/log").read_text().splitlines()
         return "\n".join(line for line in lines if "Server" in line or "backend" in line)
+
+    def test_a_pod_with_keys_and_a_certificate(self):
+        with manifests.composed("overlays/cpu-dev", "components/api-keys", "components/tls") as folder:
+            documents = manifests.objects(manifests.render(folder))
+        with tempfile.TemporaryDirectory() as made:
+            keys = pathlib.Path(made) / "keys.yaml"
+            key = harness.run_tessera("keys", "add", keys, "--name", "first", "--tenant",
+                                      "acme").stdout.strip()
+            authority = Authority(made)
+            certificate, private = authority.issue("pod", hosts="IP:10.77.0.17")
+            pod = Pod(documents, 7, {
+                "tessera-api-keys": {"keys.yaml": keys.read_bytes()},
+                "tessera-tls": {"tls.crt": certificate.read_bytes(), "tls.key": private.read_bytes()}})
+            pod.start()
+            self.addCleanup(pod.remove)
+            pod.wait_started()
+            ca, trust = authority.ca.read_bytes(), ssl.create_default_context(cafile=authority.ca)
+        credentials = harness.grpc.ssl_channel_credentials(ca)
+        with harness.grpc.secure_channel(f"{pod.address}:{pod.ports['grpc']}", credentials) as channel:
+            stub = harness.pb_grpc.InferenceStub(channel)
+            hello = harness.chat_request("Hi")
+            with self.assertRaises(harness.grpc.RpcError) as refused:
+                stub.Generate(hello, timeout=30)
+            self.assertEqual(refused.exception.code(), harness.grpc.StatusCode.UNAUTHENTICATED)
+            stub.Generate(hello, timeout=30, metadata=[("authorization", f"Bearer {key}")])
+        request = urllib.request.Request(f"https://{pod.address}:{pod.ports['http']}/v1/models",
+                                         headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=30, context=trust) as reply:
+            self.assertEqual(reply.status, 200)
+        self.assertTrue(pod.probe("readinessProbe"))
+        self.assertNotIn(key, pod.output())
 
     def test_a_pod_without_its_gpu_says_so(self):
         documents = manifests.objects(manifests.render(manifests.KUBERNETES / "overlays/single-gpu"))

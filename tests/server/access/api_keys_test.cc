@@ -44,14 +44,49 @@ TEST(ApiKeysTest, ReadsWhatItWrites) {
                    Entry("ops", "two", "tenant: acme, scopes: [admin, metrics]"));
   const auto keys = ParseApiKeys(yaml, "keys.yaml");
   ASSERT_TRUE(keys.ok()) << keys.status();
-  ASSERT_EQ(keys->size(), 2);
-  EXPECT_EQ((*keys)[1].name, "ops");
-  EXPECT_THAT((*keys)[1].scopes, ElementsAre(Scope::kAdmin, Scope::kMetrics));
+  ASSERT_EQ(keys->keys.size(), 2);
+  EXPECT_EQ(keys->keys[1].name, "ops");
+  EXPECT_THAT(keys->keys[1].scopes, ElementsAre(Scope::kAdmin, Scope::kMetrics));
   const auto again = ParseApiKeys(FormatApiKeys(*keys), "again");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(FormatApiKeys(*again), FormatApiKeys(*keys));
-  EXPECT_TRUE(ParseApiKeys("keys: []\n", "none")->empty());
-  EXPECT_TRUE(ParseApiKeys(FormatApiKeys({}), "none")->empty());
+  EXPECT_TRUE(ParseApiKeys("keys: []\n", "none")->keys.empty());
+  EXPECT_TRUE(ParseApiKeys(FormatApiKeys({}), "none")->keys.empty());
+}
+
+TEST(ApiKeysTest, ReadsAndWritesLimitsOfTenants) {
+  const std::string key = Entry("a", "one", "tenant: acme, scopes: [generate]");
+  const auto file = ParseApiKeys(
+      absl::StrCat("tenants:\n  acme: {requests-per-second: 2.5, tokens-per-minute: 60000,\n"
+                   "         concurrent-streams: 8, priority: -3}\n  free:\nkeys:\n",
+                   key),
+      "k");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const TenantLimits& acme = file->tenants.at("acme");
+  EXPECT_EQ(acme.requests_per_second, 2.5);
+  EXPECT_EQ(acme.tokens_per_minute, 60000);
+  EXPECT_EQ(acme.concurrent_streams, 8);
+  EXPECT_EQ(acme.priority, -3);
+  EXPECT_EQ(file->tenants.at("free"), TenantLimits{});
+  const auto again = ParseApiKeys(FormatApiKeys(*file), "again");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->tenants, file->tenants);
+  const auto limits = [&](const std::string& text) {
+    return ErrorOf(absl::StrCat("tenants: {acme: {", text, "}}\nkeys:\n", key));
+  };
+  EXPECT_THAT(limits("request-per-second: 1"),
+              HasSubstr("tenants.acme: unknown field \"request-per-second\"; did you mean "
+                        "\"requests-per-second\"?"));
+  for (const char* number : {"0", "-1", "nan", "inf", "many", "[1]"}) {
+    EXPECT_THAT(limits(absl::StrCat("tokens-per-minute: ", number)),
+                HasSubstr("tokens-per-minute must be a number above 0"));
+  }
+  EXPECT_THAT(limits("concurrent-streams: 0.5"), HasSubstr("must be a number of 1 or more"));
+  EXPECT_THAT(limits("priority: 1000"), HasSubstr("priority must be an integer in [-100, 100]"));
+  EXPECT_THAT(ErrorOf(absl::StrCat("tenants: {acne: {}}\nkeys:\n", key)),
+              HasSubstr("keys[0]: unknown tenant \"acme\"; did you mean \"acne\"?"));
+  EXPECT_THAT(ErrorOf("tenants: [a]\nkeys: []\n"), HasSubstr("tenants must be a mapping"));
+  EXPECT_THAT(ErrorOf("tenants: {\"a b\": {}}\nkeys: []\n"), HasSubstr("its name must be 1 to 64"));
 }
 
 TEST(ApiKeysTest, SaysWhatIsWrongWithAFile) {
@@ -83,6 +118,8 @@ TEST(ApiKeysTest, SaysWhatIsWrongWithAFile) {
       ErrorOf("keys:\n  - {name: a, sha256: tsk-very-secret, tenant: t, scopes: [generate]}\n");
   EXPECT_THAT(secret, HasSubstr("not the key; it has 15 characters"));
   EXPECT_THAT(secret, Not(HasSubstr("very-secret")));
+  const std::string long_key = MakeApiKey();
+  EXPECT_THAT(ErrorOf(absl::StrCat("keys:\n  - {", long_key, ": a}\n")), Not(HasSubstr(long_key)));
 }
 
 // Wherever a file is cut off inside an entry.
@@ -93,8 +130,9 @@ TEST(ApiKeysTest, RefusesFilesThatWereCutOff) {
                    "k");
   const std::string text = FormatApiKeys(*keys);
   const size_t second = text.find("  - name: \"b\"");
-  for (size_t size = 0; size < text.size(); ++size) {
-    if (size == second) continue;  // a file with one key fewer
+  // Without its last line feed it is complete.
+  for (size_t size = 0; size + 1 < text.size(); ++size) {
+    if (size == second || size + 1 == second) continue;  // a file with one key fewer
     EXPECT_FALSE(ParseApiKeys(text.substr(0, size), "k").ok()) << text.substr(0, size);
   }
 }
@@ -106,7 +144,7 @@ class KeyFileTest : public ::testing::Test {
   }
   ~KeyFileTest() override { std::filesystem::remove(path_); }
 
-  std::vector<ApiKey> Keys(const std::string& rest) const {
+  KeyFile Keys(const std::string& rest) const {
     return *ParseApiKeys(absl::StrCat("keys:\n", rest), "test");
   }
   mode_t Mode() const {
@@ -126,7 +164,7 @@ TEST_F(KeyFileTest, IsForItsOwnerAlone) {
   chmod(path_.c_str(), 0640);
   ASSERT_TRUE(WriteApiKeys(path_, keys).ok());
   EXPECT_EQ(Mode(), 0640);
-  EXPECT_EQ(ReadApiKeys(path_)->size(), 1);
+  EXPECT_EQ(ReadApiKeys(path_)->keys.size(), 1);
   for (const mode_t mode : {0644, 0602, 0777}) {
     chmod(path_.c_str(), mode);
     const absl::Status status = ReadApiKeys(path_).status();
@@ -175,7 +213,8 @@ TEST_F(KeyFileTest, AdmitsByScope) {
   for (const char* form : {"Bearer g", "bearer g", "BEARER   g "}) {
     const auto caller = (*access)->Admit({.authorization = form}, Permission::kKnown, &failure);
     ASSERT_TRUE(caller.ok()) << form;
-    EXPECT_EQ((*caller)->tenant, "t");
+    EXPECT_EQ(caller->key->tenant, "t");
+    EXPECT_EQ(caller->tenant->name(), "t");
   }
 }
 

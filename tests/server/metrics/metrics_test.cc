@@ -97,6 +97,14 @@ std::string FullPage() {
   MetricsRecorder metrics({.log_lines_dropped = [] { return int64_t{0}; }});
   metrics.SetReadiness([] { return std::string_view("loading"); });
   EXPECT_THAT(metrics.Render(), HasSubstr("tessera_certificate_expiry_timestamp_seconds +Inf\n"));
+  metrics.SetTenants([] {
+    return std::vector<TenantFacts>{{.name = "acme",
+                                     .open = 2,
+                                     .requests = 9,
+                                     .prompt_tokens = 70,
+                                     .generation_tokens = 80,
+                                     .refused = {{"tokens", 4}}}};
+  });
   metrics.SetCertificateExpiry([] { return absl::FromUnixSeconds(1'800'000'000); });
   metrics.Attach(
       {.engine = &engine,
@@ -142,6 +150,12 @@ TEST(RecorderTest, PageHasEveryMetric) {
     EXPECT_THAT(page, HasSubstr(absl::StrCat("# TYPE ", name, " "))) << name;
   }
   EXPECT_THAT(page, HasSubstr("tessera_certificate_expiry_timestamp_seconds 1800000000\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_tenant_requests_total{tenant=\"acme\"} 9\n"));
+  EXPECT_THAT(page,
+              HasSubstr("tessera_tenant_tokens_total{kind=\"generation\",tenant=\"acme\"} 80\n"));
+  EXPECT_THAT(page,
+              HasSubstr("tessera_tenant_refused_total{limit=\"tokens\",tenant=\"acme\"} 4\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_tenant_open_requests{tenant=\"acme\"} 2\n"));
   EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
