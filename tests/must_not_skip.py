@@ -23,6 +23,7 @@ REQUIRED = {
     "deploy_observability": "prometheus, prometheus-alertmanager (Debian), PyYAML and Grafana's SDK (PyPI)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
+    "page_in_browser": "Chromium (Debian)",
     "clients_openai": "the openai package (PyPI)",
     "clients_tessera_client": "grpcio, grpcio-tools and setuptools (PyPI)",
     "e2e_operations": "promtool (Debian package prometheus)",

@@ -49,6 +49,7 @@ struct ServeFlags {
   GrpcServerOptions grpc;
   HttpServerOptions http{.option = "--http-port", .port = -1, .max_connections = 4096};
   std::vector<std::string> cors_origins;
+  bool page = true;
   HttpServerOptions metrics{.option = "--metrics-port", .port = 9090, .max_connections = 128};
   std::string metrics_prefix = "tessera";
   TlsFiles tls{.certificate = {"--tls-cert", ""},
@@ -244,10 +245,12 @@ absl::Status Serve(ServeFlags flags) {
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> probes,
       HttpServer::Start(flags.metrics, ProbeHandler(PagesOf(flags, &metrics, &state))));
-  ApiHandler api({.cors_origins = flags.cors_origins,
-                  .healthy = [&state, timeout = flags.runtime.engine.step_timeout] {
-                    return state.Healthy(timeout);
-                  }});
+  ApiHandler api(
+      {.cors_origins = flags.cors_origins,
+       .healthy = [&state,
+                   timeout = flags.runtime.engine.step_timeout] { return state.Healthy(timeout); },
+       .metrics = [&metrics] { return metrics.Render(); },
+       .page = flags.page});
   flags.http.refuse_head = [&api](const HttpRequest& head) { return api.RefuseHead(head); };
   ASSIGN_OR_RETURN(
       const std::unique_ptr<HttpServer> http,
@@ -340,6 +343,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
               "Unix socket for the HTTP API, instead of --http-port.");
   table->List("http-cors-origin", &flags->cors_origins,
               "Origin whose pages may use the HTTP API from a browser; *: any.");
+  table->Flag("page", &flags->page, "A page to talk to the model, at / of the HTTP API.");
   table->Integer("max-http-connections", &flags->http.max_connections, {1, 1 << 20},
                  "Open connections of the HTTP API; one more ends the longest silent one.");
   table->Integer("metrics-port", &flags->metrics.port, {0, kMaxPort},

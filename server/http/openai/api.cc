@@ -13,6 +13,7 @@
 #include "server/http/openai/api_error.h"
 #include "server/http/openai/api_generation.h"
 #include "server/http/openai/fact_routes.h"
+#include "server/http/page/page.h"
 
 namespace tessera {
 namespace {
@@ -75,7 +76,16 @@ struct Route {
   void (*handle)(const Asked&);
 };
 
-constexpr std::array<Route, 12> kRoutes = {{
+constexpr std::string_view kPagePath = "/";
+
+constexpr std::array<Route, 14> kRoutes = {{
+    {kPagePath, "GET, HEAD", false, std::nullopt,
+     [](const Asked& asked) { asked.exchange->Respond(PageResponse()); }},
+    {"/metrics", "GET, HEAD", false, Permission::kObserve,
+     [](const Asked& asked) {
+       asked.exchange->Respond({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                                .body = asked.options.metrics()});
+     }},
     {"/v1/chat/completions", "POST", true, Permission::kGenerate,
      [](const Asked& asked) {
        StartApiGeneration(asked.context, asked.exchange, ApiKind::kChat, asked.caller);
@@ -204,10 +214,11 @@ class WithHeaders final : public HttpExchange {
   const std::vector<HttpHeader> headers_;
 };
 
-absl::StatusOr<Caller> CallerOf(const InferenceContext& context, const Route& route,
+// The context is needed for routes with a permission only.
+absl::StatusOr<Caller> CallerOf(const InferenceContext* context, const Route& route,
                                 const HttpRequest& request) {
   if (!route.permission) return Caller();
-  return context.Authorize(
+  return context->Authorize(
       {.authorization = request.Header("authorization"), .api_key = request.Header("x-api-key")},
       *route.permission);
 }
@@ -246,17 +257,18 @@ void ApiHandler::Handle(const Exchange& exchange) {
   const bool is_allowed = headers.size() > 1;
   if (!headers.empty()) answered = std::make_shared<WithHeaders>(exchange, std::move(headers));
   const Route* route = FindRoute(request.path);
+  if (!options_.page && request.path == kPagePath) route = nullptr;
   if (is_allowed && route != nullptr && request.method == "OPTIONS" &&
       !request.Header("access-control-request-method").empty()) {
     return answered->Respond(PreflightResponse(*route));
   }
   if (auto response = Unroutable(route, request)) return answered->Respond(*std::move(response));
   InferenceContext* const context = Context();
-  if (context == nullptr) {
+  if (context == nullptr && route->path != kPagePath) {
     return answered->Respond(
         HttpErrorResponse({.status = 503, .message = "the model is being loaded"}));
   }
-  const absl::StatusOr<Caller> caller = CallerOf(*context, *route, request);
+  const absl::StatusOr<Caller> caller = CallerOf(context, *route, request);
   if (!caller.ok()) return answered->Respond(JsonResponse(caller.status()));
   if (auto response = Unreadable(*route, request)) return answered->Respond(*std::move(response));
   route->handle({.context = context, .options = options_, .exchange = answered, .caller = *caller});
@@ -266,7 +278,7 @@ std::optional<HttpResponse> ApiHandler::RefuseHead(const HttpRequest& request) {
   const Route* route = FindRoute(request.path);
   InferenceContext* const context = Context();
   if (route == nullptr || context == nullptr) return std::nullopt;
-  const absl::Status allowed = CallerOf(*context, *route, request).status();
+  const absl::Status allowed = CallerOf(context, *route, request).status();
   if (allowed.ok()) return std::nullopt;
   HttpResponse response = JsonResponse(allowed);
   for (HttpHeader& header : CorsHeaders(request)) response.headers.push_back(std::move(header));

@@ -20,6 +20,10 @@ struct ApiOptions {
   std::vector<std::string> cors_origins;
   // Not OK: /health says 503.
   std::function<absl::Status()> healthy;
+  // The Prometheus text of /metrics; on the listener's thread.
+  std::function<std::string()> metrics;
+  // Whether GET / answers with the page to talk to the model.
+  bool page = true;
 };
 
 // Answers from before the model is loaded until after the last request.
@@ -27,8 +31,8 @@ class ApiHandler {
  public:
   explicit ApiHandler(ApiOptions options) : options_(std::move(options)) {}
 
-  // Until this is called, and after it is called with nullptr, everything is 503. The context
-  // outlives the listener, or the call with nullptr and the requests that had begun.
+  // Until this is called, and after it is called with nullptr, everything but the page is 503. The
+  // context outlives the listener, or the call with nullptr and the requests that had begun.
   void Serve(InferenceContext* context);
 
   // On the listener's thread.

@@ -27,6 +27,7 @@ namespace {
 
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 // The API in front of an engine that echoes its prompt.
@@ -36,7 +37,8 @@ class ApiFixture {
       : model_(FakeServedModel()),
         engine_(options),
         context_(&model_, &engine_, &metrics_, EngineOptions{}, limits),
-        handler_({.healthy = [] { return absl::OkStatus(); }}) {
+        handler_({.healthy = [] { return absl::OkStatus(); },
+                  .metrics = [this] { return metrics_.Render(); }}) {
     auto server = HttpServer::Start(
         {}, [this](const std::shared_ptr<HttpExchange>& exchange) { handler_.Handle(exchange); });
     EXPECT_TRUE(server.ok()) << server.status();
@@ -81,6 +83,24 @@ TEST(ApiTest, IsUnavailableUntilTheModelIsThere) {
   api.Serve();
   EXPECT_THAT(api.Ask(kCompletions, R"({"prompt":"abc","max_tokens":4})"),
               HasSubstr(R"("text":"abca")"));
+}
+
+TEST(ApiTest, ThePageNeedsNoModel) {
+  ApiFixture api;
+  const auto get = [&api](const std::string& path) {
+    RawClient client = api.Connect();
+    client.Send(absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+    return client.ReadAll();
+  };
+  const std::string page = get("/");
+  EXPECT_THAT(page, StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(page, HasSubstr("Content-Security-Policy: default-src 'none'; script-src 'sha256-"));
+  EXPECT_THAT(page, HasSubstr("<title>Tessera</title>"));
+  EXPECT_THAT(page, Not(HasSubstr("/*STYLE*/")));
+  EXPECT_THAT(page, Not(HasSubstr("/*SCRIPT*/")));
+  EXPECT_THAT(get("/metrics"), StartsWith("HTTP/1.1 503"));
+  api.Serve();
+  EXPECT_THAT(get("/metrics"), HasSubstr("tessera_build_info"));
 }
 
 TEST(ApiTest, LargeBodiesAreReadByWorkersWithTheSameResult) {
