@@ -22,6 +22,7 @@ REQUIRED = {
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_observability": "prometheus, prometheus-alertmanager (Debian), PyYAML and Grafana's SDK (PyPI)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
+    "engine_grammar_schemas": "jsonschema and its source (PyPI)",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "clients_openai": "the openai package (PyPI)",
     "clients_tessera_client": "grpcio, grpcio-tools and setuptools (PyPI)",
