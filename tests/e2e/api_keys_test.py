@@ -215,7 +215,7 @@ class LogTest(unittest.TestCase):
                                     {"prompt": secret, "max_tokens": -1},
                                     {"Authorization": f"Bearer {key}"})
                 http_client.raw(server.http_port,
-                                f"GET /{secret} HTTP/1.1\r\nHost: {secret}\r\n\r\n".encode())
+                                f"GET /{secret} HTTP/1.1\r\nHost: {secret}\r\nConnection: close\r\n\r\n".encode())
                 keys.path.write_text(keys.path.read_text().replace("sha256: \"", f"sha256: \"{key}"))
                 deadline = time.monotonic() + 20
                 while "stays in use" not in server.output():
