@@ -29,7 +29,7 @@ constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLengt
 // Of the service tessera.v1.Inference, then what generates over HTTP.
 constexpr std::string_view kMethods[] = {
     "Generate", "StreamGenerate", "Tokenize",        "Detokenize",  "GetModelInfo", "GetServerInfo",
-    "GetLoad",  "Abort",          "ChatCompletions", "Completions", "Responses"};
+    "GetLoad",  "Abort",          "ChatCompletions", "Completions", "Responses",    "Messages"};
 constexpr int kNumCodes = 17;  // gRPC's
 
 prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry, Metric m) {

@@ -39,6 +39,7 @@ class AnswerFormat {
 std::unique_ptr<AnswerFormat> NewChatFormat(const AnswerFacts* facts);
 std::unique_ptr<AnswerFormat> NewCompletionFormat(const AnswerFacts* facts);
 std::unique_ptr<AnswerFormat> NewResponsesFormat(const AnswerFacts* facts);
+std::unique_ptr<AnswerFormat> NewMessagesFormat(const AnswerFacts* facts);
 
 // Appends "data: JSON" and an empty line.
 void AppendEvent(const std::string& json, std::string* events);

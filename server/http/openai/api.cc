@@ -23,22 +23,24 @@ using Exchange = std::shared_ptr<HttpExchange>;
 
 constexpr std::string_view kModelPrefix = "/v1/models/";
 
-HttpResponse JsonResponse(const absl::StatusOr<std::string>& json) {
+// `path`: of the request, for errors.
+HttpResponse JsonResponse(std::string_view path, const absl::StatusOr<std::string>& json) {
   if (json.ok()) return {.content_type = "application/json", .body = *json};
-  return HttpErrorResponse(ApiErrorOf(json.status(), {}));
+  return ApiErrorResponse(path, ApiErrorOf(json.status(), {}));
 }
 
 // Answers with what `work` makes of the body, here or, when that is large, on a worker.
 void AnswerBy(InferenceContext* context, const Exchange& exchange,
               absl::StatusOr<std::string> (*work)(const InferenceContext&, std::string_view)) {
+  const std::string path = exchange->request().path;
   std::optional<CallGate::Submission> submission = context->gate.BeginSubmission();
   if (!submission) {
     return exchange->Respond(
-        JsonResponse(absl::UnavailableError("the server is shutting down; try another one")));
+        JsonResponse(path, absl::UnavailableError("the server is shutting down; try another one")));
   }
   std::string body = exchange->TakeBody();
-  const auto run = [context, work](const std::string& text) {
-    return JsonResponse(Guarded([&] { return work(*context, text); }));
+  const auto run = [context, work, path](const std::string& text) {
+    return JsonResponse(path, Guarded([&] { return work(*context, text); }));
   };
   if (body.size() <= CallWorkers::kSmallCallBytes) return exchange->Respond(run(body));
   const auto ticket =
@@ -46,7 +48,7 @@ void AnswerBy(InferenceContext* context, const Exchange& exchange,
         exchange->Post(
             [exchange, response = run(text)]() mutable { exchange->Respond(std::move(response)); });
       });
-  if (!ticket.ok()) exchange->Respond(JsonResponse(ticket.status()));
+  if (!ticket.ok()) exchange->Respond(JsonResponse(path, ticket.status()));
 }
 
 // A request that may be answered.
@@ -78,7 +80,7 @@ struct Route {
 
 constexpr std::string_view kPagePath = "/";
 
-constexpr std::array<Route, 14> kRoutes = {{
+constexpr std::array<Route, 16> kRoutes = {{
     {kPagePath, "GET, HEAD", false, std::nullopt,
      [](const Asked& asked) { asked.exchange->Respond(PageResponse()); }},
     {"/metrics", "GET, HEAD", false, Permission::kObserve,
@@ -98,6 +100,12 @@ constexpr std::array<Route, 14> kRoutes = {{
      [](const Asked& asked) {
        StartApiGeneration(asked.context, asked.exchange, ApiKind::kResponses, asked.caller);
      }},
+    {"/v1/messages", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) {
+       StartApiGeneration(asked.context, asked.exchange, ApiKind::kMessages, asked.caller);
+     }},
+    {"/v1/messages/count_tokens", "POST", true, Permission::kGenerate,
+     [](const Asked& asked) { AnswerBy(asked.context, asked.exchange, &CountTokensJson); }},
     {"/v1/embeddings", "POST", true, Permission::kGenerate,
      [](const Asked& asked) {
        asked.exchange->Respond(
@@ -108,13 +116,13 @@ constexpr std::array<Route, 14> kRoutes = {{
      }},
     {"/v1/models", "GET, HEAD", false, Permission::kKnown,
      [](const Asked& asked) {
-       asked.exchange->Respond(JsonResponse(ModelListJson(*asked.context)));
+       asked.exchange->Respond(JsonResponse({}, ModelListJson(*asked.context)));
      }},
     {kModelPrefix, "GET, HEAD", false, Permission::kKnown,
      [](const Asked& asked) {
        const std::string_view path = asked.exchange->request().path;
        asked.exchange->Respond(
-           JsonResponse(ModelCardJson(*asked.context, path.substr(kModelPrefix.size()))));
+           JsonResponse(path, ModelCardJson(*asked.context, path.substr(kModelPrefix.size()))));
      }},
     {"/tokenize", "POST", true, Permission::kGenerate,
      [](const Asked& asked) { AnswerBy(asked.context, asked.exchange, &TokenizeJson); }},
@@ -123,9 +131,11 @@ constexpr std::array<Route, 14> kRoutes = {{
     {"/health", "GET, HEAD", false, std::nullopt, &RespondHealth},
     {"/ping", "GET, POST", false, std::nullopt, &RespondHealth},
     {"/version", "GET, HEAD", false, Permission::kKnown,
-     [](const Asked& asked) { asked.exchange->Respond(JsonResponse(VersionJson())); }},
+     [](const Asked& asked) { asked.exchange->Respond(JsonResponse({}, VersionJson())); }},
     {"/load", "GET, HEAD", false, Permission::kObserve,
-     [](const Asked& asked) { asked.exchange->Respond(JsonResponse(LoadJson(*asked.context))); }},
+     [](const Asked& asked) {
+       asked.exchange->Respond(JsonResponse({}, LoadJson(*asked.context)));
+     }},
 }};
 
 const Route* FindRoute(std::string_view path) {
@@ -147,11 +157,13 @@ bool Allows(const Route& route, std::string_view method) {
 // What keeps the request from a route.
 std::optional<HttpResponse> Unroutable(const Route* route, const HttpRequest& request) {
   if (route == nullptr) {
-    return HttpErrorResponse(
+    return ApiErrorResponse(
+        request.path,
         {.status = 404, .message = Concat("there is no ", request.path.substr(0, 200))});
   }
   if (!Allows(*route, request.method)) {
-    HttpResponse response = HttpErrorResponse(
+    HttpResponse response = ApiErrorResponse(
+        request.path,
         {.status = 405,
          .message = Concat(route->path, " takes ", route->methods, ", not ", request.method)});
     response.headers.push_back({"Allow", std::string(route->methods)});
@@ -165,12 +177,14 @@ std::optional<HttpResponse> Unreadable(const Route& route, const HttpRequest& re
   if (!route.has_body) return std::nullopt;
   const std::string_view coding = request.Header("content-encoding");
   if (!coding.empty() && coding != "identity") {
-    return HttpErrorResponse({.status = 415, .message = "bodies must not be compressed"});
+    return ApiErrorResponse(request.path,
+                            {.status = 415, .message = "bodies must not be compressed"});
   }
   const std::string_view type = request.Header("content-type");
   const std::string media = absl::AsciiStrToLower(std::string(type.substr(0, type.find(';'))));
   if (!type.empty() && std::string(absl::StripAsciiWhitespace(media)) != "application/json") {
-    return HttpErrorResponse(
+    return ApiErrorResponse(
+        request.path,
         {.status = 415,
          .message = Concat("Content-Type must be application/json, got ", type.substr(0, 200))});
   }
@@ -266,10 +280,10 @@ void ApiHandler::Handle(const Exchange& exchange) {
   InferenceContext* const context = Context();
   if (context == nullptr && route->path != kPagePath) {
     return answered->Respond(
-        HttpErrorResponse({.status = 503, .message = "the model is being loaded"}));
+        ApiErrorResponse(request.path, {.status = 503, .message = "the model is being loaded"}));
   }
   const absl::StatusOr<Caller> caller = CallerOf(context, *route, request);
-  if (!caller.ok()) return answered->Respond(JsonResponse(caller.status()));
+  if (!caller.ok()) return answered->Respond(JsonResponse(request.path, caller.status()));
   if (auto response = Unreadable(*route, request)) return answered->Respond(*std::move(response));
   route->handle({.context = context, .options = options_, .exchange = answered, .caller = *caller});
 }
@@ -280,7 +294,7 @@ std::optional<HttpResponse> ApiHandler::RefuseHead(const HttpRequest& request) {
   if (route == nullptr || context == nullptr) return std::nullopt;
   const absl::Status allowed = CallerOf(context, *route, request).status();
   if (allowed.ok()) return std::nullopt;
-  HttpResponse response = JsonResponse(allowed);
+  HttpResponse response = JsonResponse(request.path, allowed);
   for (HttpHeader& header : CorsHeaders(request)) response.headers.push_back(std::move(header));
   return response;
 }

@@ -4,6 +4,7 @@
 
 #include "engine/text/jinja/concat.h"
 #include "server/field_violations.h"
+#include "server/json_text.h"
 #include "server/retry_delay.h"
 #include "tessera/v1/error_details.pb.h"
 
@@ -35,7 +36,40 @@ int StatusOf(const absl::Status& status) {
   }
 }
 
+std::string_view MessagesErrorType(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
+  }
+}
+
 }  // namespace
+
+std::string MessagesErrorJson(const HttpError& error) {
+  return jinja::Concat("{\"type\":\"error\",\"error\":{\"type\":\"",
+                       MessagesErrorType(error.status),
+                       "\",\"message\":", JsonQuoted(error.message), "}}");
+}
+
+HttpResponse ApiErrorResponse(std::string_view path, const HttpError& error) {
+  HttpResponse response = HttpErrorResponse(error);
+  if (path == "/v1/messages" || path.starts_with("/v1/messages/")) {
+    response.body = MessagesErrorJson(error);
+  }
+  return response;
+}
 
 HttpError ApiErrorOf(const absl::Status& status, const ApiRequest& request) {
   HttpError error{.status = StatusOf(status),

@@ -20,14 +20,34 @@ namespace {
 // Proxies end connections that are silent for longer.
 constexpr absl::Duration kKeepAlive = absl::Seconds(15);
 
-std::string IdPrefix(ApiKind kind) {
-  if (kind == ApiKind::kChat) return "chatcmpl-";
-  return kind == ApiKind::kCompletion ? "cmpl-" : "resp_";
-}
+// What the routes differ in.
+struct KindFacts {
+  const char* method;  // as it is counted
+  const char* id_prefix;
+  absl::StatusOr<ApiRequest> (*read)(std::string_view body);
+  std::unique_ptr<AnswerFormat> (*new_format)(const AnswerFacts* facts);
+};
 
-std::unique_ptr<AnswerFormat> NewFormat(ApiKind kind, const AnswerFacts* facts) {
-  if (kind == ApiKind::kChat) return NewChatFormat(facts);
-  return kind == ApiKind::kCompletion ? NewCompletionFormat(facts) : NewResponsesFormat(facts);
+const KindFacts& FactsOf(ApiKind kind) {
+  static constexpr KindFacts kChat = {"ChatCompletions", "chatcmpl-", &ReadChatRequest,
+                                      &NewChatFormat};
+  static constexpr KindFacts kCompletion = {"Completions", "cmpl-", &ReadCompletionRequest,
+                                            &NewCompletionFormat};
+  static constexpr KindFacts kResponses = {"Responses", "resp_", &ReadResponsesRequest,
+                                           &NewResponsesFormat};
+  static constexpr KindFacts kMessages = {"Messages", "msg_", &ReadMessagesRequest,
+                                          &NewMessagesFormat};
+  switch (kind) {
+    case ApiKind::kChat:
+      return kChat;
+    case ApiKind::kCompletion:
+      return kCompletion;
+    case ApiKind::kResponses:
+      return kResponses;
+    case ApiKind::kMessages:
+      break;
+  }
+  return kMessages;
 }
 
 class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
@@ -58,17 +78,7 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
   }
 
  private:
-  const char* method() const {
-    switch (kind_) {
-      case ApiKind::kChat:
-        return "ChatCompletions";
-      case ApiKind::kCompletion:
-        return "Completions";
-      case ApiKind::kResponses:
-        break;
-    }
-    return "Responses";
-  }
+  const char* method() const { return FactsOf(kind_).method; }
 
   // Reads the body and hands the prompts to the engine; on the listener's thread or a worker.
   void Begin(const std::string& body) {
@@ -77,21 +87,9 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
     exchange_->Post([self = shared_from_this(), status] { self->Refuse(status); });
   }
 
-  absl::StatusOr<ApiRequest> Read(const std::string& body) const {
-    switch (kind_) {
-      case ApiKind::kChat:
-        return ReadChatRequest(body);
-      case ApiKind::kCompletion:
-        return ReadCompletionRequest(body);
-      case ApiKind::kResponses:
-        break;
-    }
-    return ReadResponsesRequest(body);
-  }
-
   absl::Status TryBegin(const std::string& body) {
     if (context_.gate.HasGivenUp()) return absl::UnavailableError("the server is shutting down");
-    absl::StatusOr<ApiRequest> read = Read(body);
+    absl::StatusOr<ApiRequest> read = FactsOf(kind_).read(body);
     RETURN_IF_ERROR(read.status());
     std::vector<std::shared_ptr<PromptCall>> calls;
     {
@@ -179,10 +177,10 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
     const std::string& name = outputs_.front().response.request_id();
     facts_ = {.request = &request_,
               .encoder = context_.model->encoder.get(),
-              .id = IdPrefix(kind_) + (name.empty() ? exchange_->request().id : name),
+              .id = FactsOf(kind_).id_prefix + (name.empty() ? exchange_->request().id : name),
               .model = context_.model->name,
               .created = absl::ToUnixSeconds(arrival_)};
-    format_ = NewFormat(kind_, &facts_);
+    format_ = FactsOf(kind_).new_format(&facts_);
     return *format_;
   }
 
@@ -239,7 +237,7 @@ class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
         context_.metrics->CountCall(method(), status.code());
       }
     }
-    exchange_->Respond(HttpErrorResponse(ApiErrorOf(status, request_)));
+    exchange_->Respond(ApiErrorResponse(exchange_->request().path, ApiErrorOf(status, request_)));
     CancelCalls();
   }
 

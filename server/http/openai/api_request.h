@@ -15,7 +15,7 @@
 
 namespace tessera {
 
-enum class ApiKind : uint8_t { kChat, kCompletion, kResponses };
+enum class ApiKind : uint8_t { kChat, kCompletion, kResponses, kMessages };
 
 struct ApiRequest {
   ApiKind kind = ApiKind::kChat;
@@ -43,6 +43,7 @@ inline constexpr int64_t kMaxPrompts = 256;
 absl::StatusOr<ApiRequest> ReadChatRequest(std::string_view body);
 absl::StatusOr<ApiRequest> ReadCompletionRequest(std::string_view body);
 absl::StatusOr<ApiRequest> ReadResponsesRequest(std::string_view body);
+absl::StatusOr<ApiRequest> ReadMessagesRequest(std::string_view body);
 // A string, null, or text parts, which are joined with line ends.
 std::string ReadContentText(const ApiFields& message, std::string_view key);
 void ReadReasoningEffort(const ApiFields& fields, std::string_view name, v1::ReasoningOptions* out);

@@ -88,6 +88,18 @@ absl::StatusOr<std::string> TokenizeJson(const InferenceContext& context, std::s
   return json + "}";
 }
 
+absl::StatusOr<std::string> CountTokensJson(const InferenceContext& context,
+                                            std::string_view body) {
+  ASSIGN_OR_RETURN(const ApiRequest read, ReadMessagesRequest(body));
+  const v1::GenerateRequest& prompt = read.prompts.front();
+  v1::TokenizeRequest request;
+  request.set_model(prompt.model());
+  *request.mutable_chat() = prompt.chat();
+  request.set_reasoning_mode(prompt.reasoning().mode());
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, context.builder.Tokenize(request));
+  return Concat("{\"input_tokens\":", ids.size(), "}");
+}
+
 absl::StatusOr<std::string> DetokenizeJson(const InferenceContext& context, std::string_view body) {
   ASSIGN_OR_RETURN(const Value object, ParseApiBody(body));
   absl::Status error;

@@ -16,6 +16,8 @@ std::string ModelListJson(const InferenceContext& context);
 // NOT_FOUND for another name.
 absl::StatusOr<std::string> ModelCardJson(const InferenceContext& context, std::string_view name);
 absl::StatusOr<std::string> TokenizeJson(const InferenceContext& context, std::string_view body);
+// Of a request to /v1/messages.
+absl::StatusOr<std::string> CountTokensJson(const InferenceContext& context, std::string_view body);
 absl::StatusOr<std::string> DetokenizeJson(const InferenceContext& context, std::string_view body);
 std::string LoadJson(const InferenceContext& context);
 std::string VersionJson();
