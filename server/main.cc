@@ -20,7 +20,7 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 12> kCommands = {{
+constexpr std::array<Command, 13> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
     {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
@@ -30,6 +30,7 @@ constexpr std::array<Command, 12> kCommands = {{
     {"tokenize", "text or chat messages to token ids and back", &RunTokenize},
     {"check", "what a model folder holds and what is wrong with it", &RunCheck},
     {"bench", "measure latency, throughput or a running server", &RunBench},
+    {"doctor", "what is wrong with a running server, and what to do", &RunDoctor},
     {"plan", "which layout of a model fits on which GPUs, and how fast", &RunPlan},
     {"keys", "make, list and remove the API keys of a server", &RunKeys},
     {"version", "print the version", &RunVersion},

@@ -26,6 +26,7 @@ int RunClient(const Arguments& arguments);
 int RunTokenize(const Arguments& arguments);
 int RunCheck(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
+int RunDoctor(const Arguments& arguments);
 int RunPlan(const Arguments& arguments);
 int RunKeys(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);

@@ -74,6 +74,22 @@ class RemoteGenerator final : public TextGenerator {
   const absl::Duration timeout_;
 };
 
+// One unary call over a channel of its own.
+template <typename Answer, typename Method>
+absl::StatusOr<Answer> AskOnce(const ServerTarget& server, absl::Duration timeout,
+                               const Method& method) {
+  ASSIGN_OR_RETURN(const std::string authorization, AuthorizationFor(server));
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server));
+  grpc::ClientContext context;
+  Authorize(authorization, &context);
+  if (timeout != absl::InfiniteDuration()) {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  }
+  Answer answer;
+  RETURN_IF_ERROR(FromGrpc(method(v1::Inference::NewStub(channel).get(), &context, &answer)));
+  return answer;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteOptions& options) {
@@ -84,13 +100,25 @@ absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteO
 }
 
 absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const ServerTarget& server) {
-  ASSIGN_OR_RETURN(const std::string authorization, AuthorizationFor(server));
-  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenClientChannel(server));
-  grpc::ClientContext context;
-  Authorize(authorization, &context);
-  v1::GetModelInfoResponse response;
-  RETURN_IF_ERROR(FromGrpc(v1::Inference::NewStub(channel)->GetModelInfo(&context, {}, &response)));
-  return response;
+  return AskOnce<v1::GetModelInfoResponse>(
+      server, absl::InfiniteDuration(), [](auto* stub, grpc::ClientContext* context, auto* answer) {
+        return stub->GetModelInfo(context, {}, answer);
+      });
+}
+
+absl::StatusOr<v1::GetServerInfoResponse> AskServerInfo(const ServerTarget& server,
+                                                        absl::Duration timeout) {
+  return AskOnce<v1::GetServerInfoResponse>(
+      server, timeout, [](auto* stub, grpc::ClientContext* context, auto* answer) {
+        return stub->GetServerInfo(context, {}, answer);
+      });
+}
+
+absl::StatusOr<v1::GetLoadResponse> AskLoad(const ServerTarget& server, absl::Duration timeout) {
+  return AskOnce<v1::GetLoadResponse>(server, timeout,
+                                      [](auto* stub, grpc::ClientContext* context, auto* answer) {
+                                        return stub->GetLoad(context, {}, answer);
+                                      });
 }
 
 }  // namespace tessera

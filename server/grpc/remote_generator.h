@@ -22,6 +22,10 @@ absl::StatusOr<std::unique_ptr<TextGenerator>> MakeRemoteGenerator(const RemoteO
 
 // What the server serves.
 absl::StatusOr<v1::GetModelInfoResponse> AskModelInfo(const ServerTarget& server);
+// What it is, and how busy. With API keys these want the scope metrics or admin.
+absl::StatusOr<v1::GetServerInfoResponse> AskServerInfo(const ServerTarget& server,
+                                                        absl::Duration timeout);
+absl::StatusOr<v1::GetLoadResponse> AskLoad(const ServerTarget& server, absl::Duration timeout);
 
 }  // namespace tessera
 
