@@ -210,7 +210,7 @@ SIMT_DEVICE void Meet() {
   if constexpr (Tile::kBlocks == 1) {
     __syncthreads();
   } else {
-    __syncwarp();
+    __syncwarp();  // the instructions are for whole warps
     ptx::ClusterArrive();
     ptx::ClusterWait();
   }

@@ -60,6 +60,7 @@ struct Team {
     if constexpr (kBlocks == 1) {
       __syncthreads();
     } else {
+      __syncwarp();  // the instructions are for whole warps
       simt::ptx::ClusterArrive();
       simt::ptx::ClusterWait();
     }

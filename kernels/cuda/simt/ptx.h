@@ -436,6 +436,7 @@ SIMT_DEVICE void WgmmaWait(float (&d)[kRegisters]) {
 
 SIMT_PTX uint32_t ClusterRank() SIMT_BODY(
     uint32_t rank; asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)); return rank;)
+// All threads of a warp together: __syncwarp() comes first where they may have diverged.
 SIMT_PTX void ClusterArrive() SIMT_BODY(
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");)
 SIMT_PTX void ClusterWait() SIMT_BODY(

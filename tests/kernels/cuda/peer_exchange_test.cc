@@ -139,7 +139,6 @@ class PeerExchange : public testing::TestWithParam<uint64_t> {
   PeerExchange() {
     emulation::Options options = emulation::OptionsFromEnvironment();
     options.seed = GetParam();
-    options.patience_milliseconds = 200;  // for ranks whose peer has failed
     emulation::SetOptions(options);
   }
   ~PeerExchange() override { emulation::SetOptions(emulation::OptionsFromEnvironment()); }
@@ -178,6 +177,9 @@ TEST_P(PeerExchange, GraphsReplayExchanges) {
 }
 
 TEST_P(PeerExchange, BugsAreFound) {
+  emulation::Options options = emulation::GetOptions();
+  options.patience_milliseconds = 500;  // of ranks whose peer has failed
+  emulation::SetOptions(options);
   EXPECT_THAT(Misfortune(peer_exchange_not_ready::LaunchPeerExchange),
               HasSubstr("not ordered after"));
   EXPECT_THAT(Misfortune(peer_exchange_no_release::LaunchPeerExchange),
