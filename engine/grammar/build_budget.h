@@ -3,22 +3,23 @@
 #define TESSERA_ENGINE_GRAMMAR_BUILD_BUDGET_H_
 
 #include <cstdint>
+#include <ctime>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace tessera::grammar {
 
-// Counts work and looks at the clock. Once it is spent it stays spent: builders then return
-// something small and useless, and whoever holds the budget refuses. One thread.
+// Counts work and the thread's own time, so that a busy machine refuses nothing. Once it is spent
+// it stays spent: builders then return something small and useless, and whoever holds the budget
+// refuses. One thread.
 class BuildBudget {
  public:
   static constexpr int64_t kDefaultWork = 8'000'000;  // states, edges and items that are visited
   static constexpr absl::Duration kDefaultTime = absl::Seconds(2);
 
   explicit BuildBudget(int64_t work = kDefaultWork, absl::Duration time = kDefaultTime)
-      : work_(work), deadline_(absl::Now() + time) {}
+      : work_(work), end_(TimeOfThread() + time) {}
 
   // False: spent, do no more.
   bool Take(int64_t work = 1) {
@@ -27,7 +28,7 @@ class BuildBudget {
     since_look_ += work;
     if (since_look_ >= kWorkPerLook) {
       since_look_ = 0;
-      if (absl::Now() > deadline_) work_ = -1;
+      if (TimeOfThread() > end_) work_ = -1;
     }
     return work_ >= 0;
   }
@@ -39,9 +40,15 @@ class BuildBudget {
   }
 
  private:
+  static absl::Duration TimeOfThread() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return absl::DurationFromTimespec(time);
+  }
+
   int64_t work_;
   int64_t since_look_ = 0;
-  absl::Time deadline_;
+  absl::Duration end_;
 };
 
 }  // namespace tessera::grammar

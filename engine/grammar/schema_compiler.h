@@ -60,6 +60,13 @@ class SchemaCompiler {
     bool required = false;
     std::optional<RuleId> values;  // nothing: the member must not be there
   };
+  struct ArrayShape {
+    SizeBounds sizes;
+    size_t num_prefix = 0;
+    Claims rest;        // of the items behind the prefix
+    Claims special;     // of the items that `contains` asks for
+    int64_t times = 1;  // how many of these
+  };
   struct Pattern {
     std::string text;
     Dfa dfa;
@@ -87,9 +94,12 @@ class SchemaCompiler {
   absl::Status NarrowTexts(const JsonNode* schema, std::vector<Dfa>* parts) const;
   absl::StatusOr<Dfa> TextSet(const JsonNode* list) const;
 
+  absl::Status ReadContains(const JsonNode* schema, ArrayShape* shape) const;
+  absl::StatusOr<ArrayShape> ReadArray(const Schemas& schemas) const;
+  absl::StatusOr<RuleId> PrefixItem(const Schemas& schemas, size_t place);
+  RuleId MoreItems(RuleId item, SizeBounds times);
   absl::Status DefineArray(RuleId rule, const Schemas& schemas);
-  absl::Status DefineContaining(RuleId rule, const Schemas& schemas, const Claims& special,
-                                int64_t times);
+  absl::Status DefineContaining(RuleId rule, const ArrayShape& shape);
   absl::Status DefineObject(RuleId rule, const Schemas& schemas);
   absl::StatusOr<std::vector<DeclaredMember>> Declared(const Schemas& schemas,
                                                        const std::optional<Dfa>& names);

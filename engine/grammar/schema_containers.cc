@@ -14,57 +14,92 @@ namespace {
 using Kind = JsonNode::Kind;
 
 constexpr int64_t kMaxUnrolled = 64;  // sizes that are counted in an automaton's states
-constexpr size_t kMaxPatterns = 4;    // of patternProperties that apply to one object
+constexpr size_t kMaxPrefix = 2000;
+constexpr size_t kMaxPatterns = 4;  // of patternProperties that apply to one object
 
 uint32_t CountOf(int64_t bound) { return bound < 0 ? kUnbounded : static_cast<uint32_t>(bound); }
 
 }  // namespace
 
-absl::Status SchemaCompiler::DefineArray(RuleId rule, const Schemas& schemas) {
-  ASSIGN_OR_RETURN(const SizeBounds sizes, Bounds(schemas, "minItems", "maxItems"));
-  size_t num_prefix = 0;
-  Claims rest;
-  Claims special;
-  int64_t times = 1;
+absl::Status SchemaCompiler::ReadContains(const JsonNode* schema, ArrayShape* shape) const {
+  const JsonNode* contains = document_.Keyword(schema, "contains");
+  if (contains == nullptr) return absl::OkStatus();
+  if (document_.Keyword(schema, "maxContains") != nullptr) {
+    return document_.Refusal(schema, "maxContains", "this keyword is not supported");
+  }
+  ASSIGN_OR_RETURN(const SizeBounds wanted, Bounds({schema}, "minContains", "maxContains"));
+  const bool is_set = document_.Keyword(schema, "minContains") != nullptr;
+  const int64_t times = is_set ? wanted.min : 1;
+  if (times == 0) return absl::OkStatus();
+  if (!shape->special.empty()) {
+    return document_.Refusal(schema, "contains", "only one can be enforced");
+  }
+  shape->special.push_back({contains, false});
+  shape->times = times;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SchemaCompiler::ArrayShape> SchemaCompiler::ReadArray(const Schemas& schemas) const {
+  ArrayShape shape;
+  ASSIGN_OR_RETURN(shape.sizes, Bounds(schemas, "minItems", "maxItems"));
+  const bool may_be_long = shape.sizes.max < 0 || shape.sizes.max > 1;
   for (const JsonNode* schema : schemas) {
     const JsonNode* unique = document_.Keyword(schema, "uniqueItems");
-    if (unique != nullptr && !unique->is(Kind::kFalse) && !(sizes.max >= 0 && sizes.max <= 1)) {
+    if (unique != nullptr && !unique->is(Kind::kFalse) && may_be_long) {
       return document_.Refusal(schema, "uniqueItems", "this keyword is not supported");
     }
     if (const JsonNode* prefix = document_.Keyword(schema, "prefixItems")) {
-      num_prefix = std::max(num_prefix, prefix->items.size());
+      shape.num_prefix = std::max(shape.num_prefix, prefix->items.size());
     }
     const JsonNode* items = document_.Keyword(schema, "items");
     if (items != nullptr && items->is(Kind::kArray)) {
       return document_.Refusal(schema, "items", "must be a schema; lists are \"prefixItems\"");
     }
-    if (items != nullptr) rest.push_back({items, false});
-    const JsonNode* contains = document_.Keyword(schema, "contains");
-    if (contains == nullptr) continue;
-    if (document_.Keyword(schema, "maxContains") != nullptr) {
-      return document_.Refusal(schema, "maxContains", "this keyword is not supported");
-    }
-    ASSIGN_OR_RETURN(const SizeBounds wanted, Bounds({schema}, "minContains", "maxContains"));
-    const bool is_set = document_.Keyword(schema, "minContains") != nullptr;
-    times = is_set ? wanted.min : 1;
-    if (times == 0) continue;
-    if (!special.empty()) {
-      return document_.Refusal(schema, "contains", "only one can be enforced");
-    }
-    special.push_back({contains, false});
+    if (items != nullptr) shape.rest.push_back({items, false});
+    RETURN_IF_ERROR(ReadContains(schema, &shape));
   }
-  if (!special.empty()) {
-    if (num_prefix > 0 || sizes.min > 0 || sizes.max >= 0 || times > kMaxUnrolled) {
-      return document_.Refusal(schemas[0], "contains",
-                               "not together with prefixItems, minItems or maxItems");
-    }
-    special.insert(special.end(), rest.begin(), rest.end());
-    return DefineContaining(rule, schemas, special, times);
-  }
-  if (static_cast<int64_t>(num_prefix) > 2000) {
+  if (shape.num_prefix > kMaxPrefix) {
     return document_.Refusal(schemas[0], "prefixItems", "has too many entries");
   }
+  const bool is_bounded = shape.num_prefix > 0 || shape.sizes.min > 0 || shape.sizes.max >= 0;
+  if (!shape.special.empty() && (is_bounded || shape.times > kMaxUnrolled)) {
+    return document_.Refusal(schemas[0], "contains",
+                             "not together with prefixItems, minItems or maxItems");
+  }
+  return shape;
+}
 
+// What stands at a place within the prefix.
+absl::StatusOr<RuleId> SchemaCompiler::PrefixItem(const Schemas& schemas, size_t place) {
+  Claims claims;
+  for (const JsonNode* schema : schemas) {
+    const JsonNode* prefix = document_.Keyword(schema, "prefixItems");
+    const JsonNode* items = document_.Keyword(schema, "items");
+    if (prefix != nullptr && place < prefix->items.size()) {
+      claims.push_back({prefix->items[place], false});
+    } else if (items != nullptr) {
+      claims.push_back({items, false});
+    }
+  }
+  return ValuesOf(claims);
+}
+
+// The rule of one item or more behind others, each with its comma.
+RuleId SchemaCompiler::MoreItems(RuleId item, SizeBounds times) {
+  const RuleId next = builder_.Declare("next item");
+  Nfa one(budget_);
+  const Fragment separator = Between(',', &one);
+  const Fragment whole = one.Concat(separator, one.Call(item));
+  builder_.Define(next, std::move(one), whole);
+  const RuleId more = builder_.Declare("more items");
+  builder_.DefineCounted(more, next, CountOf(std::max<int64_t>(times.min, 1)), CountOf(times.max));
+  return more;
+}
+
+absl::Status SchemaCompiler::DefineArray(RuleId rule, const Schemas& schemas) {
+  ASSIGN_OR_RETURN(const ArrayShape shape, ReadArray(schemas));
+  if (!shape.special.empty()) return DefineContaining(rule, shape);
+  const SizeBounds sizes = shape.sizes;
   Nfa nfa(budget_);
   Fragment out = nfa.Concat(nfa.Literal("["), Space(&nfa));
   const StateId close = nfa.AddState();
@@ -72,43 +107,24 @@ absl::Status SchemaCompiler::DefineArray(RuleId rule, const Schemas& schemas) {
     if (size >= sizes.min && (sizes.max < 0 || size <= sizes.max)) nfa.AddEmpty(out.end, close);
   };
   may_end(0);
-  for (size_t i = 0; i < num_prefix; ++i) {
-    Claims claims;
-    for (const JsonNode* schema : schemas) {
-      const JsonNode* prefix = document_.Keyword(schema, "prefixItems");
-      const JsonNode* items = document_.Keyword(schema, "items");
-      if (prefix != nullptr && i < prefix->items.size()) {
-        claims.push_back({prefix->items[i], false});
-      } else if (items != nullptr) {
-        claims.push_back({items, false});
-      }
-    }
-    ASSIGN_OR_RETURN(const RuleId item, ValuesOf(claims));
+  for (size_t i = 0; i < shape.num_prefix; ++i) {
+    ASSIGN_OR_RETURN(const RuleId item, PrefixItem(schemas, i));
     if (i > 0) out = nfa.Concat(out, Between(',', &nfa));
     out = nfa.Concat(out, nfa.Call(item));
     may_end(static_cast<int64_t>(i) + 1);
   }
-  const auto prefix = static_cast<int64_t>(num_prefix);
-  if (sizes.max < 0 || sizes.max > prefix) {
-    ASSIGN_OR_RETURN(const RuleId item, ValuesOf(rest));
-    // The first item is special when nothing stands in front of it.
-    int64_t done = prefix;
-    if (prefix == 0) {
+  auto done = static_cast<int64_t>(shape.num_prefix);
+  if (sizes.max < 0 || sizes.max > done) {
+    ASSIGN_OR_RETURN(const RuleId item, ValuesOf(shape.rest));
+    // The first item has no comma in front of it.
+    if (done == 0) {
       out = nfa.Concat(out, nfa.Call(item));
       may_end(1);
       done = 1;
     }
-    const RuleId next = builder_.Declare("next item");
-    Nfa one(budget_);
-    const Fragment separator = Between(',', &one);
-    const Fragment whole = one.Concat(separator, one.Call(item));
-    builder_.Define(next, std::move(one), whole);
-    const RuleId more = builder_.Declare("more items");
-    const int64_t most = sizes.max < 0 ? -1 : sizes.max - done;
-    builder_.DefineCounted(more, next, CountOf(std::max<int64_t>(sizes.min - done, 1)),
-                           CountOf(most));
-    if (most != 0 && (sizes.max < 0 || sizes.max >= sizes.min)) {
-      nfa.AddEmpty(nfa.Concat(out, nfa.Call(more)).end, close);
+    const SizeBounds times{sizes.min - done, sizes.max < 0 ? -1 : sizes.max - done};
+    if (times.max != 0 && (sizes.max < 0 || sizes.max >= sizes.min)) {
+      nfa.AddEmpty(nfa.Concat(out, nfa.Call(MoreItems(item, times))).end, close);
     }
   }
   const Fragment end = nfa.Concat(Space(&nfa), nfa.Literal("]"));
@@ -118,18 +134,15 @@ absl::Status SchemaCompiler::DefineArray(RuleId rule, const Schemas& schemas) {
 }
 
 // Any items, and between them `times` special ones.
-absl::Status SchemaCompiler::DefineContaining(RuleId rule, const Schemas& schemas,
-                                              const Claims& special, int64_t times) {
-  Claims rest;
-  for (const JsonNode* schema : schemas) {
-    if (const JsonNode* items = document_.Keyword(schema, "items")) rest.push_back({items, false});
-  }
-  ASSIGN_OR_RETURN(const RuleId item, ValuesOf(rest));
+absl::Status SchemaCompiler::DefineContaining(RuleId rule, const ArrayShape& shape) {
+  Claims special = shape.special;
+  special.insert(special.end(), shape.rest.begin(), shape.rest.end());
+  ASSIGN_OR_RETURN(const RuleId item, ValuesOf(shape.rest));
   ASSIGN_OR_RETURN(const RuleId wanted, ValuesOf(special));
   Nfa nfa(budget_);
   const auto item_and_comma = [&] { return nfa.Concat(nfa.Call(item), Between(',', &nfa)); };
   Fragment out = nfa.Concat(nfa.Literal("["), Space(&nfa));
-  for (int64_t i = 0; i < times; ++i) {
+  for (int64_t i = 0; i < shape.times; ++i) {
     if (i > 0) out = nfa.Concat(out, Between(',', &nfa));
     out = nfa.Concat(out, nfa.Star(item_and_comma()));
     out = nfa.Concat(out, nfa.Call(wanted));

@@ -30,7 +30,7 @@ class StructureCache {
   explicit StructureCache(std::function<GrammarTokens()> make_tokens)
       : make_tokens_(std::move(make_tokens)) {}
 
-  // Errors as of Structure::Compile, and ResourceExhausted when too many compile already.
+  // Errors as of Structure::Compile.
   absl::StatusOr<std::shared_ptr<const Structure>> Get(const StructureSpec& spec);
 
   // The id of a token that is no bytes by its text.

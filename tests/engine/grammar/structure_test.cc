@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "kernels/core/bit_mask.h"
 #include "tests/engine/grammar/byte_tokens.h"
 
@@ -221,7 +223,7 @@ TEST(StructureTest, HostileInputIsBounded) {
   for (const StructureSpec& spec : specs) {
     const absl::Time start = absl::Now();
     const auto made = Structure::Compile(spec, Vocabulary().Tokens());
-    EXPECT_LT(absl::Now() - start, absl::Seconds(20)) << spec.text.substr(0, 100);
+    EXPECT_LT(absl::Now() - start, absl::Seconds(60)) << spec.text.substr(0, 100);
     if (made.ok()) static_cast<void>((*made)->space()->Mask((*made)->space()->Start(false)));
   }
 }
