@@ -14,7 +14,7 @@ constexpr double kNearlyAll = 0.9;
 
 class Diagnosis {
  public:
-  explicit Diagnosis(const ServerFacts& facts) : facts_(facts), page_(facts.after) {}
+  explicit Diagnosis(const ObservedServer& facts) : facts_(facts), page_(facts.after) {}
 
   std::vector<Finding> Make() {
     LookAtConnection();
@@ -291,13 +291,13 @@ class Diagnosis {
         "let both follow NTP: certificates and logs go by the clock");
   }
 
-  const ServerFacts& facts_;
+  const ObservedServer& facts_;
   const MetricsPage& page_;
   std::vector<Finding> findings_;
 };
 
 }  // namespace
 
-std::vector<Finding> Diagnose(const ServerFacts& facts) { return Diagnosis(facts).Make(); }
+std::vector<Finding> Diagnose(const ObservedServer& facts) { return Diagnosis(facts).Make(); }
 
 }  // namespace tessera

@@ -13,7 +13,7 @@
 
 namespace tessera {
 
-struct ServerFacts {
+struct ObservedServer {
   absl::Status api;  // of asking over gRPC
   std::optional<v1::GetServerInfoResponse> info;
   std::optional<v1::GetLoadResponse> load;
@@ -34,7 +34,7 @@ struct Finding {
 };
 
 // Problems first.
-std::vector<Finding> Diagnose(const ServerFacts& facts);
+std::vector<Finding> Diagnose(const ObservedServer& facts);
 
 }  // namespace tessera
 

@@ -64,7 +64,7 @@ absl::StatusOr<FetchedPage> Fetch(HttpClient* client) {
 }
 
 // Two pages with some time between them.
-absl::Status ReadPages(const DoctorFlags& flags, ServerFacts* facts) {
+absl::Status ReadPages(const DoctorFlags& flags, ObservedServer* facts) {
   ASSIGN_OR_RETURN(HttpUrl url, ParseHttpUrl("http://" + flags.metrics));
   HttpClient client(std::move(url));
   ASSIGN_OR_RETURN(FetchedPage before, Fetch(&client));
@@ -79,8 +79,8 @@ absl::Status ReadPages(const DoctorFlags& flags, ServerFacts* facts) {
   return absl::OkStatus();
 }
 
-ServerFacts Look(const DoctorFlags& flags) {
-  ServerFacts facts{.own_version = std::string(kVersion)};
+ObservedServer Look(const DoctorFlags& flags) {
+  ObservedServer facts{.own_version = std::string(kVersion)};
   facts.page = ReadPages(flags, &facts);
   facts.now = absl::Now();
   auto info = AskServerInfo(flags.server, kTimeout);
@@ -95,7 +95,7 @@ ServerFacts Look(const DoctorFlags& flags) {
   return facts;
 }
 
-std::string Summary(const ServerFacts& facts) {
+std::string Summary(const ObservedServer& facts) {
   std::vector<std::string> parts;
   if (facts.load) {
     const v1::GetLoadResponse& load = *facts.load;
@@ -112,7 +112,7 @@ std::string Summary(const ServerFacts& facts) {
   return absl::StrJoin(parts, ", ");
 }
 
-std::string ReportText(const DoctorFlags& flags, const ServerFacts& facts,
+std::string ReportText(const DoctorFlags& flags, const ObservedServer& facts,
                        const std::vector<Finding>& findings) {
   const std::string summary = Summary(facts);
   std::string text = absl::StrCat(flags.server.address, summary.empty() ? "" : ": ", summary, "\n");
@@ -124,7 +124,7 @@ std::string ReportText(const DoctorFlags& flags, const ServerFacts& facts,
   return text;
 }
 
-std::string ReportJson(const DoctorFlags& flags, const ServerFacts& facts,
+std::string ReportJson(const DoctorFlags& flags, const ObservedServer& facts,
                        const std::vector<Finding>& findings) {
   std::vector<std::string> items;
   items.reserve(findings.size());
@@ -170,7 +170,7 @@ int RunDoctor(const Arguments& arguments) {
   if (!ParseHttpUrl("http://" + flags.metrics).ok()) {
     return FailUsage("doctor", absl::InvalidArgumentError("--metrics must be HOST:PORT"));
   }
-  const ServerFacts facts = Look(flags);
+  const ObservedServer facts = Look(flags);
   const std::vector<Finding> findings = Diagnose(facts);
   Print(flags.json ? ReportJson(flags, facts, findings) : ReportText(flags, facts, findings));
   if (findings.empty()) return kExitOk;
