@@ -76,8 +76,9 @@ class StatesTest(unittest.TestCase):
             # Without the page it says so, and what it knows.
             code, found = doctor(server.address, "127.0.0.1:1")
             self.assertEqual((code, list(found)), (3, ["no_metrics"]))
+            # The API's port has the page, too.
             code, found = doctor(server.address, f"127.0.0.1:{server.http_port}")
-            self.assertEqual((code, list(found)), (3, ["no_metrics"]))
+            self.assertEqual((code, list(found)), (0, []))
 
     def test_nobody(self):
         code, found = doctor("127.0.0.1:1", "127.0.0.1:1")
