@@ -35,7 +35,7 @@ Dfa Explore(const State& start, BuildBudget* budget) {
         states.push_back(*next);
         dfa.states.emplace_back();
       }
-      const auto byte = static_cast<uint16_t>(c);
+      const auto byte = static_cast<uint16_t>(static_cast<unsigned char>(c));
       dfa.states[i].symbols.push_back({byte, byte, entry->second});
     }
   }

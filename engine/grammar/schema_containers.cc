@@ -193,8 +193,8 @@ absl::StatusOr<std::vector<SchemaCompiler::Pattern>> SchemaCompiler::Patterns(
     const JsonNode* patterns = document_.Keyword(schema, "patternProperties");
     if (patterns == nullptr) continue;
     for (const auto& [text, value] : patterns->members) {
-      const bool is_known =
-          std::any_of(out.begin(), out.end(), [&](const Pattern& p) { return p.text == text; });
+      const bool is_known = std::any_of(
+          out.begin(), out.end(), [&text = text](const Pattern& p) { return p.text == text; });
       if (is_known) continue;
       ASSIGN_OR_RETURN(const Dfa* dfa, PatternDfa(schema, text));
       out.push_back({text, *dfa});

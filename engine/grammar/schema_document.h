@@ -23,7 +23,12 @@ namespace tessera::grammar {
 struct Claim {
   const JsonNode* schema = nullptr;
   bool negated = false;
-  auto operator<=>(const Claim&) const = default;
+  friend bool operator==(const Claim& a, const Claim& b) {
+    return a.schema == b.schema && a.negated == b.negated;
+  }
+  friend bool operator<(const Claim& a, const Claim& b) {
+    return std::pair(a.schema, a.negated) < std::pair(b.schema, b.negated);
+  }
 };
 // All of these hold. Sorted, each once.
 using Claims = std::vector<Claim>;

@@ -133,9 +133,7 @@ Value NormalizeToolCall(const Value& call) {
   const Value arguments = function.Get("arguments");
   if (!function.is_dict()) return call;
   Value parsed_arguments = arguments;
-  if (IsAbsent(arguments)) {
-    parsed_arguments = Value::MakeDict(Dict());
-  } else if (arguments.is_string() && AreEmptyArguments(arguments.str())) {
+  if (IsAbsent(arguments) || (arguments.is_string() && AreEmptyArguments(arguments.str()))) {
     parsed_arguments = Value::MakeDict(Dict());
   } else if (arguments.is_string()) {
     const absl::StatusOr<Value> parsed = jinja::ParseJson(arguments.str());

@@ -303,7 +303,7 @@ TEST_F(EngineTest, AFullQueueShedsTheLeastImportant) {
   options_.scheduler.max_num_seqs = 1;
   control_->Close();
   StartEngine();
-  const auto request = [this](int32_t priority) {
+  const auto request = [](int32_t priority) {
     GenerateRequest made = Request(Prompt(3), 2, 0);
     made.priority = priority;
     return made;
