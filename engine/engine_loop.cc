@@ -38,11 +38,6 @@ uint64_t DrawSeed(uint64_t base, uint64_t id) {
   return z ^ (z >> 31);
 }
 
-absl::Status MadeRoom() {
-  return absl::ResourceExhaustedError(
-      "the queue is full: this request made room for one of a higher priority; retry later");
-}
-
 absl::Status UnusableLogits(const GenerateRequest& request) {
   if (request.structure.structure != nullptr) {
     return absl::InternalError(
@@ -106,7 +101,8 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
     if (draining_) return absl::UnavailableError("the server is shutting down");
     queued.id = static_cast<RequestId>(next_id_++);
     ASSIGN_OR_RETURN(const std::vector<RequestId> leaving, queue_.Enter(queued));
-    for (const RequestId other : leaving) inbox_.cancellations.push_back({other, MadeRoom()});
+    for (const RequestId other : leaving)
+      inbox_.cancellations.push_back({other, QueueLimits::MadeRoom()});
     if (num_live_++ == 0) last_progress_ = clock_.Now();
   }
   // The costly part runs on the caller's thread, outside the lock.
@@ -122,7 +118,7 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
       queue_.Leave(queued);
       --num_live_;
       gone_.SignalAll();
-      return ended ? absl::UnavailableError("the engine has ended") : MadeRoom();
+      return ended ? absl::UnavailableError("the engine has ended") : QueueLimits::MadeRoom();
     }
     sleeps = waiting_;
     inbox_.submissions.push_back(std::move(state));
@@ -147,11 +143,6 @@ EngineStats EngineLoop::stats() const {
   stats.alive = death_.ok();
   stats.step_age = num_live_ == 0 ? absl::ZeroDuration() : clock_.Now() - last_progress_;
   return stats;
-}
-
-int32_t EngineLoop::NumWaitingBefore(int32_t priority) const {
-  MutexLock lock(&mutex_);
-  return queue_.num_before(priority);
 }
 
 absl::Status EngineLoop::Drain(absl::Time deadline) {

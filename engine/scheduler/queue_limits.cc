@@ -41,6 +41,11 @@ absl::StatusOr<std::vector<RequestId>> QueueLimits::Enter(const QueuedRequest& r
   return ids;
 }
 
+absl::Status QueueLimits::MadeRoom() {
+  return absl::ResourceExhaustedError(
+      "the queue is full: this request made room for one of a higher priority; retry later");
+}
+
 void QueueLimits::Leave(const QueuedRequest& request) {
   if (waiting_.erase(PlaceOf(request)) == 0) return;
   num_tokens_ -= request.tokens;

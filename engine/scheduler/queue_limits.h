@@ -29,6 +29,8 @@ class QueueLimits {
   // the last class first, and of a class who came last first. RESOURCE_EXHAUSTED, and nobody
   // leaves, when there is no room all the same. An empty queue takes any request.
   absl::StatusOr<std::vector<RequestId>> Enter(const QueuedRequest& request);
+  // What those are told who had to leave.
+  static absl::Status MadeRoom();
   // Who has left already is ignored.
   void Leave(const QueuedRequest& request);
   bool Has(const QueuedRequest& request) const;

@@ -7,7 +7,6 @@ skipped, and an error where CI=true.
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -357,18 +356,16 @@ class Envoy(Balanced, unittest.TestCase):
 
     def test_4_floods_end_here(self):
         """What Debian's gRPC does not defend itself against (tests/fault/floods_test.py)."""
-        def size(replica):
-            status = pathlib.Path(f"/proc/{replica.process.pid}/status").read_text()
-            return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
         pings = http2_client.frame(http2_client.PING, 0, 0, b"12345678") * 10000
         for name, flood in (("resets", http2_client.resets), ("headers", http2_client.endless_headers),
                             ("PING", lambda port: http2_client.repeat(port, pings, 50, reads=False))):
-            before = [size(replica) for replica in self.replicas]
+            before = [replica.resident("VmHWM") for replica in self.replicas]
             connection = flood(self.port)
             self.wait_until(lambda: not connection.send(b"") or not connection.drain(),
                             f"Envoy closes the connection: {name}")
             self.assertIsNone(self.probe_once())
-            grown = [size(replica) - size_before for replica, size_before in zip(self.replicas, before)]
+            grown = [replica.resident("VmHWM") - size
+                     for replica, size in zip(self.replicas, before)]
             self.assertLess(max(grown), 48, name)
             connection.close()
 

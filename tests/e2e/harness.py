@@ -94,6 +94,11 @@ class Server:
         self.log.flush()
         return pathlib.Path(self.log.name).read_text(errors="replace")
 
+    def resident(self, key="VmRSS"):
+        """MiB that the process holds; key "VmHWM": the most it held."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024
+
     def get(self, path):
         """GET on the metrics port: (status, body)."""
         try:

@@ -24,14 +24,6 @@ SOON = 15  # seconds in which the server has given back what a flood took
 LEFT = 48  # MiB that may stay
 
 
-def resident(pid, key="VmRSS"):
-    """MiB."""
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise KeyError(key)
-
-
 class Canary:
     """Short calls, one after the other, until it is stopped."""
 
@@ -155,16 +147,16 @@ class FloodsTest(unittest.TestCase):
         with Server("--threads", "1") as server:
             canary = Canary(server)
             time.sleep(0.3)
-            before = resident(server.process.pid)
+            before = server.resident()
             begun = time.monotonic()
             clients = flood(server)
             took = time.monotonic() - begun
             time.sleep(0.5)
-            highest = resident(server.process.pid, "VmHWM") - before
+            highest = server.resident("VmHWM") - before
             for client in clients:
                 client.close()
             end = time.monotonic() + SOON
-            while (left := resident(server.process.pid) - before) > LEFT and time.monotonic() < end:
+            while (left := server.resident() - before) > LEFT and time.monotonic() < end:
                 time.sleep(0.1)
             canary.end()
             calls = sorted(canary.seconds)

@@ -62,6 +62,10 @@ void ReadTextFormat(const ApiFields& text, ApiRequest* request, v1::ConstraintOp
 void ReadToolChoice(const ApiFields& fields, bool nested, ApiRequest* request,
                     v1::ChatPrompt* chat);
 
+// A function that stands in its list without a level of its own: {"name", "description", "strict"}
+// and the schema of its arguments as `schema_name`. Becomes the nested form that templates know.
+void AddFlatTool(const ApiFields& tool, const char* schema_name, v1::ChatPrompt* chat);
+
 // The API's name of a field of the neutral message: "sampling.top_p" → "top_p".
 std::string ApiFieldName(std::string_view field, const ApiRequest& request);
 

@@ -161,18 +161,7 @@ void ReadMessageTools(const ApiFields& fields, v1::ChatPrompt* chat) {
     if (members.Text("type").value_or("custom") != "custom") {
       return members.Fail("type", "this server has no tools of its own");
     }
-    if (members.Text("name").value_or("").empty()) return members.Fail("name", "must be set");
-    static_cast<void>(members.Object("input_schema"));
-    jinja::Dict function;
-    for (const auto& [theirs, ours] : {std::pair{"name", "name"},
-                                       {"description", "description"},
-                                       {"input_schema", "parameters"},
-                                       {"strict", "strict"}}) {
-      if (const Value* value = members.Find(theirs)) function.Set(ours, *value);
-    }
-    const absl::StatusOr<std::string> json = CompactJson(Value::MakeDict(std::move(function)));
-    if (!json.ok()) return fields.Fail(path, "cannot be written as JSON");
-    *chat->add_tools() = Concat("{\"type\":\"function\",\"function\":", *json, "}");
+    AddFlatTool(members, "input_schema", chat);
   }
 }
 

@@ -120,15 +120,7 @@ void ReadFlatTools(const ApiFields& fields, v1::ChatPrompt* chat) {
     if (members.Text("type").value_or("") != "function") {
       return members.Fail("type", "this server has tools of type \"function\" only");
     }
-    if (members.Text("name").value_or("").empty()) return members.Fail("name", "must be set");
-    static_cast<void>(members.Object("parameters"));
-    jinja::Dict function;
-    for (const char* name : {"name", "description", "parameters", "strict"}) {
-      if (const Value* value = members.Find(name)) function.Set(name, *value);
-    }
-    const absl::StatusOr<std::string> json = CompactJson(Value::MakeDict(std::move(function)));
-    if (!json.ok()) return fields.Fail(path, "cannot be written as JSON");
-    *chat->add_tools() = Concat("{\"type\":\"function\",\"function\":", *json, "}");
+    AddFlatTool(members, "parameters", chat);
   }
 }
 

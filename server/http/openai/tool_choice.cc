@@ -1,6 +1,9 @@
-// Which tools the answer may or must call.
+// Which tools there are, and which of them the answer may or must call.
 #include <string>
+#include <utility>
 
+#include "absl/status/statusor.h"
+#include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/value.h"
 #include "server/http/openai/api_request.h"
 
@@ -47,6 +50,24 @@ void ReadToolChoice(const ApiFields& fields, bool nested, ApiRequest* request,
   } else if (text != "auto") {
     fields.Fail("tool_choice", kChoices);
   }
+}
+
+void AddFlatTool(const ApiFields& tool, const char* schema_name, v1::ChatPrompt* chat) {
+  if (tool.Text("name").value_or("").empty()) return tool.Fail("name", "must be set");
+  static_cast<void>(tool.Object(schema_name));
+  jinja::Dict function;
+  for (const auto& [theirs, ours] : {std::pair{"name", "name"},
+                                     {"description", "description"},
+                                     {schema_name, "parameters"},
+                                     {"strict", "strict"}}) {
+    if (const Value* value = tool.Find(theirs)) function.Set(ours, *value);
+  }
+  const absl::StatusOr<std::string> json = CompactJson(Value::MakeDict(std::move(function)));
+  if (!json.ok()) {
+    const std::string place = tool.path().substr(0, tool.path().size() - 1);  // without the dot
+    return ApiFields(tool.object(), "", tool.error()).Fail(place, "cannot be written as JSON");
+  }
+  *chat->add_tools() = jinja::Concat("{\"type\":\"function\",\"function\":", *json, "}");
 }
 
 }  // namespace tessera
