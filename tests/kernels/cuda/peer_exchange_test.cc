@@ -149,6 +149,20 @@ TEST_P(PeerExchange, BringsEveryRowAndNothingElse) {
   EXPECT_EQ(Misfortune(&LaunchPeerExchange), "");
 }
 
+// A row is read here and written there, and nothing in between.
+TEST_P(PeerExchange, MovesEveryRowOnce) {
+  Exchanges exchanges(&LaunchPeerExchange);
+  const emulation::Statistics before = emulation::Counters();
+  exchanges.LaunchAll(false);
+  EXPECT_EQ(exchanges.ranks().Wait(), "");
+  const emulation::Statistics& after = emulation::Counters();
+  const uint64_t moved = after.global_bytes_read - before.global_bytes_read +
+                         after.global_bytes_written - before.global_bytes_written;
+  constexpr uint64_t kFewest = 2 * kRanks * kWords * sizeof(int32_t);
+  EXPECT_GE(moved, kFewest) << "not everything is counted";
+  EXPECT_LE(moved, kFewest + kFewest / 4);
+}
+
 TEST_P(PeerExchange, GraphsReplayExchanges) {
   Exchanges exchanges(&LaunchPeerExchange);
   cudaGraphExec_t graphs[kRanks];

@@ -176,6 +176,26 @@ TEST_F(PeerSum, SumsFollowEachOther) {
   }
 }
 
+// Every rank reads its own data, writes them to each peer, reads what came and writes the sum; what
+// exceeds that are the flags and those who look at them.
+TEST_F(PeerSum, MovesEveryPartOnce) {
+  constexpr int kRanks = 3;
+  constexpr size_t kCount = 8192;
+  SetSeed(7);
+  PeerRanks group(kRanks);
+  const Case<uint32_t> sums(kRanks, kCount, 7);
+  const Arrays<uint32_t> arrays(sums.inputs, 0);
+  const emulation::Statistics before = emulation::Counters();
+  Launch(&LaunchPeerSum, group, arrays, kCount);
+  ASSERT_EQ(group.Wait(), "");
+  const emulation::Statistics& after = emulation::Counters();
+  const uint64_t moved = after.global_bytes_read - before.global_bytes_read +
+                         after.global_bytes_written - before.global_bytes_written;
+  constexpr uint64_t kFewest = kRanks * 2 * kRanks * kCount * sizeof(float);
+  EXPECT_GE(moved, kFewest) << "not everything is counted";
+  EXPECT_LE(moved, kFewest + kFewest / 4);
+}
+
 // A graph's launches bring new numbers of sums, though its parameters stay.
 TEST_F(PeerSum, GraphsReplaySums) {
   constexpr size_t kCount = 72;

@@ -1,73 +1,13 @@
-// Bytes that operations move to and from the memory of a GPU, as the emulator counts them, against
-// the fewest that they could: every input once, every output once. Shapes are a decode step's and a
-// prompt chunk's, cut down. What exceeds 1 is said where the limit is set.
-#include <gtest/gtest.h>
+// What the operations of a decoder layer move; shapes are a decode step's and a prompt chunk's, cut
+// down. What exceeds 1 is said where the limit is set.
+#include "tests/kernels/cuda/traffic.h"
 
-#include <functional>
-#include <numeric>
-#include <string>
-
-#include "kernels/cuda/emulation/emulator.h"
-#include "tests/kernels/op_test.h"
 #include "tests/kernels/sample_rows.h"
 
 namespace tessera::test {
 namespace {
 
-using simt::emulation::Counters;
-using simt::emulation::Statistics;
-
-struct Percent {
-  double f32;
-  double bf16;
-};
-
-class TrafficTest : public OpTest {
- protected:
-  int64_t size() const { return act() == DType::kF32 ? 4 : 2; }  // of one activation or weight
-
-  TestTensor Random(std::vector<int64_t> dims) {
-    const int64_t count =
-        std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<>());
-    return TestTensor(device(), act(), std::move(dims), Activations(random_, count));
-  }
-  TestTensor Floats(int64_t count) {
-    return TestTensor(device(), DType::kF32, {count}, random_.Normals(count));
-  }
-  std::unique_ptr<Weight> RandomWeight(int64_t rows, int64_t cols) {
-    return Prepare(Weights(random_, rows * cols, 0.2F), rows, cols);
-  }
-
-  // Runs an operation that could do with `fewest` bytes; it may move `limit` percent of them. Banks
-  // of shared memory never conflict.
-  template <typename Operation>
-  void ExpectTraffic(int64_t fewest, Percent limit, const Operation& operation) {
-    ASSERT_TRUE(device().Synchronize().ok());
-    const Statistics before = Counters();
-    operation();
-    ASSERT_TRUE(device().Synchronize().ok());
-    const Statistics& after = Counters();
-    const uint64_t bytes = after.global_bytes_read - before.global_bytes_read +
-                           after.global_bytes_written - before.global_bytes_written;
-    const double percent = 100.0 * static_cast<double>(bytes) / static_cast<double>(fewest);
-    EXPECT_GE(percent, 100) << "not everything is counted";
-    EXPECT_LE(percent, act() == DType::kF32 ? limit.f32 : limit.bf16) << bytes << " bytes";
-    EXPECT_EQ(after.ldmatrix_conflicts, before.ldmatrix_conflicts);
-    RecordProperty("percent", std::to_string(percent));
-  }
-
-  test::Random random_{1};
-};
-
-std::vector<BackendCase> EmulatedGpus() {
-  std::vector<BackendCase> cases;
-  for (const BackendCase& backend : AllBackends()) {
-    if (backend.backend == "cuda-emulated") cases.push_back(backend);
-  }
-  return cases;
-}
-INSTANTIATE_TEST_SUITE_P(EmulatedGpus, TrafficTest, testing::ValuesIn(EmulatedGpus()),
-                         [](const auto& test_case) { return CaseName(test_case.param); });
+TESSERA_TRAFFIC_SUITE(TrafficTest);
 
 // Each row is a block of its own and reads the weight, which the cache of a GPU holds.
 TEST_P(TrafficTest, RmsNorm) {
@@ -151,9 +91,7 @@ TEST_P(TrafficTest, AttentionOfADecodeStep) {
   const TestTensor q = Random({1, kHeads * kGroup * kDim});
   const TestTensor k = Random({kBlocks, kHeads, kBlock, kDim});
   const TestTensor v = Random({kBlocks, kHeads, kBlock, kDim});
-  std::vector<int32_t> blocks(kBlocks);
-  std::iota(blocks.begin(), blocks.end(), 0);
-  const TestTensor tables = TestTensor::Ints(device(), {1, kBlocks}, blocks);
+  const TestTensor tables = Ascending({1, kBlocks});
   const TestTensor cu_seqlens = TestTensor::Ints(device(), {2}, {0, 1});
   const TestTensor context = TestTensor::Ints(device(), {1}, {kContext});
   const TestTensor out(device(), act(), {1, kHeads * kGroup * kDim});
@@ -172,17 +110,11 @@ TEST_P(TrafficTest, AttentionOfADecodeStep) {
 }
 
 constexpr int64_t kTokens = 16;
-std::vector<int32_t> Ascending(int64_t count) {
-  std::vector<int32_t> values(count);
-  std::iota(values.begin(), values.end(), 0);
-  return values;
-}
-
 // Every thread that copies looks up its row.
 TEST_P(TrafficTest, Embed) {
   constexpr int64_t kHidden = 512;
   const std::unique_ptr<Weight> table = RandomWeight(kTokens, kHidden);
-  const TestTensor ids = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor ids = Ascending({kTokens});
   const TestTensor out(device(), act(), {kTokens, kHidden});
   ExpectTraffic(2 * kTokens * kHidden * size() + kTokens * 4, {107, 113}, [&] {
     ops().Embed({.ids = ids,
@@ -197,7 +129,7 @@ TEST_P(TrafficTest, Embed) {
 TEST_P(TrafficTest, GatherRows) {
   constexpr int64_t kHidden = 512;
   const TestTensor x = Random({kTokens, kHidden});
-  const TestTensor rows = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor rows = Ascending({kTokens});
   const TestTensor out(device(), act(), {kTokens, kHidden});
   ExpectTraffic(2 * kTokens * kHidden * size() + kTokens * 4, {113, 113},
                 [&] { ops().GatherRows({.x = x, .rows = rows, .out = out}); });
@@ -212,7 +144,7 @@ TEST_P(TrafficTest, QkNormRopeStoreKv) {
   const TestTensor qkv = Random({kTokens, kWidth});
   const TestTensor norm = Floats(kDim);
   const TestTensor table(device(), DType::kF32, {kTokens, kDim}, random_.Normals(kTokens * kDim));
-  const TestTensor slots = TestTensor::Ints(device(), {kTokens}, Ascending(kTokens));
+  const TestTensor slots = Ascending({kTokens});
   const TestTensor k(device(), act(), {1, kKv, kTokens, kDim});
   const TestTensor v(device(), act(), {1, kKv, kTokens, kDim});
   ExpectTraffic(2 * kTokens * kWidth * size() + (kTokens + 2) * kDim * 4 + 2 * kTokens * 4,
@@ -247,8 +179,7 @@ TEST_P(TrafficTest, MoeFinalize) {
   constexpr int64_t kHidden = 512;
   constexpr int64_t kTopK = 4;
   const TestTensor y = Random({kTokens * kTopK, kHidden});
-  const TestTensor positions =
-      TestTensor::Ints(device(), {kTokens, kTopK}, Ascending(kTokens * kTopK));
+  const TestTensor positions = Ascending({kTokens, kTopK});
   const TestTensor weights(device(), DType::kF32, {kTokens, kTopK},
                            random_.Normals(kTokens * kTopK));
   const TestTensor out(device(), act(), {kTokens, kHidden});
