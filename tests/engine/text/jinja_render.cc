@@ -1,4 +1,5 @@
-// Renders templates for tests/oracle/jinja.py: one JSON object {"template", "variables"} per line in,
+// Renders templates for tests/oracle/jinja.py: one JSON object {"template", "variables"} per line
+// in,
 // {"text"} or {"error"} out.
 #include <iostream>
 #include <string>
@@ -20,8 +21,7 @@ absl::StatusOr<std::string> Render(const std::string& line) {
   const absl::StatusOr<jinja::Template> parsed =
       jinja::Template::Parse(input->Get("template").str());
   if (!parsed.ok()) return parsed.status();
-  const absl::StatusOr<jinja::Text> text =
-      parsed->Render(input->Get("variables").dict().Clone());
+  const absl::StatusOr<jinja::Text> text = parsed->Render(input->Get("variables").dict().Clone());
   if (!text.ok()) return text.status();
   return text->bytes();
 }
