@@ -123,6 +123,14 @@ void WarnOfForeignProducts(const GroupFacts& group) {
                           ": a token's bits may depend on what is served beside it"));
 }
 
+void LogQuantization(const ModelConfig& config, const WeightFacts& weights) {
+  if (!config.quantization) return;
+  LogInfo(absl::StrCat("quantised weights (", weights.stored, ") are kept as ", weights.kept,
+                       " and multiply activations that are not quantised"));
+  if (!config.quantization->kv_scales) return;
+  LogWarning("the checkpoint's scales for a quantised KV cache are ignored");
+}
+
 void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
                 const EngineOptions& options) {
   const int32_t groups = std::max(options.model.layout.data_parallel, 1);
@@ -212,6 +220,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   LogCommunicationChoice(runtime->group_.moe_comm);
   LogRebalancing(runtime->group_);
   WarnOfForeignProducts(runtime->group_);
+  LogQuantization(config, runtime->group_.weights);
   if (runtime->group_.unties_head) LogWarning(kUntiedHeadWarning);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);

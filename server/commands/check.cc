@@ -50,6 +50,10 @@ void DescribeModel(const ModelConfig& config, Json* facts) {
     (*facts)["experts"] = config.num_experts;
     (*facts)["experts_per_token"] = config.num_experts_per_tok;
   }
+  if (config.quantization) {
+    (*facts)["quantization"] = QuantizationText(*config.quantization);
+    (*facts)["kv_scales_ignored"] = config.quantization->kv_scales;
+  }
   (*facts)["context_limit"] = config.context_limit();
   constexpr int64_t kBF16Bytes = 2;
   constexpr int64_t kF32Bytes = 4;
@@ -81,7 +85,7 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
   if (*own_head && config.tie_word_embeddings) findings->warnings.push_back(kUntiedHeadWarning);
   constexpr int64_t kLong = int64_t{1} << 30;  // bytes
   const bool takes_long = (*checkpoint)->total_bytes() >= kLong;
-  NoteErrors(VerifyValues(**checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
+  NoteErrors(VerifyValues(config, **checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
              findings);
 }
 
