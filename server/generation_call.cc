@@ -118,6 +118,7 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   built.deadline = deadline_;
   built.priority = PriorityOf(built);
   if (tenant_ != nullptr) {
+    built.tenant = tenant_->claim();
     // No salt of a client has a slash.
     built.cache_salt = absl::StrCat(tenant_->name(), "/", built.cache_salt);
     tenant_->UsePromptTokens(static_cast<int64_t>(built.prompt_ids.size()));
