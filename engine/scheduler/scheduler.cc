@@ -77,6 +77,7 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
   ScheduleResult result;
   DropExpired(now, &result);
   now_ = now;
+  const std::vector<BlockCopy> copies = TakeCopies();
   if (static_cast<int32_t>(running_.size()) + tenants_.num_waiting() > 1) last_company_ = now;
   if (!WaitsForCompany(now, &result)) {
     budget_ = options_.max_num_batched_tokens;
@@ -85,13 +86,19 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
     PlanDecodes(&result);
     PlanPrefills();
     Admit(&result);
+    BreakStall(&result);
   }
   for (const PlannedSequence& planned : planned_) {
     (Decodes(*planned.sequence) ? result.decode_tokens : result.prefill_tokens) +=
         planned.num_tokens;
   }
   result.plan = BuildPlan(options_.block_size, &planned_);
-  if (!planned_.empty()) PutUnderWay();
+  if (planned_.empty()) return result;  // whoever the copies were for has no blocks any more
+  for (const BlockCopy& copy : copies) {
+    result.plan.copy_from.push_back(static_cast<int32_t>(copy.from));
+    result.plan.copy_to.push_back(static_cast<int32_t>(copy.to));
+  }
+  PutUnderWay();
   return result;
 }
 
@@ -185,6 +192,7 @@ void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
   penalty_slots_.TakeBack(sequence);
   sequence->num_computed = 0;
   sequence->num_planned = 0;
+  sequence->candidates.reset();
   ++sequence->num_preemptions;
   tenants_.GiveWay(sequence, now_);
   result->preempted.push_back(sequence->id());
@@ -204,7 +212,9 @@ int32_t Scheduler::ChunkLimit() const {
 void Scheduler::PlanPrefills() {
   std::vector<Sequence*> prefills;
   for (const auto& [order, sequence] : running_) {
-    if (!sequence->planned && !Decodes(*sequence)) prefills.push_back(sequence);
+    if (!sequence->planned && !Decodes(*sequence) && Remaining(*sequence) > 0) {
+      prefills.push_back(sequence);
+    }
   }
   std::stable_sort(prefills.begin(), prefills.end(), [](const Sequence* a, const Sequence* b) {
     return a->tenant->served < b->tenant->served;
@@ -245,7 +255,10 @@ std::vector<int32_t> Scheduler::Allot(const std::vector<Sequence*>& prefills) co
 // Strictly one after the other: when the next request does not fit, nobody overtakes it. After a
 // preemption nobody is admitted, the blocks are wanted by those who run.
 void Scheduler::Admit(ScheduleResult* result) {
-  if (!result->preempted.empty()) return;
+  if (result->preempted.empty()) AdmitWaiting(result);
+}
+
+void Scheduler::AdmitWaiting(ScheduleResult* result) {
   while (tenants_.num_waiting() > 0 && budget_ > 0 &&
          static_cast<int32_t>(running_.size()) < options_.max_num_seqs) {
     Sequence* next = tenants_.Next(now_);
@@ -300,9 +313,14 @@ std::vector<SequenceUpdate> Scheduler::Apply(const BatchResult& result) {
       sequences_.erase(p.sequence->id());
       continue;
     }
-    updates.push_back(ApplyOne(p, result));
-    const SequenceUpdate& update = updates.back();
-    if (update.finish.has_value() || update.unusable) Remove(p.sequence);
+    const bool searches = p.sequence->beams() != nullptr;  // its beams may be gone afterwards
+    SequenceUpdate update = ApplyOne(p, result);
+    if (!searches) {
+      if (update.finish.has_value() || update.unusable) Remove(p.sequence);
+    } else if (update.num_prompt_rows == 0 && update.beams == nullptr && !update.unusable) {
+      continue;
+    }
+    updates.push_back(std::move(update));
   }
   return updates;
 }
@@ -320,7 +338,13 @@ SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchRe
   if (planned.num_preemptions == sequence.num_preemptions) Commit(planned);
   SequenceUpdate update{.id = sequence.id(),
                         .first_prompt_row = planned.first_row,
-                        .num_prompt_rows = planned.num_prompt_rows};
+                        .num_prompt_rows = planned.num_prompt_rows,
+                        .num_cached = sequence.num_cached};
+  if (planned.samples && sequence.beams() != nullptr) {
+    --sequence.num_drawing;
+    ApplyBeam(planned, result, &update);
+    return update;
+  }
   if (planned.samples) {
     --sequence.num_drawing;
     update.row = planned.first_row + planned.num_prompt_rows;
@@ -332,7 +356,6 @@ SequenceUpdate Scheduler::ApplyOne(const PlannedSequence& planned, const BatchRe
     update.in_structure = sequence.in_structure();
     update.unusable = update.unusable || sequence.structure_broken();
   }
-  update.num_cached = sequence.num_cached;
   update.reasoning_tokens = sequence.thinking().reasoning_tokens();
   update.thinking_budget_enforced = sequence.thinking().enforced();
   return update;
@@ -372,6 +395,10 @@ absl::Status Scheduler::CheckIntegrity() const {
   std::vector<int32_t> references(options_.num_blocks, 0);
   for (const auto& [id, sequence] : sequences_) {
     for (BlockId block : sequence->kv.blocks) ++references[static_cast<int32_t>(block)];
+  }
+  for (const BlockCopy& copy : copies_) {
+    ++references[static_cast<int32_t>(copy.from)];
+    ++references[static_cast<int32_t>(copy.to)];
   }
   for (int32_t i = 0; i < options_.num_blocks; ++i) {
     const int32_t held = kv_.pool().references(static_cast<BlockId>(i));

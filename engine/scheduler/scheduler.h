@@ -52,6 +52,9 @@ struct SequenceUpdate {
   int32_t num_cached = 0;
   int32_t reasoning_tokens = 0;
   bool thinking_budget_enforced = false;
+  // A beam search has ended. Until then its sequences are mentioned for prompt logprobs only; any
+  // of them may bring it.
+  std::shared_ptr<const BeamResult> beams;
 };
 
 struct SchedulerStats {
@@ -119,6 +122,7 @@ class Scheduler {
   void PlanPrefills();
   std::vector<int32_t> Allot(const std::vector<Sequence*>& prefills) const;
   void Admit(ScheduleResult* result);
+  void AdmitWaiting(ScheduleResult* result);
   bool TryAdmit(Sequence* sequence, ScheduleResult* result);
   int32_t ChunkLimit() const;
   int32_t SeatsOf(const TenantAccount& tenant) const;
@@ -132,6 +136,14 @@ class Scheduler {
   void Commit(const PlannedSequence& planned);
   SequenceUpdate ApplyOne(const PlannedSequence& planned, const BatchResult& result);
   void Remove(Sequence* sequence);
+  // scheduler_beams.cc
+  void ApplyBeam(const PlannedSequence& planned, const BatchResult& result, SequenceUpdate* update);
+  void AdvanceBeams(BeamGroup* group, SequenceUpdate* update);
+  bool MoveBeams(BeamGroup* group, const std::vector<BeamStep>& steps);
+  Sequence* ForkBeam(const Sequence& parent, SequenceId id);
+  void EndBeams(BeamGroup* group);
+  void BreakStall(ScheduleResult* result);
+  std::vector<BlockCopy> TakeCopies();
 
   SchedulerOptions options_;
   KvCacheManager kv_;
@@ -144,6 +156,7 @@ class Scheduler {
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   TenantQueues tenants_;
   Queue running_;
+  std::vector<BlockCopy> copies_;                       // for the next step
   std::vector<PlannedSequence> planned_;                // the step being planned
   std::deque<std::vector<PlannedSequence>> under_way_;  // steps, oldest first
   int32_t budget_ = 0;                                  // tokens left in the step being planned
