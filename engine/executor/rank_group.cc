@@ -155,10 +155,11 @@ absl::Status RankGroup::State::CheckMemory(const Checkpoint& checkpoint) const {
   const int64_t needed = bytes / world_size() * ranks;
   const int64_t available = AvailableHostMemory();
   if (needed <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      options.model_dir, ": its weights need at least ", needed, " bytes of memory here, ",
-      available,
-      " are free; free memory, spread the ranks over more nodes or serve a smaller model"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(options.model_dir, ": its weights need at least ", needed,
+                   " bytes of memory here, ", available, " are free; free memory, ",
+                   config.quantization ? "" : "quantise it (\"tessera quantize\"), ",
+                   "spread the ranks over more nodes or serve a smaller model"));
 }
 
 absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
