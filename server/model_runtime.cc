@@ -207,7 +207,9 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   WarnOfLongContext(options.engine.model, config);
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
-  ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir, options.token_ids_suffice));
+  ASSIGN_OR_RETURN(const ModelText text,
+                   LoadModelText(dir, {.chat_template = options.chat_template,
+                                       .token_ids_suffice = options.token_ids_suffice}));
   WarnOfForeignTokenizer(config, *text.tokenizer);
   AddEndToken(text.tokenizer->eos_token_id(), config, &generation);
   ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));

@@ -158,7 +158,7 @@ absl::Status ReadNumber(const Place& place, const YAML::Node& node, const char* 
 absl::Status ReadShares(const Place& place, const YAML::Node& node, TenantLimits* limits) {
   constexpr double kLeast = 0.001;
   constexpr double kMostWeight = 1000;
-  const auto read = [&](const char* field, double most, double* number) {
+  const auto read_share = [&](const char* field, double most, double* number) {
     const YAML::Node value = node[field];
     if (!value.IsDefined()) return absl::OkStatus();
     double read = 0;
@@ -169,8 +169,8 @@ absl::Status ReadShares(const Place& place, const YAML::Node& node, TenantLimits
     *number = read;
     return absl::OkStatus();
   };
-  RETURN_IF_ERROR(read("weight", kMostWeight, &limits->weight));
-  return read("kv-share", 1, &limits->kv_share);
+  RETURN_IF_ERROR(read_share("weight", kMostWeight, &limits->weight));
+  return read_share("kv-share", 1, &limits->kv_share);
 }
 
 absl::StatusOr<TenantLimits> ParseLimits(const Place& place, const YAML::Node& node) {
