@@ -312,6 +312,27 @@ void Check(const SampleArgs& args) {
   TESSERA_CHECK(IsMatrix(args.top_logprobs, DType::kF32, rows, alternatives));
 }
 
+namespace {
+
+bool AreAlike(const HostMatrix& a, const HostMatrix& b) {
+  if (a.quantized() != b.quantized()) return false;
+  if (!a.quantized()) return true;
+  return a.dtype == b.dtype && a.codes.groups == b.codes.groups &&
+         a.codes.group_size == b.codes.group_size && a.codes.group_offset == b.codes.group_offset &&
+         (a.codes.zeros == nullptr) == (b.codes.zeros == nullptr);
+}
+
+bool GroupsCover(const HostMatrix& part) {
+  if (!part.quantized()) return true;
+  const CodeScales& codes = part.codes;
+  if (codes.group_size < 1 || codes.group_offset < 0 || codes.groups < 1) return false;
+  const bool even = codes.group_size % 2 == 0 && codes.group_offset % 2 == 0;
+  return (codes.groups == 1 || even) &&
+         (part.cols - 1 + codes.group_offset) / codes.group_size == codes.groups - 1;
+}
+
+}  // namespace
+
 absl::Status Check(const WeightSource& source) {
   if (source.dtype != DType::kF32 && source.dtype != DType::kBF16) {
     return absl::InvalidArgumentError(absl::StrCat("weights cannot be kept as ",
@@ -324,8 +345,13 @@ absl::Status Check(const WeightSource& source) {
   for (const HostMatrix& part : source.parts) {
     const bool known =
         part.dtype == DType::kF32 || part.dtype == DType::kBF16 || part.dtype == DType::kF16;
-    if (!known) {
+    const bool codes =
+        part.dtype == DType::kI8 || part.dtype == DType::kF8E4M3 || part.dtype == DType::kU8;
+    if (!(part.quantized() ? codes : known)) {
       return absl::InvalidArgumentError("a weight must be stored as float32, bfloat16 or float16");
+    }
+    if (!AreAlike(part, source.parts[0]) || !GroupsCover(part)) {
+      return absl::InvalidArgumentError("quantised parts of a weight differ in their form");
     }
     if (part.rows < 0 || part.cols <= 0 || part.cols != source.parts[0].cols ||
         part.row_stride < part.cols || (part.data == nullptr && part.rows > 0)) {

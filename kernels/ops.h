@@ -45,6 +45,16 @@ class Weight {
   virtual size_t bytes() const = 0;  // device memory held
 };
 
+// What makes weights of codes: W[n, k] = scale[n, g] * (code[n, k] - zero[n, g]), g being the group
+// (k + group_offset) / group_size of input k.
+struct CodeScales {
+  const float* scales = nullptr;   // [rows, groups]; null: the matrix holds its values
+  const uint8_t* zeros = nullptr;  // [rows, groups], of codes of 4 bits; null: 8
+  int64_t groups = 1;
+  int64_t group_size = 1;    // even unless there is one group
+  int64_t group_offset = 0;  // even; inputs of the first group that lie before column 0
+};
+
 struct ExpertTableShape {
   int32_t num_slots = 0;
   int64_t rows = 0;  // of every slot's weight
@@ -85,18 +95,26 @@ class StepGraph {
 // A rectangle of a stored matrix in host memory (a memory-mapped file, unaligned).
 struct HostMatrix {
   const void* data = nullptr;
-  DType dtype = DType::kBF16;  // kF32, kBF16 or kF16
+  // kF32, kBF16 or kF16. Quantised: kI8, kF8E4M3 (no NaN), or kU8 for codes of 4 bits, one per
+  // byte; zeros of the first two are zero.
+  DType dtype = DType::kBF16;
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t row_stride = 0;  // elements between rows, >= cols
-  // What tells the values where `data` is gone once the weight is prepared: matrices of equal origin,
-  // type and size hold equal values. Empty: where `data` is tells them.
+  // What tells the values where `data` is gone once the weight is prepared: matrices of equal
+  // origin, type and size hold equal values. Empty: where `data` is tells them.
   std::string origin;
+  CodeScales codes = {};
+
+  bool quantized() const { return codes.scales != nullptr; }
 };
 
 // One weight made of parts stacked along rows (q, k, v; gate, up). All parts have the same cols.
 // `pad_rows` zero rows follow. `dtype` is the precision to keep: kF32 keeps every bit of the source
-// (a bf16 source may stay bf16), kBF16 rounds to bfloat16.
+// (a bf16 source may stay bf16), kBF16 rounds to bfloat16. Either all parts are quantised or none;
+// quantised ones are alike in type, group_size, group_offset and in whether they have zeros, and
+// stay codes in memory: products have the bits that the weight of their values would give, kept in
+// `dtype`.
 struct WeightSource {
   std::vector<HostMatrix> parts;
   int64_t pad_rows = 0;
@@ -330,6 +348,8 @@ class Ops : public ExpertOps {
   // Threads that may call PrepareWeight at the same time, with `background` sources, while weights
   // are loaded: more than one where reading, converting and copying to a device can overlap.
   virtual int max_preparing_threads() const { return 1; }
+  // Whether PrepareWeight takes quantised parts.
+  virtual bool KeepsCodes() const { return false; }
   // RESOURCE_EXHAUSTED without room on the device. The table must not outlive the backend.
   virtual absl::StatusOr<std::unique_ptr<ExpertTable>> CreateExpertTable(
       const ExpertTableShape& shape) = 0;

@@ -20,7 +20,7 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 14> kCommands = {{
+constexpr std::array<Command, 15> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
     {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
@@ -33,6 +33,7 @@ constexpr std::array<Command, 14> kCommands = {{
     {"bench", "measure latency, throughput or a running server", &RunBench},
     {"doctor", "what is wrong with a running server, and what to do", &RunDoctor},
     {"plan", "which layout of a model fits on which GPUs, and how fast", &RunPlan},
+    {"quantize", "write a model with int8, int4 or FP8 weights", &RunQuantize},
     {"keys", "make, list and remove the API keys of a server", &RunKeys},
     {"version", "print the version", &RunVersion},
 }};

@@ -97,7 +97,7 @@ struct RankGroup::State {
   }
   int32_t WorldRank(int32_t local_rank) const { return options.node * ranks + local_rank; }
 
-  absl::Status CheckMemory() const;
+  absl::Status CheckMemory(const Checkpoint& checkpoint) const;
   absl::Status CreateWorker(int32_t local_rank, const std::shared_ptr<Checkpoint>& checkpoint,
                             const LoadProgress& progress);
   // What a rank's seat does with a submitted step: all of it, or, with split steps, only Begin.
@@ -142,20 +142,24 @@ struct RankGroup::State {
 // Refuses what cannot fit into the host's memory before anything is read. Counts two bytes per
 // parameter and nothing twice, so it refuses nothing that does; the rest is refused where it is
 // allocated.
-absl::Status RankGroup::State::CheckMemory() const {
+absl::Status RankGroup::State::CheckMemory(const Checkpoint& checkpoint) const {
   if (!UsesHostMemory(options.settings.backend)) return absl::OkStatus();
   int64_t parameters = 0;
   for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
     parameters +=
         std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
   }
-  const int64_t needed = 2 * parameters / world_size() * ranks;
+  int64_t bytes = 2 * parameters;
+  // Codes may be kept as they are.
+  if (config.quantization) bytes = std::min(bytes, checkpoint.total_bytes());
+  const int64_t needed = bytes / world_size() * ranks;
   const int64_t available = AvailableHostMemory();
   if (needed <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      options.model_dir, ": its weights need at least ", needed, " bytes of memory here, ",
-      available,
-      " are free; free memory, spread the ranks over more nodes or serve a smaller model"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(options.model_dir, ": its weights need at least ", needed,
+                   " bytes of memory here, ", available, " are free; free memory, ",
+                   config.quantization ? "" : "quantise it (\"tessera quantize\"), ",
+                   "spread the ranks over more nodes or serve a smaller model"));
 }
 
 absl::Status RankGroup::State::CreateWorker(int32_t local_rank,
@@ -360,7 +364,7 @@ absl::Status RankGroup::Load(const LoadProgress& progress) {
   state_->unties_head = own_head && state_->config.tie_word_embeddings;
   state_->config.tie_word_embeddings = !own_head;
   RETURN_IF_ERROR(VerifyCheckpoint(state_->config, *checkpoint).status());
-  RETURN_IF_ERROR(state_->CheckMemory());
+  RETURN_IF_ERROR(state_->CheckMemory(*checkpoint));
   return OnEveryRank([checkpoint, progress](State& state, int32_t rank) {
     // Ranks load side by side: the first one's progress stands for all.
     absl::Status status =
@@ -379,15 +383,30 @@ MemoryReport RankGroup::memory() const {
   return largest;
 }
 
+namespace {
+
+WeightFacts DescribeWeights(const ModelConfig& config, DType dtype, const ModelWeights& weights) {
+  WeightFacts facts{.kept = std::string(DTypeName(dtype))};
+  if (!config.quantization) return facts;
+  facts.stored = QuantizationText(*config.quantization);
+  const int64_t matrices = weights.num_kept_as_codes + weights.num_written_out;
+  if (weights.num_written_out == 0) {
+    facts.kept = "codes";
+  } else if (weights.num_kept_as_codes > 0) {
+    facts.kept = absl::StrCat("codes, ", weights.num_written_out, " of ", matrices, " matrices as ",
+                              facts.kept);
+  }
+  return facts;
+}
+
+}  // namespace
+
 GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
           .unties_head = state_->unties_head,
           .gemm = state_->options.settings.gemm,
-          .weights = {.stored = state_->config.quantization
-                                    ? QuantizationText(*state_->config.quantization)
-                                    : "plain",
-                      .kept = std::string(DTypeName(state_->options.settings.dtype)),
-                      .activations = "full"},
+          .weights = DescribeWeights(state_->config, state_->options.settings.dtype,
+                                     state_->workers.front()->model().weights()),
           .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,
           .spare_expert_slots = state_->options.settings.rebalance.spare_slots,

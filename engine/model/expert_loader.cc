@@ -19,8 +19,9 @@ absl::Status CheckpointExpertLoader::PreparePart(const ExpertPartName& name) {
   ASSIGN_OR_RETURN(const std::vector<StoredPart> parts,
                    FindExpertPart(context_.config, context_.shard, *context_.checkpoint, name));
   ASSIGN_OR_RETURN(
-      prepared_[Part(name.layer, name.expert, name.part)],
+      PreparedParts prepared,
       PrepareParts(parts, {.dtype = context_.dtype, .background = true}, context_.ops));
+  prepared_[Part(name.layer, name.expert, name.part)] = std::move(prepared.weight);
   return absl::OkStatus();
 }
 

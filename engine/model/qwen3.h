@@ -69,6 +69,7 @@ class Qwen3Model {
   void Logits(ConstTensorView rows /* [N] int */, TensorView logits /* [N, V] f32 */);
 
   // Of all expert slots, filled or not.
+  const ModelWeights& weights() const { return weights_; }
   int64_t weight_bytes() const { return weights_.bytes + spare_expert_bytes(); }
   // What the spare expert slots of all layers take once experts have moved into them.
   int64_t spare_expert_bytes() const;

@@ -111,21 +111,73 @@ class SliceReader {
   Checkpoint& checkpoint_;
 };
 
-// The values of a quantised part, in memory that `values` gets. Where equal ones are shared, they
-// are told by where their codes lie.
-absl::StatusOr<HostMatrix> WriteOut(const StoredPart& part, DType dtype,
-                                    std::vector<std::byte>* values) {
-  const MatrixSlice& slice = part.slice;
-  values->resize(static_cast<size_t>(slice.num_rows * slice.num_columns) * SizeOf(dtype));
-  RETURN_IF_ERROR(Dequantize(part.module, slice, {.dtype = dtype, .data = values->data()}));
+// What tells the values of a quantised part where equal ones are shared: where its codes lie.
+std::string OriginOf(const StoredPart& part) {
   const StoredTensor& codes = part.module.codes;
-  return HostMatrix{.data = values->data(),
-                    .dtype = dtype,
-                    .rows = slice.num_rows,
-                    .cols = slice.num_columns,
-                    .row_stride = slice.num_columns,
-                    .origin = absl::StrCat(codes.file->path(), " ", codes.entry->data_begin, " ",
-                                           slice.row_begin, " ", slice.column_begin)};
+  return absl::StrCat(codes.file->path(), " ", codes.entry->data_begin, " ", part.slice.row_begin,
+                      " ", part.slice.column_begin);
+}
+
+// Parts of a weight in memory of their own.
+struct PartsInMemory {
+  std::deque<std::vector<std::byte>> values;
+  std::deque<MatrixCodes> codes;
+  std::vector<HostMatrix> matrices;
+};
+
+absl::Status WriteOut(const StoredPart& part, DType dtype, PartsInMemory* memory) {
+  const MatrixSlice& slice = part.slice;
+  std::vector<std::byte>& values = memory->values.emplace_back(
+      static_cast<size_t>(slice.num_rows * slice.num_columns) * SizeOf(dtype));
+  RETURN_IF_ERROR(Dequantize(part.module, slice, {.dtype = dtype, .data = values.data()}));
+  memory->matrices.push_back({.data = values.data(),
+                              .dtype = dtype,
+                              .rows = slice.num_rows,
+                              .cols = slice.num_columns,
+                              .row_stride = slice.num_columns,
+                              .origin = OriginOf(part)});
+  return absl::OkStatus();
+}
+
+HostMatrix MatrixOf(const StoredPart& part, const MatrixCodes& codes) {
+  return {.data = codes.codes.data(),
+          .dtype = codes.dtype,
+          .rows = part.slice.num_rows,
+          .cols = part.slice.num_columns,
+          .row_stride = part.slice.num_columns,
+          .origin = OriginOf(part),
+          .codes = {.scales = codes.scales.data(),
+                    .zeros = codes.zeros.empty() ? nullptr : codes.zeros.data(),
+                    .groups = codes.groups,
+                    .group_size = codes.group_size,
+                    .group_offset = codes.group_offset}};
+}
+
+bool AreAlike(const MatrixCodes& a, const MatrixCodes& b) {
+  return a.dtype == b.dtype && a.groups == b.groups && a.group_size == b.group_size &&
+         a.group_offset == b.group_offset;
+}
+
+// All parts as codes of one form. False: there is none, and nothing is in `memory`.
+absl::StatusOr<bool> KeepCodes(const std::vector<StoredPart>& parts, PartsInMemory* memory) {
+  constexpr uint8_t kMiddle = 8;
+  std::deque<MatrixCodes> codes;
+  bool has_zeros = false;
+  for (const StoredPart& part : parts) {
+    if (!part.quantized() || part.slice.num_rows == 0) return false;
+    ASSIGN_OR_RETURN(std::optional<MatrixCodes> read, ReadCodes(part.module, part.slice));
+    if (!read || (!codes.empty() && !AreAlike(*read, codes.front()))) return false;
+    has_zeros = has_zeros || !read->zeros.empty();
+    codes.push_back(*std::move(read));
+  }
+  for (MatrixCodes& part : codes) {
+    if (has_zeros && part.zeros.empty()) part.zeros.assign(part.scales.size(), kMiddle);
+  }
+  memory->codes = std::move(codes);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    memory->matrices.push_back(MatrixOf(parts[i], memory->codes[i]));
+  }
+  return true;
 }
 
 std::string MlpPrefix(int32_t layer) { return absl::StrCat("model.layers.", layer, ".mlp."); }
@@ -159,6 +211,8 @@ class Loader : private SliceReader {
     RETURN_IF_ERROR(preparation_.Finish());
     for (LoadedExpert& expert : experts_) expert.slots->Set(expert.slot, std::move(expert.weight));
     weights.bytes = bytes_;
+    weights.num_kept_as_codes = num_kept_as_codes_;
+    weights.num_written_out = num_written_out_;
     if (progress_) progress_(1.0);
     return weights;
   }
@@ -183,11 +237,15 @@ class Loader : private SliceReader {
   absl::Status Prepare(std::vector<StoredPart> parts, std::unique_ptr<Weight>* weight,
                        int64_t pad_rows = 0) {
     return preparation_.Add([this, parts = std::move(parts), weight, pad_rows]() -> absl::Status {
-      ASSIGN_OR_RETURN(*weight, PrepareParts(parts,
-                                             {.dtype = dtype_,
-                                              .pad_rows = pad_rows,
-                                              .background = ops_.max_preparing_threads() > 1},
-                                             ops_));
+      const bool background = ops_.max_preparing_threads() > 1;
+      ASSIGN_OR_RETURN(
+          PreparedParts prepared,
+          PrepareParts(parts, {.dtype = dtype_, .pad_rows = pad_rows, .background = background},
+                       ops_));
+      const bool quantized = std::any_of(parts.begin(), parts.end(),
+                                         [](const StoredPart& part) { return part.quantized(); });
+      if (quantized) ++(prepared.as_codes ? num_kept_as_codes_ : num_written_out_);
+      *weight = std::move(prepared.weight);
       bytes_ += static_cast<int64_t>((*weight)->bytes());
       return absl::OkStatus();
     });
@@ -321,6 +379,8 @@ class Loader : private SliceReader {
   Ops& ops_;
   const LoadProgress& progress_;
   std::atomic<int64_t> bytes_ = 0;
+  std::atomic<int64_t> num_kept_as_codes_ = 0;
+  std::atomic<int64_t> num_written_out_ = 0;
   std::deque<LoadedExpert> experts_;  // which stay where they are while there come more
   Preparation preparation_;           // ends before what its pieces write to
 };
@@ -334,23 +394,25 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelS
   return Loader(SliceReader(config, shard, rules, checkpoint), dtype, ops, progress).Load();
 }
 
-absl::StatusOr<std::unique_ptr<Weight>> PrepareParts(const std::vector<StoredPart>& parts,
-                                                     const PartsOptions& options, Ops& ops) {
-  WeightSource source{.parts = {},
-                      .pad_rows = options.pad_rows,
-                      .dtype = options.dtype,
-                      .background = options.background};
-  std::vector<std::vector<std::byte>> values;  // of quantised parts
+absl::StatusOr<PreparedParts> PrepareParts(const std::vector<StoredPart>& parts,
+                                           const PartsOptions& options, Ops& ops) {
+  PartsInMemory memory;
+  PreparedParts prepared;
+  if (ops.KeepsCodes()) {
+    ASSIGN_OR_RETURN(prepared.as_codes, KeepCodes(parts, &memory));
+  }
   for (const StoredPart& part : parts) {
+    if (prepared.as_codes) break;
     if (part.quantized()) {
-      ASSIGN_OR_RETURN(const HostMatrix matrix,
-                       WriteOut(part, options.dtype, &values.emplace_back()));
-      source.parts.push_back(matrix);
+      RETURN_IF_ERROR(WriteOut(part, options.dtype, &memory));
     } else {
-      source.parts.push_back(part.matrix);
+      memory.matrices.push_back(part.matrix);
     }
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, ops.PrepareWeight(source));
+  ASSIGN_OR_RETURN(prepared.weight, ops.PrepareWeight({.parts = memory.matrices,
+                                                       .pad_rows = options.pad_rows,
+                                                       .dtype = options.dtype,
+                                                       .background = options.background}));
   for (const StoredPart& part : parts) {
     if (part.quantized()) {
       part.module.Release();
@@ -358,7 +420,7 @@ absl::StatusOr<std::unique_ptr<Weight>> PrepareParts(const std::vector<StoredPar
       part.tensor.Release();
     }
   }
-  return weight;
+  return prepared;
 }
 
 void ExpertSlots::Set(int32_t slot, std::unique_ptr<Weight> weight) {

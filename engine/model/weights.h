@@ -68,6 +68,9 @@ struct ModelWeights {
 
   const Weight& output_head() const { return lm_head ? *lm_head : *embedding; }
   int64_t bytes = 0;  // device memory of all of the above
+  // Of the matrices with quantised parts: those that are kept as codes, and those that are not.
+  int64_t num_kept_as_codes = 0;
+  int64_t num_written_out = 0;
 };
 
 // Reads the rank's slices only, as many weights at a time as the backend prepares
@@ -96,10 +99,15 @@ struct PartsOptions {
   int64_t pad_rows = 0;
   bool background = false;
 };
-// Stacks parts into a weight and drops their file pages. Quantised parts are written out in memory
-// first, in the type that the backend keeps; they are checked on the way.
-absl::StatusOr<std::unique_ptr<Weight>> PrepareParts(const std::vector<StoredPart>& parts,
-                                                     const PartsOptions& options, Ops& ops);
+struct PreparedParts {
+  std::unique_ptr<Weight> weight;
+  bool as_codes = false;
+};
+// Stacks parts into a weight and drops their file pages. Quantised parts stay codes where the
+// backend keeps such and the parts have one form of them; else they are written out in memory
+// first, in the type that the backend keeps. They are checked on the way.
+absl::StatusOr<PreparedParts> PrepareParts(const std::vector<StoredPart>& parts,
+                                           const PartsOptions& options, Ops& ops);
 
 struct ExpertPartName {
   int32_t layer = 0;

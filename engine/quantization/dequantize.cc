@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "engine/checkpoint/safetensors_header.h"
 #include "engine/files/message.h"
+#include "kernels/core/e4m3.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -17,20 +16,6 @@ namespace {
 
 // Rows that are worked on together: a cache line of words where codes lie column by column.
 constexpr int64_t kRows = 16;
-
-// 1-4-3 bits, bias 7, no infinity; all bits of a magnitude set: NaN.
-std::array<float, 256> MakeE4m3Values() {
-  std::array<float, 256> values{};
-  for (int code = 0; code < 256; ++code) {
-    const int exponent = (code >> 3) & 15;
-    const int mantissa = code & 7;
-    float value = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                                : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-    if ((code & 0x7F) == 0x7F) value = std::numeric_limits<float>::quiet_NaN();
-    values[static_cast<size_t>(code)] = (code & 0x80) != 0 ? -value : value;
-  }
-  return values;
-}
 
 uint32_t LoadWord(const std::byte* data, int64_t index) {
   uint32_t word;
@@ -55,10 +40,8 @@ class Dequantizer {
       : module_(module), scheme_(*module.scheme), slice_(slice) {}
 
   absl::Status Run(const DequantizeTarget& target) {
-    ASSIGN_OR_RETURN(tables_, ReadModuleTables(module_));
-    RETURN_IF_ERROR(MapCodes());
+    RETURN_IF_ERROR(Begin());
     const int64_t cols = slice_.num_columns;
-    values_.resize(static_cast<size_t>(kRows * cols));
     const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(target.dtype));
     for (int64_t begin = 0; begin < slice_.num_rows; begin += kRows) {
       const int64_t count = std::min(kRows, slice_.num_rows - begin);
@@ -73,7 +56,85 @@ class Dequantizer {
     return absl::OkStatus();
   }
 
+  absl::StatusOr<std::optional<MatrixCodes>> RunToCodes() {
+    RETURN_IF_ERROR(Begin());
+    MatrixCodes kept;
+    if (!FindForm(&kept)) return std::optional<MatrixCodes>();
+    const int64_t cols = slice_.num_columns;
+    kept.codes.resize(static_cast<size_t>(slice_.num_rows * cols));
+    for (int64_t begin = 0; begin < slice_.num_rows; begin += kRows) {
+      const int64_t count = std::min(kRows, slice_.num_rows - begin);
+      Decode(slice_.row_begin + begin, count);
+      for (int64_t i = 0; i < count; ++i) {
+        float* const row = values_.data() + i * cols;
+        KeepRow(slice_.row_begin + begin + i, row, &kept);
+        RETURN_IF_ERROR(Scale(slice_.row_begin + begin + i, row));
+      }
+    }
+    const bool in_the_middle = std::all_of(kept.zeros.begin(), kept.zeros.end(),
+                                           [](uint8_t zero) { return zero == kMiddle; });
+    if (in_the_middle) kept.zeros.clear();
+    return kept;
+  }
+
  private:
+  static constexpr uint8_t kMiddle = 8;  // zero of symmetric codes of 4 bits
+
+  absl::Status Begin() {
+    ASSIGN_OR_RETURN(tables_, ReadModuleTables(module_));
+    RETURN_IF_ERROR(MapCodes());
+    values_.resize(static_cast<size_t>(kRows * slice_.num_columns));
+    return absl::OkStatus();
+  }
+
+  // Type and groups of codes to keep; false when there is no form for them.
+  bool FindForm(MatrixCodes* kept) const {
+    const bool has_bytes =
+        scheme_.layout == QuantizedLayout::kFp8 || scheme_.layout == QuantizedLayout::kInt8;
+    constexpr int16_t kMiddleOfBytes = 128;
+    if (!has_bytes && scheme_.bits == 8) {
+      const bool middle = std::all_of(tables_.zeros.begin(), tables_.zeros.end(),
+                                      [](int16_t zero) { return zero == kMiddleOfBytes; });
+      if (!middle) return false;
+    }
+    kept->dtype = scheme_.layout == QuantizedLayout::kFp8 ? DType::kF8E4M3
+                  : scheme_.bits == 8                     ? DType::kI8
+                                                          : DType::kU8;
+    const int64_t begin = slice_.column_begin;
+    kept->group_size = slice_.num_columns;
+    if (scheme_.scales == ScaleUnit::kBlock) kept->group_size = scheme_.block_cols;
+    if (scheme_.scales == ScaleUnit::kGroup) kept->group_size = module_.group_size();
+    if (scheme_.scales == ScaleUnit::kBlock || scheme_.scales == ScaleUnit::kGroup) {
+      kept->group_offset = begin % kept->group_size;
+    }
+    kept->groups = (kept->group_offset + slice_.num_columns - 1) / kept->group_size + 1;
+    for (int64_t k = begin; k < begin + slice_.num_columns && !tables_.groups.empty(); ++k) {
+      if (tables_.groups[static_cast<size_t>(k)] != k / module_.group_size()) return false;
+    }
+    return kept->groups == 1 || (kept->group_size % 2 == 0 && kept->group_offset % 2 == 0);
+  }
+
+  // `values`: decoded codes.
+  void KeepRow(int64_t row, const float* values, MatrixCodes* kept) const {
+    const int64_t cols = slice_.num_columns;
+    uint8_t* const codes = kept->codes.data() + (row - slice_.row_begin) * cols;
+    if (scheme_.layout == QuantizedLayout::kFp8) {
+      std::memcpy(codes, StoredRow(row), static_cast<size_t>(cols));
+    } else {
+      const bool offset = scheme_.layout != QuantizedLayout::kInt8 && scheme_.bits == 8;
+      for (int64_t k = 0; k < cols; ++k) {
+        codes[k] = static_cast<uint8_t>(static_cast<int32_t>(values[k]) - (offset ? 128 : 0));
+      }
+    }
+    for (int64_t group = 0; group < kept->groups; ++group) {
+      const int64_t first = std::max(
+          slice_.column_begin, slice_.column_begin - kept->group_offset + group * kept->group_size);
+      const Factor factor = FactorOf(row, first);
+      kept->scales.push_back(factor.scale);
+      if (kept->dtype == DType::kU8) kept->zeros.push_back(static_cast<uint8_t>(factor.zero));
+    }
+  }
+
   absl::Status Fault(const StoredTensor& tensor, std::string_view what) const {
     return absl::InvalidArgumentError(
         Message(tensor.file->path(), ": tensor ", PrintableName(tensor.entry->name), ": ", what));
@@ -130,7 +191,6 @@ class Dequantizer {
   }
 
   void DecodeBytes(int64_t row, int64_t count) {
-    static const std::array<float, 256> e4m3 = MakeE4m3Values();
     const bool is_float = scheme_.layout == QuantizedLayout::kFp8;
     const int64_t cols = slice_.num_columns;
     for (int64_t i = 0; i < count; ++i) {
@@ -138,7 +198,7 @@ class Dequantizer {
       float* const to = values_.data() + i * cols;
       for (int64_t k = 0; k < cols; ++k) {
         const auto code = std::to_integer<uint8_t>(from[k]);
-        to[k] = is_float ? e4m3[code] : static_cast<float>(static_cast<int8_t>(code));
+        to[k] = is_float ? E4M3ToFloat(code) : static_cast<float>(static_cast<int8_t>(code));
       }
     }
   }
@@ -284,6 +344,11 @@ class Dequantizer {
 absl::Status Dequantize(const StoredModule& module, const MatrixSlice& slice,
                         const DequantizeTarget& target) {
   return Dequantizer(module, slice).Run(target);
+}
+
+absl::StatusOr<std::optional<MatrixCodes>> ReadCodes(const StoredModule& module,
+                                                     const MatrixSlice& slice) {
+  return Dequantizer(module, slice).RunToCodes();
 }
 
 absl::Status CheckValues(const StoredModule& module) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +36,22 @@ struct DequantizeTarget {
 };
 absl::Status Dequantize(const StoredModule& module, const MatrixSlice& slice,
                         const DequantizeTarget& target);
+
+// A slice as codes, in the form in which backends keep them (CodeScales of kernels/ops.h).
+struct MatrixCodes {
+  DType dtype = DType::kI8;    // kI8, kF8E4M3, or kU8 for codes of 4 bits
+  std::vector<uint8_t> codes;  // [rows, cols], one per byte
+  std::vector<float> scales;   // [rows, groups]
+  std::vector<uint8_t> zeros;  // [rows, groups], of codes of 4 bits; empty: 8
+  int64_t groups = 1;
+  int64_t group_size = 1;
+  int64_t group_offset = 0;
+};
+// Checks as Dequantize does. nullopt where no such form has the values: groups in an order of their
+// own, groups that begin at odd inputs, codes of 8 bits with zero points that are not all in the
+// middle.
+absl::StatusOr<std::optional<MatrixCodes>> ReadCodes(const StoredModule& module,
+                                                     const MatrixSlice& slice);
 
 // Reads all of a quantised module and checks it as above.
 absl::Status CheckValues(const StoredModule& module);

@@ -30,7 +30,7 @@ struct Context {
 };
 
 // Memory of the calling thread, one piece per use, aligned to cache lines.
-enum class ScratchUse : uint8_t { kTask, kRoundedRows, kAttentionStates };
+enum class ScratchUse : uint8_t { kTask, kRoundedRows, kAttentionStates, kUnpacked };
 
 // At least `size` elements that belong to the calling thread until its next call with the same
 // element type and use; not cleared.

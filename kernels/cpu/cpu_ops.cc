@@ -49,6 +49,7 @@ class CpuOps : public Ops {
   std::string_view name() const override { return "cpu"; }
   Device& device() override { return device_; }
   DType ActivationDType(DType /*model_dtype*/) const override { return DType::kF32; }
+  bool KeepsCodes() const override { return true; }
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
     const cpu::PackedWeight::Home home{device_, shared_weights_.get()};

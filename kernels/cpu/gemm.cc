@@ -22,6 +22,9 @@ constexpr int64_t kRoundedBlockBytes = 1 << 20;
 constexpr int64_t kRoundedPanelsManyRows = 8;
 constexpr double kRoundedProductsPerNanosecond = 400;
 
+// Panels of quantised weights that are unpacked at a time; products take them in pairs.
+constexpr int64_t kUnpackedPanels = 2;
+
 // How a product is computed.
 struct Plan {
   const Product* product;
@@ -82,37 +85,63 @@ struct Part {
   int64_t columns;
 };
 
-void MultiplyPart(const Context& context, const Product& product, const Part& part) {
+// Calls `multiply(part, panels)` for all of a part: at once where panels lie in memory as values,
+// and for as many at a time as the core's cache holds where they are unpacked first.
+template <typename Function>
+void WithPanels(const Context& context, const Product& product, const Part& part,
+                const Function& multiply) {
+  const PackedWeight& weight = *product.weight;
+  if (!weight.quantized()) {
+    multiply(part, weight.panel(part.first_panel));
+    return;
+  }
+  char* const values = Scratch<char, ScratchUse::kUnpacked>(kUnpackedPanels * weight.value_bytes());
+  for (int64_t column = 0; column < part.columns; column += kUnpackedPanels * kPanel) {
+    Part some = part;
+    some.first_panel += column / kPanel;
+    some.columns = std::min(kUnpackedPanels * kPanel, part.columns - column);
+    for (int64_t p = 0; p * kPanel < some.columns; ++p) {
+      weight.Unpack(context, some.first_panel + p, values + p * weight.value_bytes());
+    }
+    multiply(some, values);
+  }
+}
+
+void MultiplyPart(const Context& context, const Product& product, const Part& whole) {
   const float* x[kRowBlock];
-  for (int64_t i = 0; i < part.rows; ++i) x[i] = Input(product, part.first_row + i);
-  const int64_t column = part.first_panel * kPanel;
-  context.kernels.mat_mul({.x = x,
-                           .rows = part.rows,
-                           .k = product.weight->cols(),
-                           .panels = product.weight->panel(part.first_panel),
-                           .bf16 = product.weight->bf16(),
-                           .columns = part.columns,
-                           .out = product.out + part.first_row * product.out_stride + column,
-                           .out_stride = product.out_stride,
-                           .bias = product.bias == nullptr ? nullptr : product.bias + column,
-                           .scratch = Scratch(kMatMulScratch)});
+  for (int64_t i = 0; i < whole.rows; ++i) x[i] = Input(product, whole.first_row + i);
+  WithPanels(context, product, whole, [&](const Part& part, const void* panels) {
+    const int64_t column = part.first_panel * kPanel;
+    context.kernels.mat_mul({.x = x,
+                             .rows = part.rows,
+                             .k = product.weight->cols(),
+                             .panels = panels,
+                             .bf16 = product.weight->bf16(),
+                             .columns = part.columns,
+                             .out = product.out + part.first_row * product.out_stride + column,
+                             .out_stride = product.out_stride,
+                             .bias = product.bias == nullptr ? nullptr : product.bias + column,
+                             .scratch = Scratch(kMatMulScratch)});
+  });
 }
 
 // `x`: all rounded rows of the product.
 void MultiplyRoundedPart(const Context& context, const Product& product, const uint16_t* x,
-                         const Part& part) {
-  const int64_t column = part.first_panel * kPanel;
+                         const Part& whole) {
   const int64_t k = product.weight->cols();
-  context.kernels.mat_mul_rounded(
-      {.x = x + RoundedRow(part.first_row, k),
-       .rows = part.rows,
-       .k = k,
-       .panels = product.weight->panel(part.first_panel),
-       .columns = part.columns,
-       .out = product.out + part.first_row * product.out_stride + column,
-       .out_stride = product.out_stride,
-       .bias = product.bias == nullptr ? nullptr : product.bias + column,
-       .accumulate = false});
+  WithPanels(context, product, whole, [&](const Part& part, const void* panels) {
+    const int64_t column = part.first_panel * kPanel;
+    context.kernels.mat_mul_rounded(
+        {.x = x + RoundedRow(part.first_row, k),
+         .rows = part.rows,
+         .k = k,
+         .panels = panels,
+         .columns = part.columns,
+         .out = product.out + part.first_row * product.out_stride + column,
+         .out_stride = product.out_stride,
+         .bias = product.bias == nullptr ? nullptr : product.bias + column,
+         .accumulate = false});
+  });
 }
 
 void RunTask(const Context& context, const Plan& plan, const uint16_t* rounded, int64_t task) {

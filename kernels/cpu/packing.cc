@@ -69,8 +69,11 @@ void ConvertWords(const SourceRow& row, bool bf16, int64_t begin, int64_t count,
 }
 
 // Equal for sources that give equal panels: the same places in memory, packed in the same way.
-std::string SourceKey(const WeightSource& source, bool bf16) {
-  std::string key = absl::StrCat(bf16 ? "bf16" : "f32", " ", source.pad_rows);
+std::string SourceKey(const WeightSource& source, const PanelForm& form) {
+  std::string key = absl::StrCat(form.quantized ? "codes "
+                                 : form.bf16    ? "bf16 "
+                                                : "f32 ",
+                                 source.pad_rows);
   for (const HostMatrix& part : source.parts) {
     if (part.origin.empty()) {
       absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(part.data));
@@ -113,45 +116,137 @@ void PackPanel(const Context& context, const WeightSource& source, bool bf16, in
   }
 }
 
+PanelForm FormOf(const WeightSource& source) {
+  const HostMatrix& first = source.parts[0];
+  if (!first.quantized()) {
+    return {.bf16 = source.dtype == DType::kBF16 || KeepsEveryBitInBf16(source)};
+  }
+  PanelForm form{.bf16 = source.dtype == DType::kBF16, .quantized = true};
+  form.type = first.dtype == DType::kI8       ? PanelCode::kInt8
+              : first.dtype == DType::kF8E4M3 ? PanelCode::kE4M3
+                                              : PanelCode::kInt4;
+  form.has_zeros = first.codes.zeros != nullptr;
+  form.groups = first.codes.groups;
+  form.group_size = first.codes.group_size;
+  form.group_offset = first.codes.group_offset;
+  return form;
+}
+
+// The part that holds a row, and the row's number in it; null where rows are padding.
+struct PartRow {
+  const HostMatrix* part = nullptr;
+  int64_t row = 0;
+};
+PartRow FindPart(const WeightSource& source, int64_t row) {
+  for (const HostMatrix& part : source.parts) {
+    if (row < part.rows) return {&part, row};
+    row -= part.rows;
+  }
+  return {};
+}
+
+// One row's codes, scales and zeros into its lane of a panel that is all zeros. What pads rows and
+// an odd number of columns stays at a code of zero or gets a scale of zero.
+void PackLane(const PanelForm& form, const PartRow& from, int64_t lane, uint8_t* panel) {
+  const HostMatrix& part = *from.part;
+  const auto* const codes = static_cast<const uint8_t*>(part.data) + from.row * part.row_stride;
+  for (int64_t k = 0; k < part.cols; ++k) {
+    const int64_t place = lane * 2 + k % 2;  // of the 32 of a line
+    if (form.type != PanelCode::kInt4) {
+      panel[k / 2 * 2 * kPanel + place] = codes[k];
+    } else {
+      const int shift = place < kPanel ? 0 : 4;
+      panel[k / 2 * kPanel + place % kPanel] |= static_cast<uint8_t>(codes[k] << shift);
+    }
+  }
+  uint8_t* const scales = panel + PanelCodeBytes(part.cols, form.type);
+  uint8_t* const zeros = scales + form.groups * kPanel * 4;
+  for (int64_t g = 0; g < form.groups; ++g) {
+    const int64_t index = from.row * form.groups + g;
+    std::memcpy(scales + (g * kPanel + lane) * 4, part.codes.scales + index, 4);
+    if (form.has_zeros) zeros[g * kPanel + lane] = part.codes.zeros[index];
+  }
+}
+
+void PackCodePanel(const WeightSource& source, const PanelForm& form, int64_t panel,
+                   char* destination) {
+  std::memset(destination, 0, form.Bytes(source.parts[0].cols));
+  for (int64_t lane = 0; lane < kPanel; ++lane) {
+    const PartRow row = FindPart(source, panel * kPanel + lane);
+    if (row.part == nullptr) continue;
+    PackLane(form, row, lane, reinterpret_cast<uint8_t*>(destination));
+  }
+}
+
 }  // namespace
+
+int64_t PanelForm::Bytes(int64_t cols) const {
+  if (!quantized) return ValueBytes(cols);
+  constexpr int64_t kLine = 64;  // panels begin at cache lines
+  const int64_t bytes = PanelCodeBytes(cols, type) + groups * kPanel * (4 + (has_zeros ? 1 : 0));
+  return (bytes + kLine - 1) / kLine * kLine;
+}
+
+PanelCodes PanelForm::CodesAt(const void* panel, int64_t cols) const {
+  const auto* const bytes = static_cast<const uint8_t*>(panel);
+  const auto* const scales = bytes + PanelCodeBytes(cols, type);
+  return {.type = type,
+          .codes = bytes,
+          .scales = reinterpret_cast<const float*>(scales),
+          .zeros = has_zeros ? scales + groups * kPanel * 4 : nullptr,
+          .k = cols,
+          .group_size = group_size,
+          .group_offset = group_offset};
+}
 
 absl::StatusOr<std::unique_ptr<Weight>> PackedWeight::Create(const Context& context,
                                                              const Home& home,
                                                              const WeightSource& source) {
-  const bool bf16 = source.dtype == DType::kBF16 || KeepsEveryBitInBf16(source);
+  const PanelForm form = FormOf(source);
   const int64_t cols = source.parts[0].cols;
   int64_t rows = source.pad_rows;
   for (const HostMatrix& part : source.parts) rows += part.rows;
   const auto pack = [&](Device& device) -> absl::StatusOr<DeviceBuffer> {
     const int64_t panels = (rows + kPanel - 1) / kPanel;
-    const int64_t panel_bytes = PanelSize(cols, bf16) * (bf16 ? 2 : 4);
+    const int64_t panel_bytes = form.Bytes(cols);
     ASSIGN_OR_RETURN(DeviceBuffer storage, device.Allocate(panels * panel_bytes, "a weight"));
     auto* data = static_cast<char*>(storage.data());
     context.For(panels, static_cast<double>(rows * cols), [&](int64_t panel) {
-      PackPanel(context, source, bf16, panel, data + panel * panel_bytes);
+      char* const destination = data + panel * panel_bytes;
+      if (form.quantized) {
+        PackCodePanel(source, form, panel, destination);
+      } else {
+        PackPanel(context, source, form.bf16, panel, destination);
+      }
     });
     return storage;
   };
   std::shared_ptr<const DeviceBuffer> storage;
   if (home.shared != nullptr) {
-    ASSIGN_OR_RETURN(storage, home.shared->Get(SourceKey(source, bf16), pack));
+    ASSIGN_OR_RETURN(storage, home.shared->Get(SourceKey(source, form), pack));
   } else {
     ASSIGN_OR_RETURN(DeviceBuffer own, pack(home.device));
     storage = std::make_shared<const DeviceBuffer>(std::move(own));
   }
-  return std::make_unique<PackedWeight>(std::move(storage), source.dtype, bf16, rows, cols);
+  return std::make_unique<PackedWeight>(std::move(storage), source.dtype, form, rows, cols);
 }
 
-void PackedWeight::CopyRow(int64_t row, float* out) const {
+void PackedWeight::CopyRow(const Context& context, int64_t row, float* out) const {
   const int64_t lane = row % kPanel;
-  if (bf16_) {
-    const auto* pairs = static_cast<const uint16_t*>(panel(row / kPanel)) + lane * 2;
+  const void* values = Stored(row / kPanel);
+  if (form_.quantized) {
+    void* const unpacked = Scratch<char, ScratchUse::kUnpacked>(value_bytes());
+    Unpack(context, row / kPanel, unpacked);
+    values = unpacked;
+  }
+  if (form_.bf16) {
+    const auto* pairs = static_cast<const uint16_t*>(values) + lane * 2;
     for (int64_t k = 0; k < cols_; ++k) {
       out[k] = BF16ToFloat(pairs[k / 2 * 2 * kPanel + k % 2]);
     }
   } else {
-    const auto* values = static_cast<const float*>(panel(row / kPanel)) + lane;
-    for (int64_t k = 0; k < cols_; ++k) out[k] = values[k * kPanel];
+    const auto* floats = static_cast<const float*>(values) + lane;
+    for (int64_t k = 0; k < cols_; ++k) out[k] = floats[k * kPanel];
   }
 }
 

@@ -16,7 +16,7 @@ void Embed(const Context& context, const EmbedArgs& args) {
     if (row < 0 || row >= table.rows()) {
       std::fill_n(out, table.cols(), 0.0F);
     } else {
-      table.CopyRow(row, out);
+      table.CopyRow(context, row, out);
     }
   });
 }

@@ -13,13 +13,29 @@
 
 namespace tessera::cpu {
 
+// How the panels of a weight lie in memory.
+struct PanelForm {
+  bool bf16 = false;       // values, or what codes are unpacked to; else float
+  bool quantized = false;  // codes, then scales [groups][16] and zeros [groups][16]
+  PanelCode type = PanelCode::kInt8;
+  bool has_zeros = false;
+  int64_t groups = 0;
+  int64_t group_size = 0;
+  int64_t group_offset = 0;
+
+  // Bytes of a panel of values, and of one as it lies in memory.
+  int64_t ValueBytes(int64_t cols) const { return PanelSize(cols, bf16) * (bf16 ? 2 : 4); }
+  int64_t Bytes(int64_t cols) const;
+  PanelCodes CodesAt(const void* panel, int64_t cols) const;
+};
+
 class PackedWeight : public Weight {
  public:
-  PackedWeight(std::shared_ptr<const DeviceBuffer> storage, DType dtype, bool bf16, int64_t rows,
-               int64_t cols)
+  PackedWeight(std::shared_ptr<const DeviceBuffer> storage, DType dtype, const PanelForm& form,
+               int64_t rows, int64_t cols)
       : storage_(std::move(storage)),
         rounds_activations_(dtype == DType::kBF16),
-        bf16_(bf16),
+        form_(form),
         rows_(rows),
         cols_(cols) {}
 
@@ -39,21 +55,30 @@ class PackedWeight : public Weight {
   int64_t cols() const override { return cols_; }
   size_t bytes() const override { return storage_->bytes(); }
 
-  bool bf16() const { return bf16_; }
+  // Of the values that products are made of.
+  bool bf16() const { return form_.bf16; }
+  bool quantized() const { return form_.quantized; }
   // The weight was asked for in bfloat16: products may round the other factor to it as well.
   bool rounds_activations() const { return rounds_activations_; }
   int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
-  int64_t panel_bytes() const { return PanelSize(cols_, bf16_) * (bf16_ ? 2 : 4); }
-  const void* panel(int64_t index) const {
-    return static_cast<const char*>(storage_->data()) + index * panel_bytes();
+  int64_t value_bytes() const { return form_.ValueBytes(cols_); }  // of a panel
+  // Panels of values, for weights that are not quantised.
+  const void* panel(int64_t index) const { return Stored(index); }
+  // Writes a panel of values; of quantised weights.
+  void Unpack(const Context& context, int64_t index, void* out) const {
+    context.kernels.unpack(form_.CodesAt(Stored(index), cols_), form_.bf16, out);
   }
   // out = row (cols() floats).
-  void CopyRow(int64_t row, float* out) const;
+  void CopyRow(const Context& context, int64_t row, float* out) const;
 
  private:
+  const void* Stored(int64_t index) const {
+    return static_cast<const char*>(storage_->data()) + index * form_.Bytes(cols_);
+  }
+
   std::shared_ptr<const DeviceBuffer> storage_;
   bool rounds_activations_;
-  bool bf16_;
+  PanelForm form_;
   int64_t rows_;
   int64_t cols_;
 };

@@ -96,6 +96,7 @@ class QueuedOps : public Ops {
   std::string_view name() const override { return "queued"; }
   Device& device() override { return device_; }
   DType ActivationDType(DType model_dtype) const override { return model_dtype; }
+  bool KeepsCodes() const override { return true; }
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
     std::unique_ptr<Weight> weight;

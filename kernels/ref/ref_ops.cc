@@ -14,6 +14,7 @@ class RefOps : public Ops {
   std::string_view name() const override { return "ref"; }
   Device& device() override { return device_; }
   DType ActivationDType(DType model_dtype) const override { return model_dtype; }
+  bool KeepsCodes() const override { return true; }
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source) override {
     RETURN_IF_ERROR(Check(source));
     return ref::RefWeight::Create(device_, source);

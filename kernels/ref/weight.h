@@ -21,12 +21,21 @@ class RefWeight : public Weight {
 
   int64_t rows() const override { return matrix_.dim(0); }
   int64_t cols() const override { return matrix_.dim(1); }
-  size_t bytes() const override { return storage_.bytes(); }
+  size_t bytes() const override { return storage_.bytes() + scales_.bytes(); }
   std::vector<float> Row(int64_t row) const;
 
  private:
+  // A quantised source, as codes.
+  static absl::StatusOr<std::unique_ptr<Weight>> CreateOfCodes(Device& device,
+                                                               const WeightSource& source);
+  float OfCode(int64_t row, int64_t col) const;
+
   DeviceBuffer storage_;
-  TensorView matrix_;  // [rows, cols] kF32 or kBF16
+  TensorView matrix_;  // [rows, cols] kF32 or kBF16; of codes: a byte each
+  // Of codes only.
+  bool rounds_ = false;  // values to bfloat16
+  CodeScales codes_;     // views of scales_, once it has them
+  DeviceBuffer scales_;  // [rows, groups] floats, then as many zeros
 };
 
 }  // namespace tessera::ref

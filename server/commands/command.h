@@ -29,6 +29,7 @@ int RunBatchFile(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
 int RunDoctor(const Arguments& arguments);
 int RunPlan(const Arguments& arguments);
+int RunQuantize(const Arguments& arguments);
 int RunKeys(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);
 int RunWorker(const Arguments& arguments);

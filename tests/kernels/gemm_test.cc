@@ -192,6 +192,160 @@ TEST_P(GemmTest, StacksPartsOfEveryTypeAndPadsWithZeros) {
   });
 }
 
+// A quantised matrix, and what it means.
+struct Codes {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  DType type = DType::kI8;
+  std::vector<uint8_t> codes;
+  std::vector<float> scales;
+  std::vector<uint8_t> zeros;
+  CodeScales form;
+  std::vector<float> values;
+
+  HostMatrix Rows(int64_t begin, int64_t count) const {
+    HostMatrix part{codes.data() + begin * cols, type, count, cols, cols};
+    part.codes = form;
+    part.codes.scales = scales.data() + begin * form.groups;
+    if (!zeros.empty()) part.codes.zeros = zeros.data() + begin * form.groups;
+    return part;
+  }
+};
+
+float ValueOf(const Codes& matrix, int64_t row, int64_t col) {
+  const uint8_t code = matrix.codes[row * matrix.cols + col];
+  const int64_t group =
+      row * matrix.form.groups + (col + matrix.form.group_offset) / matrix.form.group_size;
+  float number = 0;
+  if (matrix.type == DType::kI8) {
+    number = static_cast<int8_t>(code);
+  } else if (matrix.type == DType::kF8E4M3) {
+    const int exponent = (code >> 3) & 15;
+    number = std::ldexp(static_cast<float>((code & 7) + (exponent == 0 ? 0 : 8)),
+                        exponent == 0 ? -9 : exponent - 10);
+    if ((code & 0x80) != 0) number = -number;
+  } else {
+    number = static_cast<float>(code - (matrix.zeros.empty() ? 8 : matrix.zeros[group]));
+  }
+  return number * matrix.scales[group];
+}
+
+Codes RandomCodes(Random& random) {
+  Codes matrix{.rows = random.OneOf({1, 5, 16, 17, 33, 70}),
+               .cols = random.OneOf({1, 2, 7, 16, 31, 64, 100, 258, 515})};
+  const int64_t type = random.Int(0, 2);
+  matrix.type = type == 0 ? DType::kI8 : type == 1 ? DType::kF8E4M3 : DType::kU8;
+  matrix.form.group_size = random.Chance(0.3) ? matrix.cols : random.OneOf({2, 16, 32, 128});
+  if (matrix.form.group_size != matrix.cols) {
+    matrix.form.group_offset = random.Int(0, matrix.form.group_size / 2 - 1) * 2;
+  }
+  matrix.form.groups = (matrix.cols - 1 + matrix.form.group_offset) / matrix.form.group_size + 1;
+  for (int64_t i = 0; i < matrix.rows * matrix.cols; ++i) {
+    auto code = static_cast<uint8_t>(random.Int(0, 255));
+    if (matrix.type == DType::kU8) code &= 15;
+    if (matrix.type == DType::kF8E4M3 && (code & 0x7F) == 0x7F) code = 0x80;
+    matrix.codes.push_back(code);
+  }
+  const float unit = matrix.type == DType::kF8E4M3 ? 1e-3F : 1e-2F;
+  for (int64_t i = 0; i < matrix.rows * matrix.form.groups; ++i) {
+    matrix.scales.push_back(unit * static_cast<float>(random.Int(-100, 100)) / 77);
+  }
+  if (matrix.type == DType::kU8 && random.Chance(0.5)) {
+    for (int64_t i = 0; i < matrix.rows * matrix.form.groups; ++i) {
+      matrix.zeros.push_back(static_cast<uint8_t>(random.Int(0, 16)));
+    }
+  }
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    for (int64_t col = 0; col < matrix.cols; ++col) {
+      matrix.values.push_back(ValueOf(matrix, row, col));
+    }
+  }
+  return matrix;
+}
+
+// In two parts with rows of padding, for any number of rows, alone and as an expert, and looked up.
+TEST_P(GemmTest, CodesGiveTheBitsOfTheirValues) {
+  if (!ops().KeepsCodes()) GTEST_SKIP() << "this backend does not keep codes";
+  ForSeeds(40, [&](Random& random) {
+    const Codes matrix = RandomCodes(random);
+    const int64_t first = random.Int(0, matrix.rows);
+    const int64_t pad = random.OneOf({0, 3});
+    const int64_t n = matrix.rows + pad;
+    const int64_t k = matrix.cols;
+    const auto codes = ops().PrepareWeight(
+        {.parts = {matrix.Rows(0, first), matrix.Rows(first, matrix.rows - first)},
+         .pad_rows = pad,
+         .dtype = model_dtype()});
+    ASSERT_TRUE(codes.ok()) << codes.status();
+    const auto values =
+        ops().PrepareWeight({.parts = {{matrix.values.data(), DType::kF32, matrix.rows, k, k}},
+                             .pad_rows = pad,
+                             .dtype = model_dtype()});
+    ASSERT_TRUE(values.ok()) << values.status();
+    EXPECT_EQ((*codes)->rows(), n);
+    EXPECT_EQ((*codes)->cols(), k);
+    const int64_t m = random.OneOf({1, 2, 3, 8, 16, 33, 70});
+    const TestTensor x(device(), act(), {m, k}, Activations(random, m * k));
+    const TestTensor of_codes(device(), DType::kF32, {m, n}, 5);
+    const TestTensor of_values(device(), DType::kF32, {m, n}, 5);
+    ops().Gemm({.x = x, .weight = codes->get(), .bias = {}, .out = of_codes});
+    ops().Gemm({.x = x, .weight = values->get(), .bias = {}, .out = of_values});
+    EXPECT_EQ(of_codes.Floats(), of_values.Floats()) << m << "x" << n << "x" << k;
+
+    const auto table = ops().CreateExpertTable({.num_slots = 1, .rows = n, .cols = k});
+    ASSERT_TRUE(table.ok());
+    (*table)->Set(0, **codes);
+    const TestTensor offsets = TestTensor::Ints(device(), {2}, {0, static_cast<int32_t>(m)});
+    const TestTensor grouped(device(), act(), {m, n});
+    const TestTensor plain(device(), act(), {m, n});
+    ops().GroupedGemm(
+        {.x = x, .row_index = {}, .offsets = offsets, .experts = table->get(), .out = grouped});
+    ops().Gemm({.x = x, .weight = values->get(), .bias = {}, .out = plain});
+    EXPECT_EQ(grouped.Floats(), plain.Floats());
+
+    const TestTensor ids = TestTensor::Ints(device(), {1}, {static_cast<int32_t>(n - 1)});
+    const TestTensor row(device(), act(), {1, k});
+    const TestTensor same(device(), act(), {1, k});
+    ops().Embed({.ids = ids, .table = codes->get(), .out = row});
+    ops().Embed({.ids = ids, .table = values->get(), .out = same});
+    EXPECT_EQ(row.Floats(), same.Floats());
+  });
+}
+
+TEST_P(GemmTest, CodesTakeNoMoreMemoryThanTheirBits) {
+  if (!ops().KeepsCodes() || GetParam().backend != "cpu") GTEST_SKIP() << "of the CPU only";
+  const std::vector<uint8_t> codes(int64_t{64} * 256);
+  const std::vector<float> scales(int64_t{64} * 8, 1.0F);
+  HostMatrix matrix{codes.data(), DType::kU8, 64, 256, 256};
+  matrix.codes = {.scales = scales.data(), .zeros = nullptr, .groups = 8, .group_size = 32};
+  const auto four = ops().PrepareWeight({.parts = {matrix}, .dtype = model_dtype()});
+  matrix.dtype = DType::kI8;
+  matrix.codes = {.scales = scales.data(), .zeros = nullptr, .groups = 1, .group_size = 256};
+  const auto eight = ops().PrepareWeight({.parts = {matrix}, .dtype = model_dtype()});
+  ASSERT_TRUE(four.ok() && eight.ok());
+  EXPECT_EQ((*four)->bytes(), 64U * (256 / 2 + 8 * 4));
+  EXPECT_EQ((*eight)->bytes(), 64U * (256 + 4));
+}
+
+TEST_P(GemmTest, RefusesCodesThatAreNotAlike) {
+  if (!ops().KeepsCodes()) GTEST_SKIP() << "this backend does not keep codes";
+  const std::vector<uint8_t> codes(64);
+  const std::vector<float> scales(64);
+  HostMatrix one{codes.data(), DType::kI8, 2, 16, 16};
+  one.codes = {.scales = scales.data(), .zeros = nullptr, .groups = 2, .group_size = 8};
+  HostMatrix other = one;
+  EXPECT_TRUE(ops().PrepareWeight({.parts = {one, other}}).ok());
+  other.dtype = DType::kF8E4M3;
+  EXPECT_FALSE(ops().PrepareWeight({.parts = {one, other}}).ok());
+  other = one;
+  other.codes.group_offset = 2;
+  EXPECT_FALSE(ops().PrepareWeight({.parts = {one, other}}).ok());
+  EXPECT_FALSE(ops().PrepareWeight({.parts = {other}}).ok())
+      << "three groups, of which two have scales";
+  const std::vector<float> values(64);
+  EXPECT_FALSE(ops().PrepareWeight({.parts = {one, {values.data(), DType::kF32, 2, 16, 16}}}).ok());
+}
+
 TEST_P(GemmTest, RefusesSourcesItCannotHold) {
   const std::vector<float> values(16);
   WeightSource source;

@@ -74,6 +74,24 @@ struct RoundedMatMul {
   bool accumulate;    // add to what out holds
 };
 
+// A panel of a quantised weight: W[k][i] = scale[group of k][i] * (code[k][i] - zero[group of
+// k][i]) for the 16 rows i. Codes lie in the order in which pairs of bfloat16 do: [ceil(K /
+// 2)][16][2]; those of a byte each as they are, those of 4 bits in 16 bytes per pair of k, the
+// first 16 of the 32 in the low halves. An odd K is padded with codes of zero.
+enum class PanelCode : uint8_t { kInt8, kE4M3, kInt4 };
+struct PanelCodes {
+  PanelCode type;
+  const uint8_t* codes;
+  const float* scales;   // [groups][16]
+  const uint8_t* zeros;  // [groups][16], of codes of 4 bits; null: 8
+  int64_t k;
+  int64_t group_size;    // even, or at least k + group_offset
+  int64_t group_offset;  // even; inputs of the first group before the first
+};
+static constexpr int64_t PanelCodeBytes(int64_t k, PanelCode type) {
+  return (k + 1) / 2 * (type == PanelCode::kInt4 ? kPanel : 2 * kPanel);
+}
+
 // Attention keys are taken in chunks at absolute positions, and chunks are gathered in spans.
 // Softmax statistics are kept per span and spans are merged in order, so a query's result depends
 // on its own position only. The split over threads is at span borders.
@@ -122,6 +140,9 @@ static constexpr int64_t AttentionScratch(int64_t head_dim) {
 
 struct Kernels {
   void (*mat_mul)(const MatMul& job);
+  // Writes the panel's values, each rounded to nearest even once as a float and once more where it
+  // is bfloat16, as a panel of that type.
+  void (*unpack)(const PanelCodes& panel, bool bf16, void* out);
   // Null in tables without instructions that multiply bfloat16.
   void (*mat_mul_rounded)(const RoundedMatMul& job);
   // Writes one rounded row; `out` is where it begins.

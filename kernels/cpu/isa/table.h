@@ -14,6 +14,7 @@ void MultiplyDirect(const MatMul& job, int64_t depth, bool accumulate);
 void MultiplyRounded(const RoundedMatMul& job);
 void RoundRow(const float* x, int64_t k, uint16_t* out);
 #endif
+void UnpackPanel(const PanelCodes& panel, bool bf16, void* out);
 void Transpose(const void* const* rows, void* destination);
 
 void Attend(const AttentionSpan& span);
@@ -31,7 +32,7 @@ void WeightedSum(const float* const* rows, const float* weights, int64_t count, 
                  float* out);
 
 constexpr Kernels kTable {
-  .mat_mul = MultiplyMatrix,
+  .mat_mul = MultiplyMatrix, .unpack = UnpackPanel,
 #if defined(__AVX512BF16__)
   .mat_mul_rounded = MultiplyRounded, .round_row = RoundRow,
 #else
