@@ -38,21 +38,6 @@ uint64_t DrawSeed(uint64_t base, uint64_t id) {
   return z ^ (z >> 31);
 }
 
-absl::Status UnusableLogits(const GenerateRequest& request) {
-  if (request.structure.structure != nullptr) {
-    return absl::InternalError(
-        "no token can be drawn that fits the structure: it is too ambiguous, or the logits are not "
-        "finite");
-  }
-  if (!request.sampling.allowed_token_ids.empty()) {
-    return absl::InvalidArgumentError(
-        "no token can be drawn: allowed_token_ids, bad words and min_tokens leave none");
-  }
-  return absl::InternalError(
-      "no token can be drawn: the logits are not finite or all banned (if it happens to every "
-      "request the weights may be damaged: see \"tessera check\")");
-}
-
 }  // namespace
 
 EngineLoop::EngineLoop(const EngineLoopOptions& options, std::unique_ptr<Executor> executor,
@@ -93,6 +78,7 @@ void EngineLoop::WakeLoop() {
 absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
                                              std::shared_ptr<ResponseSink> sink) {
   RETURN_IF_ERROR(CheckRequest(request, max_model_len(), options_.defaults.vocab_size));
+  RETURN_IF_ERROR(FitBeams(options_.scheduler, &request));
   QueuedRequest queued{.priority = request.priority,
                        .tokens = static_cast<int64_t>(request.prompt_ids.size())};
   {
@@ -356,19 +342,6 @@ absl::Status EngineLoop::FinishStep(StepUnderWay step, absl::StatusOr<StepResult
   return absl::OkStatus();
 }
 
-void EngineLoop::CountUpdate(const SequenceUpdate& update) {
-  if (update.token < 0) return;
-  ++counters_.generation_tokens;
-  RequestState* state = Find(RequestOf(update.id));
-  if (state == nullptr) return;
-  const Usage& before = state->choices[ChoiceOf(update.id)].output->usage();
-  counters_.reasoning_tokens += update.reasoning_tokens - before.reasoning_tokens;
-  if (ChoiceOf(update.id) != 0 || state->siblings_added) return;
-  counters_.prompt_tokens += state->prompt_tokens();
-  counters_.prompt_tokens_cached += update.num_cached;
-  AddSiblings(state);
-}
-
 void EngineLoop::DeliverOutput() {
   const PendingOutput output = std::exchange(output_, {});
   for (size_t g = 0; g < output.updates.size(); ++g) {
@@ -387,23 +360,6 @@ void EngineLoop::DeliverOutput() {
   }
 }
 
-absl::Status EngineLoop::DeliverOne(RequestState* state, const SequenceUpdate& update,
-                                    const BatchResult& result) {
-  if (update.unusable) return UnusableLogits(*state->request);
-  OutputProcessor& processor = *state->choices[ChoiceOf(update.id)].output;
-  std::optional<TokenDelta> delta = processor.Process(update, result);
-  if (!delta.has_value()) return absl::OkStatus();
-  const absl::Time now = clock_.Now();
-  if (state->timing.first_token == absl::Time()) state->timing.first_token = now;
-  state->timing.last_token = now;
-  if (processor.finished()) {
-    --state->num_unfinished;
-    if (!update.finish.has_value()) groups_[state->group]->Finish(update.id);  // a stop string
-  }
-  state->sink->OnTokens(*std::move(delta));
-  return absl::OkStatus();
-}
-
 void EngineLoop::LeaveQueue(RequestState* state) {
   if (!std::exchange(state->in_queue, false)) return;
   MutexLock lock(&mutex_);
@@ -412,7 +368,7 @@ void EngineLoop::LeaveQueue(RequestState* state) {
 
 void EngineLoop::End(RequestState* state, absl::Status status) {
   const auto node = requests_.extract(state->id);  // from now on nobody finds it
-  for (int32_t i = 0; i < state->request->n; ++i) {
+  for (int32_t i = 0; i < state->num_sequence_ids(); ++i) {
     groups_[state->group]->Finish(SequenceOf(state->id, i));
   }
   LeaveQueue(state);

@@ -101,9 +101,12 @@ class EngineLoop final : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   absl::Status Idle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CountUpdate(const SequenceUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CountBeams(const SequenceUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void DeliverOutput() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   absl::Status DeliverOne(RequestState* state, const SequenceUpdate& update,
                           const BatchResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void DeliverBeams(RequestState* state, const SequenceUpdate& update)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void End(RequestState* state, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void EndAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void LeaveQueue(RequestState* state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

@@ -33,6 +33,27 @@ absl::Status CheckCount(const char* list, size_t count, int32_t most) {
       absl::StrCat(list, " has ", count, " entries, at most ", most, " are possible"));
 }
 
+absl::Status CheckBeams(const GenerateRequest& request, int32_t vocab_size) {
+  const BeamParams& beams = request.beams;
+  if (!beams.search()) return absl::OkStatus();
+  if (beams.width > kMaxBeamWidth || request.n > beams.width) {
+    return absl::InvalidArgumentError(absl::StrCat("a beam search of ", beams.width, " beams for ",
+                                                   request.n, " choices: at most ", kMaxBeamWidth,
+                                                   " beams, and a beam per choice, are possible"));
+  }
+  const SamplingParams& sampling = request.sampling;
+  if (sampling.repetition_penalty != 1.0F || sampling.presence_penalty != 0.0F ||
+      sampling.frequency_penalty != 0.0F || !request.stopping.stop.empty()) {
+    return absl::InvalidArgumentError("a beam search knows neither penalties nor stop strings");
+  }
+  // Its rows list so many tokens; one for each that may end the text is listed more.
+  if (3 * beams.width > vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(beams.width, " beams are too many for ", vocab_size, " tokens"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Usage RequestState::TotalUsage() const {
@@ -75,8 +96,35 @@ absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
                      ", the context limit is ", max_model_len, "; lower max_tokens to ",
                      max_model_len - prompt));
   }
+  RETURN_IF_ERROR(CheckBeams(request, vocab_size));
   if (request.n < 1 || request.n > kMaxChoices) {
     return absl::InvalidArgumentError(absl::StrCat("n must be 1 to ", kMaxChoices));
+  }
+  return absl::OkStatus();
+}
+
+// Every beam of a request has to find room at the same time, sharing nothing, when it was
+// preempted; and a block more lets it in while others run. Sets max_tokens where the request does
+// not.
+absl::Status FitBeams(const SchedulerOptions& options, GenerateRequest* request) {
+  if (!request->beams.search()) return absl::OkStatus();
+  const int32_t width = request->beams.width;
+  const int32_t seats = std::min(options.max_num_seqs, options.max_num_batched_tokens);
+  if (width > seats) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a beam search of ", width, " beams, the server ", "runs ", seats, " sequences at once"));
+  }
+  const int64_t room = std::min<int64_t>(
+      options.max_model_len, int64_t{(options.num_blocks - 1) / width} * options.block_size);
+  const auto prompt = static_cast<int64_t>(request->prompt_ids.size());
+  const int64_t wanted = request->stopping.max_tokens.value_or(1);
+  if (prompt + wanted > room) {
+    return absl::InvalidArgumentError(absl::StrCat("the KV cache has room for ", width,
+                                                   " beams of ", room, " tokens, the prompt ",
+                                                   "has ", prompt, " and max_tokens is ", wanted));
+  }
+  if (!request->stopping.max_tokens.has_value()) {
+    request->stopping.max_tokens = static_cast<int32_t>(room - prompt);
   }
   return absl::OkStatus();
 }
@@ -100,18 +148,31 @@ std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest req
   state->timing.arrival = state->request->arrival;
   const std::shared_ptr<const TokenMask> mask =
       MaskOf(state->request->sampling, defaults.vocab_size);
+  std::shared_ptr<BeamGroup> beams;
+  if (state->request->beams.search()) {
+    const auto limit = defaults.max_model_len - static_cast<int32_t>(state->prompt_tokens());
+    beams = std::make_shared<BeamGroup>(
+        state->request->beams,
+        std::min(limit, state->request->stopping.max_tokens.value_or(limit)));
+  }
   for (int32_t i = 0; i < state->request->n; ++i) {
+    auto output = std::make_unique<OutputProcessor>(defaults.tokenizer, state->request, i);
+    if (i > 0 && beams != nullptr) {  // the first sequence becomes all beams
+      state->choices.push_back({.sequence = nullptr, .output = std::move(output)});
+      continue;
+    }
     SequenceInit init{
         .id = SequenceOf(id, i),
         .request = state->request,
         .seed = seed + static_cast<uint64_t>(i),
         .stop_ids = stop_ids,
         .mask = mask,
+        .beams = beams,
         .wants_prompt_logprobs = i == 0 && state->request->sampling.prompt_logprobs.has_value(),
         .queued_at = defaults.now};
     state->choices.push_back(
         {.sequence = std::make_unique<Sequence>(std::move(init), defaults.max_model_len),
-         .output = std::make_unique<OutputProcessor>(defaults.tokenizer, state->request, i)});
+         .output = std::move(output)});
   }
   return state;
 }

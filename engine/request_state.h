@@ -13,9 +13,8 @@
 
 namespace tessera {
 
-// A sequence is a choice of a request; its id says which one of whom.
-inline constexpr int32_t kMaxChoices = 256;
-
+// A sequence is a choice of a request; its id says which one of whom. Beams are no choices, but
+// have ids of the same kind.
 inline SequenceId SequenceOf(RequestId request, int32_t choice) {
   return static_cast<SequenceId>(static_cast<uint64_t>(request) * kMaxChoices +
                                  static_cast<uint64_t>(choice));
@@ -44,6 +43,10 @@ struct RequestState {
   bool siblings_added = false;
   RequestTiming timing;
 
+  // Ids of sequences that it may have: those of its choices, or of its beams and their successors.
+  int32_t num_sequence_ids() const {
+    return request->beams.search() ? 2 * request->beams.width : request->n;
+  }
   int64_t prompt_tokens() const { return static_cast<int64_t>(request->prompt_ids.size()); }
   QueuedRequest queued() const {
     return {.id = id, .priority = request->priority, .tokens = prompt_tokens()};
@@ -66,6 +69,11 @@ struct RequestDefaults {
 // may come from a tokenizer that is not the model's: none beyond `vocab_size` gets through.
 absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
                           int32_t vocab_size);
+
+// INVALID_ARGUMENT when the server cannot hold all beams of the request at once. Sharing nothing,
+// that is, as when they were preempted; and with a block more, which lets the last in while others
+// run. Sets max_tokens where the request does not.
+absl::Status FitBeams(const SchedulerOptions& options, GenerateRequest* request);
 
 std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest request,
                                                std::shared_ptr<ResponseSink> sink,

@@ -18,6 +18,8 @@ class Structure;
 
 // Given by Engine::Submit; unique for the life of the process.
 enum class RequestId : uint64_t {};
+// And so many sequences belong to it at most.
+inline constexpr int32_t kMaxChoices = 256;
 
 // Most entries of a request's lists that travel with the plan of every step, whose size is bounded
 // (engine/executor/plan_limits.h): Submit refuses more.
@@ -86,6 +88,26 @@ struct StructureParams {
   bool single_call = false;  // of optional_calls: the first one ends the output
 };
 
+// Beams of one search.
+inline constexpr int32_t kMaxBeamWidth = 16;
+
+// When a search that has enough texts ends: kNo: when the best beam is not better than the worst of
+// them, as long as both are now; kYes: at once; kNever: when it could not be better at any length.
+enum class BeamEarlyStopping : uint8_t { kNo, kYes, kNever };
+
+// Search for the most likely texts instead of drawing one: the n best are the choices, all told at
+// the end. engine/scheduler/beam_search.h has the definition.
+struct BeamParams {
+  int32_t width = 0;  // 0: no search; 2 … kMaxBeamWidth, at least n
+  double length_penalty = 1.0;
+  BeamEarlyStopping early_stopping = BeamEarlyStopping::kNo;
+  // A token that the structure does not allow costs this much once, and frees all that follows from
+  // the structure. Unset: it is banned.
+  std::optional<float> grammar_penalty;
+
+  bool search() const { return width > 0; }
+};
+
 enum class ToolCallFormat { kNone, kHermes, kCoderXml };
 
 struct OutputParams {
@@ -96,6 +118,14 @@ struct OutputParams {
   bool confidence = false;  // set ChoiceFinish::confidence
 };
 
+// Who a request is for, and what they may have while others want it, too. The last request of a
+// tenant says so for all of them.
+struct TenantClaim {
+  std::string name;     // empty: everybody who names nobody, together
+  double weight = 1;    // above 0
+  double kv_share = 0;  // of the KV blocks, (0, 1]; 0: by weight among those who are there
+};
+
 struct GenerateRequest {
   std::string external_id;          // the client's or a generated id, for logs only
   std::vector<int32_t> prompt_ids;  // 1 … context limit - 1 ids
@@ -104,10 +134,12 @@ struct GenerateRequest {
   StoppingParams stopping;
   ReasoningParams reasoning;
   StructureParams structure;
+  BeamParams beams;  // with a search nothing is drawn: temperature and the like are not looked at
   OutputParams output;
   int32_t priority = 0;                          // lower runs first
   absl::Time arrival = absl::InfinitePast();     // when the front end received it; TTFT starts here
   absl::Time deadline = absl::InfiniteFuture();  // both by MonotonicNow()
+  TenantClaim tenant;
   std::string cache_salt;  // tenants with different salts never share prefix blocks
   bool use_prefix_cache = true;
 };
@@ -148,6 +180,7 @@ struct ChoiceFinish {
   std::optional<std::string> stop_string;  // the stop string that ended it
   bool thinking_budget_enforced = false;
   std::optional<Confidence> confidence;  // when asked for, unless the answer is empty
+  std::optional<double> beam_score;      // of a beam search
 };
 
 // Token counts so far (cumulative, so that a client notices a lost chunk).

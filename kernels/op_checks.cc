@@ -265,6 +265,12 @@ void Check(const GatherRowsArgs& args) {
   TESSERA_CHECK(IsMatrix(args.out, args.x.dtype(), args.rows.dim(0), args.x.dim(1)));
 }
 
+void Check(const CopyBlocksArgs& args) {
+  TESSERA_CHECK(args.cache.rank() == 3 && args.cache.contiguous() && args.from.rank() == 1);
+  TESSERA_CHECK(IsVector(args.from, DType::kI32, args.from.dim(0)));
+  TESSERA_CHECK(IsVector(args.to, DType::kI32, args.from.dim(0)));
+}
+
 void Check(const ConcatColumnsArgs& args) {
   TESSERA_CHECK(args.shards.rank() == 3 && args.shards.dtype() == DType::kF32);
   TESSERA_CHECK(args.shards.contiguous() && args.out.rank() == 2);
@@ -284,7 +290,7 @@ void Check(const SampleArgs& args) {
   }
   for (const ConstTensorView& view :
        {args.temperature, args.top_p, args.min_p, args.repetition_penalty, args.presence_penalty,
-        args.frequency_penalty, ConstTensorView(args.logprob)}) {
+        args.frequency_penalty, args.mask_penalty, ConstTensorView(args.logprob)}) {
     TESSERA_CHECK(IsVector(view, DType::kF32, rows));
   }
   TESSERA_CHECK(IsVector(args.seed, DType::kI64, rows));

@@ -30,6 +30,7 @@ void Check(const PackResultsArgs& args);
 void Check(const CheckReturnArgs& args);
 void Check(const AddRanksArgs& args);
 void Check(const GatherRowsArgs& args);
+void Check(const CopyBlocksArgs& args);
 void Check(const ConcatColumnsArgs& args);
 void Check(const SampleArgs& args);
 // INVALID_ARGUMENT for a weight source no backend can hold.

@@ -89,6 +89,9 @@ struct HostMatrix {
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t row_stride = 0;  // elements between rows, >= cols
+  // What tells the values where `data` is gone once the weight is prepared: matrices of equal origin,
+  // type and size hold equal values. Empty: where `data` is tells them.
+  std::string origin;
 };
 
 // One weight made of parts stacked along rows (q, k, v; gate, up). All parts have the same cols.
@@ -230,6 +233,14 @@ struct GatherRowsArgs {
   TensorView out;        // [N, H]
 };
 
+// For every pair i and every part c of the cache (K or V of a layer): block to[i] becomes a copy of
+// block from[i]. A block that is copied to is in no other pair.
+struct CopyBlocksArgs {
+  TensorView cache;      // [C, num_blocks, elements of a block], contiguous
+  ConstTensorView from;  // [P] int
+  ConstTensorView to;    // [P] int
+};
+
 // Shards of the vocabulary side by side: out[n, r * W + c] = shards[r, n, c] where that is < V.
 struct ConcatColumnsArgs {
   ConstTensorView shards;  // [R, N, W] f32
@@ -251,6 +262,11 @@ struct ConcatColumnsArgs {
 //    (kernels/core/philox.h), so a request draws the same token in any batch and any layout.
 // 5. forced[n] >= 0 replaces steps 2-4: that token is the result (its raw logprob is reported).
 //    kPaddedRow: the row is padding, its token is -1 and nothing else of it is read or written.
+//    kCandidateRow: nothing is drawn at random. Step 3's mask takes mask_penalty[n] from the tokens
+//    whose bit is 0 (infinity bans them, as in other rows); the token is the argmax of what
+//    results, and the alternatives are its largest: each reports its logit there less the
+//    log-sum-exp of the raw row, so that nothing is renormalised. -inf is no alternative: -1 and
+//    -inf. The row has temperature 0, no penalty_slot and num_logprobs >= 0.
 // Slots (a row of penalty_listed and of penalty_counts) belong to the device and outlive the call:
 // the sequence that owns one need not be known on the host to the last token. With penalty_reset[n]
 // the slot first forgets what it held and takes the row's list (pen_*; empty for other rows). At
@@ -262,9 +278,10 @@ struct ConcatColumnsArgs {
 // rank 0; in the latter case the alternatives are -1 and -inf too.
 struct SampleArgs {
   static constexpr int32_t kPaddedRow = -2;
+  static constexpr int32_t kCandidateRow = -3;
 
   TensorView logits;                   // [N, V] f32, scratch after the call
-  ConstTensorView forced;              // [N] int, -1 = sample, -2 = kPaddedRow
+  ConstTensorView forced;              // [N] int, -1 = sample, or one of the above
   ConstTensorView temperature;         // [N] f32
   ConstTensorView top_k;               // [N] int
   ConstTensorView top_p;               // [N] f32
@@ -289,6 +306,7 @@ struct SampleArgs {
   ConstTensorView masks;               // [M, ceil(V / 32)] int, bits of the allowed tokens
                           // (kernels/core/bit_mask.h); optional without rows that use it
   ConstTensorView mask_row;      // [N] int, row of masks, -1: every token is allowed
+  ConstTensorView mask_penalty;  // [N] f32, of candidate rows
   ConstTensorView num_logprobs;  // [N] int: alternatives wanted, -1 = no logprobs at all
   TensorView token;              // [N] int out
   // Untouched for rows with num_logprobs -1:
@@ -326,6 +344,7 @@ class Ops : public ExpertOps {
   virtual void RouteTopK(const RouteTopKArgs& args) = 0;
   virtual void MoePermute(const MoePermuteArgs& args) = 0;
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
+  virtual void CopyBlocks(const CopyBlocksArgs& args) = 0;
   virtual void ConcatColumns(const ConcatColumnsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;
 

@@ -15,11 +15,11 @@ constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
 // The format of step_plan_codec.cc: tag, step, flag, number of groups.
 constexpr int64_t kPlanHeaderBytes = 4 + 8 + 1 + 4;
 // Counts of the arrays of a BatchPlan, and its two scalars.
-constexpr int64_t kGroupHeaderBytes = 4 * (8 + 21) + 4 * 2;
+constexpr int64_t kGroupHeaderBytes = 4 * (10 + 22) + 4 * 2;
 constexpr int64_t kTokenBytes = 4 * 4;     // token_ids, token_source, positions, slot_mapping
-constexpr int64_t kSequenceBytes = 2 * 4;  // cu_seqlens, context_lens
-// logits_rows; of the sampling arrays 15 of four bytes (offsets included) and seed.
-constexpr int64_t kRowBytes = 4 + 15 * 4 + 8;
+constexpr int64_t kSequenceBytes = 4 * 4;  // cu_seqlens, context_lens, copy_from, copy_to
+// logits_rows; of the sampling arrays 16 of four bytes (offsets included) and seed.
+constexpr int64_t kRowBytes = 4 + 16 * 4 + 8;
 constexpr int64_t kOffsetBytes = 3 * 4;  // the offsets' last entries
 constexpr int64_t kListEntryBytes = 2 * 4;
 constexpr int64_t kWordBytes = 4;

@@ -129,6 +129,8 @@ absl::Status RankWorker::AllocateTrialKv(int32_t num_blocks) {
   kv_storage_ = DeviceBuffer();  // there may not be room for both
   ASSIGN_OR_RETURN(kv_storage_, ops_->device().Allocate(2 * half * config_.num_hidden_layers,
                                                         absl::StrCat(num_blocks, " KV blocks")));
+  const int64_t block = int64_t{shard_.num_kv_heads} * options_.block_size * config_.head_dim;
+  cache_ = kv_storage_.View(options_.dtype, {2 * config_.num_hidden_layers, num_blocks, block}, 0);
   for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     const auto view = [&](size_t index) {
       return kv_storage_.View(
@@ -204,6 +206,9 @@ absl::Status RankWorker::Begin(const StepPlan& plan) {
   UnderWay& step = under_way_[num_begun_ % kMaxSteps];
   step.began = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const StepViews views, UploadPlan(plan));
+  if (views.copy_from.dim(0) > 0) {
+    ops_->CopyBlocks({.cache = cache_, .from = views.copy_from, .to = views.copy_to});
+  }
   StepGraph* const graph = GraphOf(views);
   step.replayed = graph != nullptr;
   if (step.replayed) {

@@ -129,6 +129,7 @@ class RankWorker {
   RankLinks links_;
   std::unique_ptr<Qwen3Model> model_;
   DeviceBuffer kv_storage_;
+  TensorView cache_;         // all of it: [2 * layers, num_blocks, elements of a block]
   std::vector<KvLayer> kv_;  // one per layer
   std::optional<StepInputs> inputs_;
   std::array<UnderWay, kMaxSteps> under_way_;

@@ -14,6 +14,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kAlignment = 64;
+static_assert(kCandidateRow == SampleArgs::kCandidateRow);
 
 // Host arrays packed one behind the other, to reach the device in a single upload.
 class Packer {
@@ -81,7 +82,7 @@ struct BatchOffsets {
 
 struct SamplingOffsets {
   size_t forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, position,
-      num_logprobs, penalty_slot, penalty_reset, mask_row, pen_offsets, adj_offsets;
+      num_logprobs, penalty_slot, penalty_reset, mask_row, mask_penalty, pen_offsets, adj_offsets;
   size_t pen_tokens, pen_counts, adj_tokens, adj_values, masks;  // lists
 
   SamplingOffsets(Packer& packer, const SamplingPlan& plan, int64_t rows)
@@ -99,6 +100,7 @@ struct SamplingOffsets {
         penalty_slot(packer.Add(plan.penalty_slot, rows, -1)),
         penalty_reset(packer.Add(plan.penalty_reset, rows, 0)),
         mask_row(packer.Add(plan.mask_row, rows, -1)),
+        mask_penalty(packer.Add(plan.mask_penalty, rows, 0.0F)),
         pen_offsets(packer.Add(plan.pen_offsets, rows + 1, plan.pen_offsets.back())),
         adj_offsets(packer.Add(plan.adj_offsets, rows + 1, plan.adj_offsets.back())),
         pen_tokens(packer.Add(plan.pen_tokens)),
@@ -133,6 +135,7 @@ SampleArgs SamplingViews(const DeviceBuffer& buffer, const SamplingOffsets& at,
           .adj_values = buffer.View(DType::kF32, {adjustments}, at.adj_values),
           .masks = buffer.View(DType::kI32, {plan.num_masks, MaskWords(vocab)}, at.masks),
           .mask_row = buffer.View(DType::kI32, {rows}, at.mask_row),
+          .mask_penalty = buffer.View(DType::kF32, {rows}, at.mask_penalty),
           .num_logprobs = buffer.View(DType::kI32, {rows}, at.num_logprobs)};
 }
 
@@ -147,7 +150,7 @@ StepExtents LargestExtents(const StepLimits& limits) {
 // Of what only the sampling of some steps needs.
 int64_t MaxListWords(const StepLimits& limits) {
   return 2 * MaxListedTokens(limits.max_tokens, limits.max_positions) +
-         limits.max_sequences * (2 * kMaxRowAdjustments + MaskWords(limits.vocab_size));
+         limits.max_sequences * (2 + 2 * kMaxRowAdjustments + MaskWords(limits.vocab_size));
 }
 
 }  // namespace
@@ -226,9 +229,9 @@ BatchPlan EmptyPlan() {
 
 int64_t StepInputs::Bytes(const StepLimits& limits) {
   const StepExtents most = LargestExtents(limits);
-  constexpr int64_t kArrays = 32;  // more than there are; each begins at a multiple of kAlignment
+  constexpr int64_t kArrays = 40;  // more than there are; each begins at a multiple of kAlignment
   constexpr int64_t kTokenWords = 4;
-  constexpr int64_t kRowWords = 18;  // the seed has two
+  constexpr int64_t kRowWords = 19;  // the seed has two
   const int64_t words = 2 + kTokenWords * most.tokens + most.sequences * (2 + most.max_blocks) +
                         kRowWords * most.rows + 2 + MaxListWords(limits);
   return words * int64_t{sizeof(int32_t)} + kArrays * static_cast<int64_t>(kAlignment);
@@ -245,6 +248,8 @@ absl::StatusOr<StepViews> StepInputs::Upload(const BatchPlan& plan, const StepEx
   Packer packer(&staging_);
   const BatchOffsets at(packer, plan, extents);
   const SamplingOffsets sampling_at(packer, plan.sampling, extents.rows);
+  const size_t copy_from = packer.Add(plan.copy_from);
+  const size_t copy_to = packer.Add(plan.copy_to);
   if (staging_.size() > buffer_.bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("the step's arrays have ", staging_.size(),
                                                    " bytes, there is room for ", buffer_.bytes()));
@@ -265,6 +270,8 @@ absl::StatusOr<StepViews> StepInputs::Upload(const BatchPlan& plan, const StepEx
                   .context_lens = ints({extents.sequences}, at.context_lens),
                   .block_tables = ints({extents.sequences, extents.max_blocks}, at.block_tables)},
       .logits_rows = ints({extents.rows}, at.logits_rows),
+      .copy_from = ints({static_cast<int64_t>(plan.copy_from.size())}, copy_from),
+      .copy_to = ints({static_cast<int64_t>(plan.copy_to.size())}, copy_to),
       .sampling = SamplingViews(buffer_, sampling_at, plan.sampling, extents, limits_.vocab_size)};
 }
 
@@ -273,7 +280,7 @@ SampleArgs SliceRows(const SampleArgs& all, int64_t begin, int64_t count) {
   for (ConstTensorView* view :
        {&args.forced, &args.temperature, &args.top_k, &args.top_p, &args.min_p,
         &args.repetition_penalty, &args.presence_penalty, &args.frequency_penalty, &args.seed,
-        &args.position, &args.penalty_slot, &args.penalty_reset, &args.mask_row,
+        &args.position, &args.penalty_slot, &args.penalty_reset, &args.mask_row, &args.mask_penalty,
         &args.num_logprobs}) {
     *view = view->Rows(begin, count);
   }

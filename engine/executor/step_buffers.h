@@ -61,13 +61,15 @@ struct StepViews {
   bool all_alike = true;        // all groups of the step have these extents
   ForwardBatch forward;         // without group_tokens and drawn_tokens
   ConstTensorView logits_rows;  // [N] int
+  ConstTensorView copy_from;    // [P] int, as long as the plan's
+  ConstTensorView copy_to;      // [P] int
   SampleArgs sampling;          // inputs only
 };
 
-// The uploaded arrays of a rank's steps. All but the lists of the sampling (penalties that begin
-// anew, adjustments, masks) have their place by the extents alone; the lists lie behind them, as
-// long as they are. What pads does nothing: token, slot, block and row of logits -1, context 0. One
-// thread.
+// The uploaded arrays of a rank's steps. All but the lists (penalties that begin anew,
+// adjustments, masks, blocks to copy) have their place by the extents alone; the lists lie behind
+// them, as long as they are. What pads does nothing: token, slot, block and row of logits -1,
+// context 0. One thread.
 class StepInputs {
  public:
   // `device` must outlive the object.

@@ -15,7 +15,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
-constexpr uint32_t kPlanTag = 0x32505354;    // "TSP2"
+constexpr uint32_t kPlanTag = 0x33505354;    // "TSP3"
 constexpr uint32_t kResultTag = 0x32525354;  // "TSR2"
 
 class Writer {
@@ -102,6 +102,7 @@ void SamplingFields(Archive& archive, Plan& plan) {
   archive.Scalar(plan.num_masks);
   archive.Array(plan.masks);
   archive.Array(plan.mask_row);
+  archive.Array(plan.mask_penalty);
 }
 
 template <typename Archive, typename Plan>
@@ -116,6 +117,8 @@ void BatchFields(Archive& archive, Plan& plan) {
   archive.Array(plan.block_tables);
   archive.Array(plan.logits_rows);
   SamplingFields(archive, plan.sampling);
+  archive.Array(plan.copy_from);
+  archive.Array(plan.copy_to);
 }
 
 template <typename Archive, typename Result>
@@ -221,14 +224,17 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, const PlanLimits& lim
                    GroupCheck* check) {
   const int32_t vocab = limits.vocab_size;
   check->Size("forced", plan.forced, rows);
-  check->Range("forced", plan.forced, -1, vocab);
+  std::vector<int32_t> tokens = plan.forced;
+  std::replace(tokens.begin(), tokens.end(), kCandidateRow, -1);
+  check->Range("forced", tokens, -1, vocab);
   const std::pair<const char*, const std::vector<float>*> floats[] = {
       {"temperature", &plan.temperature},
       {"top_p", &plan.top_p},
       {"min_p", &plan.min_p},
       {"repetition_penalty", &plan.repetition_penalty},
       {"presence_penalty", &plan.presence_penalty},
-      {"frequency_penalty", &plan.frequency_penalty}};
+      {"frequency_penalty", &plan.frequency_penalty},
+      {"mask_penalty", &plan.mask_penalty}};
   for (const auto& [name, values] : floats) {
     check->Size(name, *values, rows);
     check->NoNan(name, *values);
@@ -239,6 +245,11 @@ void CheckSampling(const SamplingPlan& plan, int64_t rows, const PlanLimits& lim
   check->Size("num_logprobs", plan.num_logprobs, rows);
   check->Range("num_logprobs", plan.num_logprobs, -1, int64_t{vocab} + 1);
   CheckPenalties(plan, limits, check);
+  for (int64_t n = 0; n < rows && check->ok(); ++n) {
+    const bool draws = plan.temperature[n] != 0.0F || plan.penalty_slot[n] >= 0;
+    check->Require(plan.forced[n] != kCandidateRow || (!draws && plan.num_logprobs[n] >= 0),
+                   "forced", "candidates of a row that draws");
+  }
   check->Size("adj_offsets", plan.adj_offsets, rows + 1);
   check->Offsets("adj_offsets", plan.adj_offsets, static_cast<int64_t>(plan.adj_tokens.size()),
                  false);
@@ -308,6 +319,23 @@ void CheckSequences(const BatchPlan& plan, const PlanLimits& limits, GroupCheck*
   }
 }
 
+// A rank copies all of them at once.
+void CheckCopies(const BatchPlan& plan, const PlanLimits& limits, GroupCheck* check) {
+  check->Require(static_cast<int64_t>(plan.copy_from.size()) <= limits.max_num_seqs, "copy_from",
+                 "more copies than sequences");
+  check->Size("copy_to", plan.copy_to, static_cast<int64_t>(plan.copy_from.size()));
+  check->Range("copy_from", plan.copy_from, 0, limits.num_blocks);
+  check->Range("copy_to", plan.copy_to, 0, limits.num_blocks);
+  if (!check->ok()) return;
+  std::vector<int32_t> used = plan.copy_from;
+  std::sort(used.begin(), used.end());
+  used.erase(std::unique(used.begin(), used.end()), used.end());
+  used.insert(used.end(), plan.copy_to.begin(), plan.copy_to.end());
+  std::sort(used.begin(), used.end());
+  check->Require(std::adjacent_find(used.begin(), used.end()) == used.end(), "copy_to",
+                 "a block is in two pairs");
+}
+
 absl::Status CheckResult(const BatchResult& result, int32_t group, const PlanLimits& limits) {
   GroupCheck check(absl::StrCat("result of group ", group));
   const auto rows = static_cast<int64_t>(result.token.size());
@@ -365,6 +393,7 @@ absl::Status ValidateStepPlan(const StepPlan& plan, const PlanLimits& limits) {
     GroupCheck check(absl::StrCat("step ", plan.step_id, ", group ", group));
     CheckTokens(batch, limits, &check);
     CheckSequences(batch, limits, &check);
+    CheckCopies(batch, limits, &check);
     CheckSampling(batch.sampling, static_cast<int64_t>(batch.logits_rows.size()), limits, &check);
     RETURN_IF_ERROR(check.status());
   }

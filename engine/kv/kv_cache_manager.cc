@@ -1,6 +1,6 @@
 #include "engine/kv/kv_cache_manager.h"
 
-#include <optional>
+#include <algorithm>
 
 #include "kernels/core/status_macros.h"
 
@@ -51,6 +51,35 @@ void KvCacheManager::Commit(absl::Span<const int32_t> tokens, int32_t num_comput
   for (int32_t& i = sequence->num_published; i < full; ++i) {
     pool_.Publish(sequence->blocks[i], HashOf(tokens, i, salt, sequence));
   }
+}
+
+bool KvCacheManager::Fork(const SequenceBlocks& parent, int32_t num_tokens, SequenceBlocks* child,
+                          std::optional<BlockCopy>* copy) {
+  TESSERA_CHECK(child->blocks.empty() &&
+                BlocksFor(num_tokens) <= static_cast<int32_t>(parent.blocks.size()));
+  const int32_t full = num_tokens / options_.block_size;
+  copy->reset();
+  if (num_tokens % options_.block_size != 0) {
+    const std::optional<BlockId> own = pool_.Allocate();
+    if (!own.has_value()) return false;
+    *copy = BlockCopy{.from = parent.blocks[full], .to = *own};
+    pool_.Ref(copy->value().from);
+    pool_.Ref(copy->value().to);
+  }
+  for (int32_t i = 0; i < full; ++i) {
+    pool_.Ref(parent.blocks[i]);
+    child->blocks.push_back(parent.blocks[i]);
+  }
+  if (copy->has_value()) child->blocks.push_back(copy->value().to);
+  child->hashes.assign(parent.hashes.begin(),
+                       parent.hashes.begin() + std::min<size_t>(parent.hashes.size(), full));
+  child->num_published = std::min(parent.num_published, full);
+  return true;
+}
+
+void KvCacheManager::EndCopy(const BlockCopy& copy) {
+  pool_.Unref(copy.from);
+  pool_.Unref(copy.to);
 }
 
 void KvCacheManager::Release(SequenceBlocks* sequence) {

@@ -3,6 +3,7 @@
 #define TESSERA_ENGINE_KV_KV_CACHE_MANAGER_H_
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +29,12 @@ struct SequenceBlocks {
   int32_t num_published = 0;      // leading blocks that were attached or offered to the cache
 };
 
+// The content of block `from` has to be copied to `to` before `to` is read.
+struct BlockCopy {
+  BlockId from{};
+  BlockId to{};
+};
+
 // Engine thread only.
 class KvCacheManager {
  public:
@@ -41,6 +48,13 @@ class KvCacheManager {
   // The first `num_computed` of `tokens` are now in the blocks: full ones become findable.
   void Commit(absl::Span<const int32_t> tokens, int32_t num_computed, std::string_view salt,
               SequenceBlocks* sequence);
+  // Gives a sequence without blocks the first `num_tokens` tokens of `parent`, which is not
+  // changed: full blocks are shared. False, and nothing changes, when the pool has no block for the
+  // rest; else `copy` is where the rest comes from, if there is any. It holds a reference to both
+  // of its blocks, so that neither means anything else before it was made: see EndCopy.
+  bool Fork(const SequenceBlocks& parent, int32_t num_tokens, SequenceBlocks* child,
+            std::optional<BlockCopy>* copy);
+  void EndCopy(const BlockCopy& copy);
   // Returns every block. The caller makes sure that no step in flight uses them.
   void Release(SequenceBlocks* sequence);
 

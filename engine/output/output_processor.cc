@@ -126,4 +126,27 @@ std::optional<TokenDelta> OutputProcessor::Process(const SequenceUpdate& update,
   return delta;
 }
 
+TokenDelta OutputProcessor::ProcessBeam(const BeamHypothesis& text, int32_t num_cached) {
+  TokenDelta delta{.choice = choice_,
+                   .token_ids = text.tokens,
+                   .logprobs = text.logprobs,
+                   .prompt_logprobs = std::exchange(prompt_logprobs_, {})};
+  SequenceUpdate update{.thinking_budget_enforced = text.thinking_budget_enforced};
+  const size_t shown = text.stop_token_id >= 0 && !request_->stopping.include_stop
+                           ? text.tokens.size() - 1
+                           : text.tokens.size();
+  for (size_t i = 0; i < shown; ++i) {
+    update.token = text.tokens[i];
+    AppendText(update, &delta);
+  }
+  update.finish = TokenFinish{.reason = text.reason, .stop_token_id = text.stop_token_id};
+  FinishChoice(update, &delta);
+  delta.finish->beam_score = text.score;
+  usage_.cached_tokens = num_cached;
+  usage_.completion_tokens = static_cast<int32_t>(text.tokens.size());
+  usage_.reasoning_tokens = text.reasoning_tokens;
+  delta.usage = usage_;
+  return delta;
+}
+
 }  // namespace tessera

@@ -27,6 +27,9 @@ class OutputProcessor {
   // last one; it is also set when a stop string ends the choice before the tokens do.
   std::optional<TokenDelta> Process(const SequenceUpdate& update, const BatchResult& result);
 
+  // The text that a beam search chose for this choice, as its only delta.
+  TokenDelta ProcessBeam(const BeamHypothesis& text, int32_t num_cached);
+
   const Usage& usage() const { return usage_; }
   bool finished() const { return finished_; }
 

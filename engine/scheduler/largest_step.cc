@@ -67,6 +67,7 @@ SamplingPlan GreedyRows(const std::vector<int32_t>& positions) {
   plan.pen_offsets.assign(rows + 1, 0);
   plan.adj_offsets.assign(rows + 1, 0);
   plan.mask_row.assign(rows, -1);
+  plan.mask_penalty.assign(rows, 0.0F);
   return plan;
 }
 

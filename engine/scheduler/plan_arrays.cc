@@ -89,6 +89,7 @@ void AddPromptRow(const Sequence& sequence, int32_t position, SamplingPlan* plan
   plan->position.push_back(position);
   plan->num_logprobs.push_back(sequence.request().sampling.prompt_logprobs.value_or(0));
   plan->mask_row.push_back(-1);
+  plan->mask_penalty.push_back(0.0F);
   plan->penalty_slot.push_back(-1);
   plan->penalty_reset.push_back(0);
   CloseRow(plan);
@@ -98,8 +99,10 @@ void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
   const Sequence& sequence = *drawing;
   const SamplingParams& params = sequence.request().sampling;
   const int32_t forced = sequence.ForcedToken();
-  plan->forced.push_back(forced);
-  plan->temperature.push_back(params.temperature);
+  const BeamParams& beams = sequence.request().beams;
+  const bool searches = sequence.beams() != nullptr;
+  plan->forced.push_back(searches && forced < 0 ? kCandidateRow : forced);
+  plan->temperature.push_back(searches ? 0.0F : params.temperature);
   plan->top_k.push_back(params.top_k);
   plan->top_p.push_back(params.top_p);
   plan->min_p.push_back(params.min_p);
@@ -109,8 +112,10 @@ void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
   plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
   plan->position.push_back(sequence.next_position());
   const int32_t no_logprobs = sequence.request().output.confidence ? 0 : -1;
-  plan->num_logprobs.push_back(params.logprobs.value_or(no_logprobs));
+  plan->num_logprobs.push_back(searches ? sequence.num_candidates()
+                                        : params.logprobs.value_or(no_logprobs));
   plan->mask_row.push_back(forced < 0 ? masks->RowOf(drawing->NextMask()) : -1);
+  plan->mask_penalty.push_back(beams.grammar_penalty.value_or(-kBanned));
   AddPenalties(drawing, plan);
   if (forced < 0) AppendAdjustments(sequence, plan);
   CloseRow(plan);

@@ -21,6 +21,7 @@
 #include "engine/scheduler/prefill_pace.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
+#include "engine/scheduler/tenant_queues.h"
 
 namespace tessera {
 
@@ -51,6 +52,9 @@ struct SequenceUpdate {
   int32_t num_cached = 0;
   int32_t reasoning_tokens = 0;
   bool thinking_budget_enforced = false;
+  // A beam search has ended. Until then its sequences are mentioned for prompt logprobs only; any
+  // of them may bring it.
+  std::shared_ptr<const BeamResult> beams;
 };
 
 struct SchedulerStats {
@@ -91,7 +95,7 @@ class Scheduler {
   // What the step took that was applied last: prompts are cut into chunks accordingly.
   void ObserveApplied(absl::Duration step) { pace_.Observe(applied_prefill_tokens_, step); }
 
-  bool idle() const { return running_.empty() && waiting_.empty(); }
+  bool idle() const { return running_.empty() && tenants_.num_waiting() == 0; }
   int32_t num_steps_under_way() const { return static_cast<int32_t>(under_way_.size()); }
   // Tokens one sequence can have in the whole pool.
   int64_t MaxTokens() const;
@@ -100,7 +104,7 @@ class Scheduler {
   SchedulerStats stats() const;
   absl::Status CheckIntegrity() const;
 
-  // For tests and checks: waiting and running sequences in service order.
+  // For tests and checks: those who wait, by tenant, then those who run, in service order.
   std::vector<const Sequence*> sequences() const;
 
  private:
@@ -109,18 +113,37 @@ class Scheduler {
   ServiceOrder OrderOf(const Sequence& sequence) const;
   void DropExpired(absl::Time now, ScheduleResult* result);
   bool WaitsForCompany(absl::Time now, ScheduleResult* result) const;
+  void AdmitEntitled(ScheduleResult* result);
+  bool IsEntitled(const Sequence& head) const;
+  bool MakeWay(Sequence* head, ScheduleResult* result);
   void PlanDecodes(ScheduleResult* result);
-  bool ReserveOrPreempt(Sequence* sequence, ScheduleResult* result);
+  void ReserveOrPreempt(Sequence* sequence, ScheduleResult* result);
   void Preempt(Sequence* sequence, ScheduleResult* result);
   void PlanPrefills();
+  std::vector<int32_t> Allot(const std::vector<Sequence*>& prefills) const;
   void Admit(ScheduleResult* result);
+  void AdmitWaiting(ScheduleResult* result);
   bool TryAdmit(Sequence* sequence, ScheduleResult* result);
   int32_t ChunkLimit() const;
+  int32_t SeatsOf(const TenantAccount& tenant) const;
+  double BlocksOf(const TenantAccount& tenant) const;
+  double BlocksAbove(const TenantAccount& tenant, int32_t more) const;
+  Sequence* LastOf(const TenantAccount& tenant) const;
+  Sequence* HolderOfSeats(const Sequence& head) const;
+  Sequence* HolderOfBlocks(const Sequence& wants, int32_t more) const;
   void Plan(Sequence* sequence, int32_t num_tokens);
   void PutUnderWay();
   void Commit(const PlannedSequence& planned);
   SequenceUpdate ApplyOne(const PlannedSequence& planned, const BatchResult& result);
   void Remove(Sequence* sequence);
+  // scheduler_beams.cc
+  void ApplyBeam(const PlannedSequence& planned, const BatchResult& result, SequenceUpdate* update);
+  void AdvanceBeams(BeamGroup* group, SequenceUpdate* update);
+  bool MoveBeams(BeamGroup* group, const std::vector<BeamStep>& steps);
+  Sequence* ForkBeam(const Sequence& parent, SequenceId id);
+  void EndBeams(BeamGroup* group);
+  void BreakStall(ScheduleResult* result);
+  std::vector<BlockCopy> TakeCopies();
 
   SchedulerOptions options_;
   KvCacheManager kv_;
@@ -131,8 +154,9 @@ class Scheduler {
   absl::Time last_company_ =
       absl::InfinitePast();  // of steps when there was more than one sequence
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
-  Queue waiting_;
+  TenantQueues tenants_;
   Queue running_;
+  std::vector<BlockCopy> copies_;                       // for the next step
   std::vector<PlannedSequence> planned_;                // the step being planned
   std::deque<std::vector<PlannedSequence>> under_way_;  // steps, oldest first
   int32_t budget_ = 0;                                  // tokens left in the step being planned

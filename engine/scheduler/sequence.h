@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -11,6 +12,7 @@
 #include "engine/grammar/structure_state.h"
 #include "engine/grammar/token_mask.h"
 #include "engine/kv/kv_cache_manager.h"
+#include "engine/scheduler/beam_group.h"
 #include "engine/scheduler/thinking_budget.h"
 #include "engine/scheduler/token_counts.h"
 #include "engine/types.h"
@@ -27,6 +29,7 @@ struct SequenceInit {
   // Sorted; output tokens that end the text (eos unless ignored, stop ids).
   std::vector<int32_t> stop_ids;
   std::shared_ptr<const TokenMask> mask;  // of the request's choices; null: none
+  std::shared_ptr<BeamGroup> beams;       // of a request that searches; null: none
   bool wants_prompt_logprobs = false;     // the first choice of a request that asks for them
   absl::Time queued_at;                   // engine time; ageing and order count from here
 };
@@ -39,11 +42,16 @@ struct TokenFinish {
   int32_t stop_token_id = -1;
 };
 
+struct TenantAccount;
+
 // Owned by a Scheduler. Members below the line belong to it.
 class Sequence {
  public:
   // `max_model_len` bounds prompt and output together.
   Sequence(SequenceInit init, int32_t max_model_len);
+
+  // A beam that goes on from where this one is; waiting, without blocks.
+  std::unique_ptr<Sequence> Fork(SequenceId id) const;
 
   SequenceId id() const { return init_.id; }
   const GenerateRequest& request() const { return *init_.request; }
@@ -56,6 +64,14 @@ class Sequence {
   const std::vector<int32_t>& stop_ids() const { return init_.stop_ids; }
   // What the next draw may choose from; null: every token. Valid until the next call or Append.
   const TokenMask* NextMask();
+  BeamGroup* beams() const { return init_.beams.get(); }  // null: draws its tokens
+  // Alternatives that a beam's row lists.
+  int32_t num_candidates() const {
+    return CandidatesPerBeam(request(), static_cast<int32_t>(stop_ids().size()));
+  }
+  // Whether `token` as the next one would end the text of a beam; the sequence does not change.
+  // NextMask must be of this step.
+  bool WouldEnd(int32_t token, TokenFinish* finish) const;
   // The token the next step has to produce, -1: free choice.
   int32_t ForcedToken() const;
   bool has_penalties() const { return counts_output_; }
@@ -77,7 +93,7 @@ class Sequence {
   // Whether a step may be planned for it now. While a step draws its next token, not if that
   // token ends it by length for sure, nor if the draw after it depends on which one it is: a word
   // of several tokens that may have to be banned, a thinking budget that may close, a token that
-  // may be reasoning and not count for min_tokens, a structure.
+  // may be reasoning and not count for min_tokens, a structure. A beam waits for all others.
   bool CanBePlanned() const;
 
   // Whether the next token to be appended may end the text.
@@ -91,10 +107,11 @@ class Sequence {
 
   // --- Progress, changed by the scheduler ---
   SequenceState state = SequenceState::kWaiting;
-  bool planned = false;      // part of the step that is being planned
-  int32_t num_steps = 0;     // steps under way that it is part of
-  int32_t num_computed = 0;  // leading tokens whose K and V are in the blocks
-  int32_t num_planned = 0;   // the same once the steps under way have ended
+  TenantAccount* tenant = nullptr;  // while it waits or runs
+  bool planned = false;             // part of the step that is being planned
+  int32_t num_steps = 0;            // steps under way that it is part of
+  int32_t num_computed = 0;         // leading tokens whose K and V are in the blocks
+  int32_t num_planned = 0;          // the same once the steps under way have ended
   int32_t num_drawing = 0;   // tokens that steps under way draw; the host does not know them yet
   int32_t drawing_row = -1;  // row of the latest of them, in the last planned step
   int32_t num_preemptions = 0;
@@ -103,8 +120,17 @@ class Sequence {
   SequenceBlocks kv;
   int32_t penalty_slot = -1;      // see PenaltySlots
   bool penalties_listed = false;  // a plan has brought the counts to the slot
+  double beam_sum = 0;            // of the output's log-probabilities
+  // What may follow a beam, once a step has said so; the beam is in no step then.
+  std::optional<BeamCandidates> candidates;
+  std::vector<TokenLogprobs> beam_logprobs;  // of the output, when the request asks for them
 
  private:
+  Sequence(const Sequence& parent, SequenceId id);
+  // Leaves a structure that costs a penalty when the mask does not allow `token`.
+  bool LeavesStructure(int32_t token) const;
+  bool Ends(int32_t token, StructureState::Verdict verdict, bool may_end, int32_t length,
+            TokenFinish* finish) const;
   bool counts_answer() const {
     return request().reasoning.parse && !request().stopping.stop_in_reasoning;
   }
@@ -123,6 +149,7 @@ class Sequence {
   TokenCounts token_counts_;
   ThinkingBudget thinking_;
   std::unique_ptr<StructureState> structure_;  // null: none
+  const TokenMask* mask_ = nullptr;            // what NextMask returned last
   bool in_structure_ = false;
   bool structure_broken_ = false;
 };

@@ -14,9 +14,13 @@ constexpr int64_t MaxListedTokens(int32_t max_num_batched_tokens, int32_t max_mo
   return 2 * int64_t{max_num_batched_tokens} + max_model_len;
 }
 
+// SampleArgs::kCandidateRow in kernels/ops.h.
+inline constexpr int32_t kCandidateRow = -3;
+
 // Sampling inputs, one entry per logits row unless stated; see SampleArgs in kernels/ops.h.
 struct SamplingPlan {
-  std::vector<int32_t> forced;  // >= 0: this token is the result (budget, prompt logprobs)
+  // >= 0: this token is the result (budget, prompt logprobs); kCandidateRow: a beam's candidates
+  std::vector<int32_t> forced;
   std::vector<float> temperature;
   std::vector<int32_t> top_k;
   std::vector<float> top_p;
@@ -36,8 +40,9 @@ struct SamplingPlan {
   std::vector<int32_t> adj_tokens;
   std::vector<float> adj_values;
   int32_t num_masks = 0;
-  std::vector<int32_t> masks;     // [num_masks, MaskWords(vocab_size)], one per distinct set
-  std::vector<int32_t> mask_row;  // of `masks`, -1: every token is allowed
+  std::vector<int32_t> masks;       // [num_masks, MaskWords(vocab_size)], one per distinct set
+  std::vector<int32_t> mask_row;    // of `masks`, -1: every token is allowed
+  std::vector<float> mask_penalty;  // of candidate rows
 };
 
 // The part of a step that one data-parallel group runs. S sequences, T tokens, N logits rows.
@@ -53,6 +58,10 @@ struct BatchPlan {
   std::vector<int32_t> block_tables;  // [S, max_blocks]; -1 behind a sequence's last
   std::vector<int32_t> logits_rows;   // [N] ascending indices into the tokens
   SamplingPlan sampling;              // [N]
+  // Before anything else of the step: block copy_to[i] becomes a copy of block copy_from[i], in
+  // every layer. What is copied to is in no other pair. One pair per sequence at most.
+  std::vector<int32_t> copy_from;
+  std::vector<int32_t> copy_to;
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   int32_t num_sequences() const { return static_cast<int32_t>(context_lens.size()); }

@@ -87,6 +87,7 @@ class CpuOps : public Ops {
   void CheckReturn(const CheckReturnArgs& args) override { Execute(args, cpu::CheckReturn); }
   void AddRanks(const AddRanksArgs& args) override { Execute(args, cpu::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Execute(args, cpu::GatherRows); }
+  void CopyBlocks(const CopyBlocksArgs& args) override { Execute(args, cpu::CopyBlocks); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, cpu::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Execute(args, cpu::Sample); }
   void Rest() override { pool_.Rest(); }

@@ -30,6 +30,7 @@ void PackResults(const Context& context, const PackResultsArgs& args);
 absl::Status CheckReturn(const Context& context, const CheckReturnArgs& args);
 void AddRanks(const Context& context, const AddRanksArgs& args);
 void GatherRows(const Context& context, const GatherRowsArgs& args);
+void CopyBlocks(const Context& context, const CopyBlocksArgs& args);
 void ConcatColumns(const Context& context, const ConcatColumnsArgs& args);
 void Sample(const Context& context, const SampleArgs& args);
 

@@ -36,6 +36,17 @@ void GatherRows(const Context& context, const GatherRowsArgs& args) {
   });
 }
 
+void CopyBlocks(const Context& context, const CopyBlocksArgs& args) {
+  const int64_t bytes = args.cache.dim(2) * static_cast<int64_t>(SizeOf(args.cache.dtype()));
+  const int64_t pairs = args.from.dim(0);
+  const int64_t copies = args.cache.dim(0) * pairs;
+  context.For(copies, static_cast<double>(copies * bytes) / 8, [&](int64_t copy) {
+    char* blocks = args.cache.as<char>() + copy / pairs * args.cache.dim(1) * bytes;
+    std::memcpy(blocks + args.to.as<int32_t>()[copy % pairs] * bytes,
+                blocks + args.from.as<int32_t>()[copy % pairs] * bytes, bytes);
+  });
+}
+
 void ConcatColumns(const Context& context, const ConcatColumnsArgs& args) {
   const int64_t shards = args.shards.dim(0);
   const int64_t rows = args.shards.dim(1);

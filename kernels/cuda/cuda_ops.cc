@@ -126,6 +126,9 @@ class CudaOps : public Ops {
   void GatherRows(const GatherRowsArgs& args) override {
     Enqueue("GatherRows", args, cuda::GatherRows);
   }
+  void CopyBlocks(const CopyBlocksArgs& args) override {
+    Enqueue("CopyBlocks", args, cuda::CopyBlocks);
+  }
   void ConcatColumns(const ConcatColumnsArgs& args) override {
     Enqueue("ConcatColumns", args, cuda::ConcatColumns);
   }

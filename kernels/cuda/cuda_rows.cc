@@ -63,6 +63,18 @@ cudaError_t GatherRows(const Context& context, const GatherRowsArgs& args) {
                                            .row_bytes = RowBytes(args.x)});
 }
 
+cudaError_t CopyBlocks(const Context& context, const CopyBlocksArgs& args) {
+  return LaunchCopyBlocks(
+      context.stream,
+      {.cache = args.cache.data(),
+       .parts = args.cache.dim(0),
+       .blocks = args.cache.dim(1),
+       .block_bytes = args.cache.dim(2) * static_cast<int64_t>(SizeOf(args.cache.dtype())),
+       .from = args.from.as<int32_t>(),
+       .to = args.to.as<int32_t>(),
+       .pairs = args.from.dim(0)});
+}
+
 cudaError_t ConcatColumns(const Context& context, const ConcatColumnsArgs& args) {
   return LaunchConcatColumns(context.stream, {.shards = args.shards.as<float>(),
                                               .out = args.out.as<float>(),

@@ -27,6 +27,7 @@ void SetLists(const SampleArgs& args, SampleLaunch& launch) {
   launch.masks = Bits(args.masks);
   launch.masks_stride = args.masks.stride0();
   launch.mask_row = args.mask_row.as<int32_t>();
+  launch.mask_penalty = args.mask_penalty.as<float>();
 }
 
 void SetResults(const SampleArgs& args, SampleLaunch& launch) {

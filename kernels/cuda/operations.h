@@ -15,6 +15,7 @@ cudaError_t RmsNorm(const Context& context, const RmsNormArgs& args);
 cudaError_t QkNormRopeStoreKv(const Context& context, const QkNormRopeStoreKvArgs& args);
 cudaError_t SiluAndMul(const Context& context, const SiluAndMulArgs& args);
 cudaError_t GatherRows(const Context& context, const GatherRowsArgs& args);
+cudaError_t CopyBlocks(const Context& context, const CopyBlocksArgs& args);
 cudaError_t ConcatColumns(const Context& context, const ConcatColumnsArgs& args);
 // cuda_gemm.cc
 cudaError_t Gemm(const Context& context, const GemmArgs& args);

@@ -135,6 +135,7 @@ class QueuedOps : public Ops {
   void CheckReturn(const CheckReturnArgs& args) override { Enqueue(args, ref::CheckReturn); }
   void AddRanks(const AddRanksArgs& args) override { Enqueue(args, ref::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Enqueue(args, ref::GatherRows); }
+  void CopyBlocks(const CopyBlocksArgs& args) override { Enqueue(args, ref::CopyBlocks); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Enqueue(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Enqueue(args, ref::Sample); }
   void Rest() override { device_.EndStep(); }

@@ -82,6 +82,12 @@ void VisitTensors(GatherRowsArgs& args, const Visitor& visit) {
 }
 
 template <typename Visitor>
+void VisitTensors(CopyBlocksArgs& args, const Visitor& visit) {
+  auto& [cache, from, to] = args;
+  VisitEach(visit, cache, from, to);
+}
+
+template <typename Visitor>
 void VisitTensors(ConcatColumnsArgs& args, const Visitor& visit) {
   auto& [shards, out] = args;
   VisitEach(visit, shards, out);
@@ -91,12 +97,12 @@ template <typename Visitor>
 void VisitTensors(SampleArgs& args, const Visitor& visit) {
   auto& [logits, forced, temperature, top_k, top_p, min_p, repetition, presence, frequency, seed,
          position, penalty_slot, penalty_reset, penalty_listed, penalty_counts, pen_offsets,
-         pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks, mask_row, num_logprobs,
-         token, logprob, rank, top_tokens, top_logprobs] = args;
+         pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks, mask_row, mask_penalty,
+         num_logprobs, token, logprob, rank, top_tokens, top_logprobs] = args;
   VisitEach(visit, logits, forced, temperature, top_k, top_p, min_p, repetition, presence,
             frequency, seed, position, penalty_slot, penalty_reset, penalty_listed, penalty_counts,
             pen_offsets, pen_tokens, pen_counts, adj_offsets, adj_tokens, adj_values, masks,
-            mask_row, num_logprobs, token, logprob, rank, top_tokens, top_logprobs);
+            mask_row, mask_penalty, num_logprobs, token, logprob, rank, top_tokens, top_logprobs);
 }
 
 template <typename Visitor>

@@ -49,6 +49,7 @@ class RefOps : public Ops {
   void CheckReturn(const CheckReturnArgs& args) override { Execute(args, ref::CheckReturn); }
   void AddRanks(const AddRanksArgs& args) override { Execute(args, ref::AddRanks); }
   void GatherRows(const GatherRowsArgs& args) override { Execute(args, ref::GatherRows); }
+  void CopyBlocks(const CopyBlocksArgs& args) override { Execute(args, ref::CopyBlocks); }
   void ConcatColumns(const ConcatColumnsArgs& args) override { Execute(args, ref::ConcatColumns); }
   void Sample(const SampleArgs& args) override { Execute(args, ref::Sample); }
 

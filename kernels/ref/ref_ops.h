@@ -36,6 +36,7 @@ void PackResults(const PackResultsArgs& args);
 absl::Status CheckReturn(const CheckReturnArgs& args);
 void AddRanks(const AddRanksArgs& args);
 void GatherRows(const GatherRowsArgs& args);
+void CopyBlocks(const CopyBlocksArgs& args);
 void ConcatColumns(const ConcatColumnsArgs& args);
 void Sample(const SampleArgs& args);
 

@@ -30,6 +30,17 @@ void GatherRows(const GatherRowsArgs& args) {
   }
 }
 
+void CopyBlocks(const CopyBlocksArgs& args) {
+  const int64_t bytes = args.cache.dim(2) * static_cast<int64_t>(SizeOf(args.cache.dtype()));
+  for (int64_t part = 0; part < args.cache.dim(0); ++part) {
+    char* blocks = args.cache.as<char>() + part * args.cache.dim(1) * bytes;
+    for (int64_t i = 0; i < args.from.dim(0); ++i) {
+      std::memcpy(blocks + args.to.as<int32_t>()[i] * bytes,
+                  blocks + args.from.as<int32_t>()[i] * bytes, bytes);
+    }
+  }
+}
+
 void ConcatColumns(const ConcatColumnsArgs& args) {
   const int64_t rows = args.shards.dim(1);
   const int64_t width = args.shards.dim(2);

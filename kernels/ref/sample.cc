@@ -82,8 +82,11 @@ void Mask(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
   const int32_t row = args.mask_row.as<int32_t>()[n];
   if (row < 0) return;
   const int32_t* mask = args.masks.as<int32_t>() + row * args.masks.stride0();
+  const bool candidates = args.forced.as<int32_t>()[n] == SampleArgs::kCandidateRow;
+  const float penalty = candidates ? args.mask_penalty.as<float>()[n] : kInfinity;
   for (size_t id = 0; id < logits.size(); ++id) {
-    if (!IsInMask(mask, static_cast<int64_t>(id))) logits[id] = -kInfinity;
+    if (!IsInMask(mask, static_cast<int64_t>(id)))
+      logits[id] = penalty == kInfinity ? -kInfinity : logits[id] - penalty;
   }
 }
 
@@ -136,8 +139,9 @@ int32_t Draw(const SampleArgs& args, int64_t n, std::vector<float>& logits) {
   return best;
 }
 
+// The alternatives are those of `listed`: the raw row, or what a candidate row makes of it.
 void ReportLogprobs(const SampleArgs& args, int64_t n, const std::vector<float>& raw,
-                    int32_t token) {
+                    const std::vector<float>& listed, int32_t token) {
   const std::vector<int32_t> order = Descending(raw);
   const double largest = raw[order[0]];
   double total = 0;
@@ -148,12 +152,15 @@ void ReportLogprobs(const SampleArgs& args, int64_t n, const std::vector<float>&
     args.rank.as<int32_t>()[n] =
         static_cast<int32_t>(std::find(order.begin(), order.end(), token) - order.begin() + 1);
   }
-  const auto size = static_cast<int32_t>(order.size());
+  const bool candidates = args.forced.as<int32_t>()[n] == SampleArgs::kCandidateRow;
+  const std::vector<int32_t> top = Descending(listed);
+  const auto size = static_cast<int32_t>(top.size());
   for (int32_t j = 0; j < args.num_logprobs.as<int32_t>()[n]; ++j) {
-    const int32_t id = j < size ? order[j] : -1;
+    const bool there = j < size && !(candidates && listed[top[j]] == -kInfinity);
+    const int32_t id = there ? top[j] : -1;
     args.top_tokens.as<int32_t>()[n * args.top_tokens.stride0() + j] = id;
     args.top_logprobs.as<float>()[n * args.top_logprobs.stride0() + j] =
-        id < 0 ? -kInfinity : static_cast<float>(raw[id] - log_total);
+        id < 0 ? -kInfinity : static_cast<float>(listed[id] - log_total);
   }
 }
 
@@ -188,8 +195,9 @@ void SampleRow(const SampleArgs& args, int64_t n) {
     return;
   }
   token = args.forced.as<int32_t>()[n];
+  const bool candidates = token == SampleArgs::kCandidateRow;
+  std::vector<float> logits = raw;
   if (token < 0) {
-    std::vector<float> logits = raw;
     Penalize(args, n, logits);
     Adjust(args, n, logits);
     Mask(args, n, logits);
@@ -197,7 +205,7 @@ void SampleRow(const SampleArgs& args, int64_t n) {
   }
   if (!wants_logprobs) return;
   if (token < 0) ReportNothing(args, n, /*clear_alternatives=*/false);
-  ReportLogprobs(args, n, raw, token);
+  ReportLogprobs(args, n, raw, candidates ? logits : raw, token);
 }
 
 }  // namespace

@@ -211,21 +211,63 @@ void WriteChosen(const RowArgs& args, double logprob, int32_t rank) {
   args.args.rank.as<int32_t>()[args.n] = rank;
 }
 
-// `raw` null: the row has no distribution.
-void ReportLogprobs(const RowArgs& args, const LogitRow* raw, int32_t token) {
-  const double log_total = raw == nullptr ? 0.0 : raw->largest() + std::log(raw->SumWeights());
-  std::vector<Candidate> top;
-  if (raw != nullptr) top = raw->Largest(args.num_logprobs);
+// The largest of `listed`; `possible`: -inf is none.
+void WriteAlternatives(const RowArgs& args, const LogitRow& listed, double log_total,
+                       bool possible) {
+  const std::vector<Candidate> top = listed.Largest(args.num_logprobs);
   for (int64_t j = 0; j < args.num_logprobs; ++j) {
-    const bool there = j < static_cast<int64_t>(top.size());
+    const bool there =
+        j < static_cast<int64_t>(top.size()) && !(possible && top[j].logit == -kInfinity);
     WriteAlternative(args, j, there ? top[j].id : -1,
                      there ? top[j].logit - log_total : -kInfinity);
   }
+}
+
+// `raw` null: the row has no distribution. Alternatives of candidate rows are written elsewhere.
+void ReportLogprobs(const RowArgs& args, const LogitRow* raw, int32_t token, bool candidates) {
+  if (raw == nullptr) {
+    for (int64_t j = 0; j < args.num_logprobs; ++j) WriteAlternative(args, j, -1, -kInfinity);
+    WriteChosen(args, -kInfinity, 0);
+    return;
+  }
+  const double log_total = raw->largest() + std::log(raw->SumWeights());
+  if (!candidates) WriteAlternatives(args, *raw, log_total, /*possible=*/false);
   if (token < 0) {
     WriteChosen(args, -kInfinity, 0);
   } else {
     WriteChosen(args, (*raw)[token] - log_total, raw->RankOf(token));
   }
+}
+
+// The row less mask_penalty where the mask is 0; a view of `out`.
+LogitRow Penalized(const RowArgs& args, const int32_t* mask, float* out) {
+  const float penalty = args.args.mask_penalty.as<float>()[args.n];
+  if (penalty == kInfinity) return LogitRow::Masked(args.logits, mask, args.size, out);
+  for (int64_t id = 0; id < args.size; ++id) {
+    out[id] = IsInMask(mask, id) ? args.logits[id] : args.logits[id] - penalty;
+  }
+  return {out, args.size};
+}
+
+// Lists the candidates of a row and returns the best.
+int32_t ListCandidates(const RowArgs& args, const LogitRow& raw) {
+  const double log_total = raw.largest() + std::log(raw.SumWeights());
+  Edits edits(args.logits, args.size, /*undoable=*/true);
+  Adjust(args, edits);
+  std::unique_ptr<float[]> masked;
+  const int32_t* mask = args.mask();
+  if (mask != nullptr) masked = std::make_unique_for_overwrite<float[]>(args.size);
+  const LogitRow listed = mask != nullptr ? Penalized(args, mask, masked.get())
+                                          : raw.AfterChanges(edits.changed_blocks());
+  const bool any = !listed.has_nan() && listed.largest() != -kInfinity;
+  const int32_t token = any ? listed.ArgMax() : -1;
+  if (any) {
+    WriteAlternatives(args, listed, log_total, /*possible=*/true);
+  } else {
+    for (int64_t j = 0; j < args.num_logprobs; ++j) WriteAlternative(args, j, -1, -kInfinity);
+  }
+  edits.Undo();
+  return token;
 }
 
 }  // namespace
@@ -242,9 +284,14 @@ void SampleRow(const SampleArgs& args, int64_t n) {
   const LogitRow raw(row.logits, row.size);
   const bool sound = HasDistribution(raw);
   token = sound ? args.forced.as<int32_t>()[n] : -1;
-  if (sound && token < 0) token = DrawAfterEdits(row, slot, raw);
+  const bool candidates = token == SampleArgs::kCandidateRow;
+  if (candidates) {
+    token = ListCandidates(row, raw);
+  } else if (sound && token < 0) {
+    token = DrawAfterEdits(row, slot, raw);
+  }
   if (slot.listed != nullptr && token >= 0) CountToken(slot, token);
-  if (row.num_logprobs >= 0) ReportLogprobs(row, sound ? &raw : nullptr, token);
+  if (row.num_logprobs >= 0) ReportLogprobs(row, sound ? &raw : nullptr, token, candidates);
 }
 
 }  // namespace tessera

@@ -158,6 +158,13 @@ void CountingOps::GatherRows(const GatherRowsArgs& args) {
   Add({.name = "gather_rows", .bytes = Bytes(args.rows) + 2 * Bytes(args.out)});
 }
 
+void CountingOps::CopyBlocks(const CopyBlocksArgs& args) {
+  const auto pairs = static_cast<double>(args.from.dim(0));
+  const auto blocks = static_cast<double>(args.cache.dim(1));
+  Add({.name = "copy_blocks",
+       .bytes = Bytes(args.from) * 2 + 2 * Bytes(args.cache) * pairs / blocks});
+}
+
 // Without penalties and lists.
 void CountingOps::Sample(const SampleArgs& args) {
   Add({.name = "sample", .bytes = Bytes(args.logits) + Bytes(args.token)});

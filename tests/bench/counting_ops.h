@@ -90,6 +90,7 @@ class CountingOps : public Ops {
   void CheckReturn(const CheckReturnArgs& args) override { AddViews("check_return", args); }
   void AddRanks(const AddRanksArgs& args) override { AddViews("add_ranks", args); }
   void GatherRows(const GatherRowsArgs& args) override;
+  void CopyBlocks(const CopyBlocksArgs& args) override;
   void ConcatColumns(const ConcatColumnsArgs& args) override { AddViews("concat_columns", args); }
   void Sample(const SampleArgs& args) override;
 

@@ -73,6 +73,7 @@ void AddRow(const Text& text, SamplingPlan* plan) {
   plan->pen_offsets.push_back(0);
   plan->adj_offsets.push_back(0);
   plan->mask_row.push_back(-1);
+  plan->mask_penalty.push_back(0.0F);
 }
 
 BatchPlan MakeBatch(std::vector<Text>* texts) {

@@ -150,6 +150,39 @@ TEST_P(RowOpsTest, GatherRowsCopies) {
   });
 }
 
+TEST_P(RowOpsTest, CopyBlocksCopiesInEveryPartOfTheCache) {
+  ForSeeds(15, [&](Random& random) {
+    const int64_t parts = random.OneOf({1, 2, 6});
+    const int64_t blocks = random.Int(2, 9);
+    const int64_t size = random.OneOf({2, 8, 34, 96});
+    const std::vector<float> before = Activations(random, parts * blocks * size);
+    std::vector<int32_t> order(blocks);
+    for (int32_t i = 0; i < blocks; ++i) order[i] = i;
+    for (int64_t i = blocks - 1; i > 0; --i) std::swap(order[i], order[random.Int(0, i)]);
+    // The first of the order are copied from, maybe several times, others to, the rest are neither.
+    const int64_t sources = random.Int(1, blocks - 1);
+    const int64_t pairs = random.Int(0, blocks - sources);
+    std::vector<int32_t> from;
+    std::vector<int32_t> to;
+    for (int64_t i = 0; i < pairs; ++i) {
+      from.push_back(order[random.Int(0, sources - 1)]);
+      to.push_back(order[sources + i]);
+    }
+    const TestTensor cache(device(), act(), {parts, blocks, size}, before);
+    const TestTensor from_tensor = TestTensor::Ints(device(), {pairs}, from);
+    const TestTensor to_tensor = TestTensor::Ints(device(), {pairs}, to);
+    ops().CopyBlocks({.cache = cache, .from = from_tensor, .to = to_tensor});
+    std::vector<float> expected = before;
+    for (int64_t part = 0; part < parts; ++part) {
+      for (int64_t i = 0; i < pairs; ++i) {
+        std::copy_n(before.begin() + (part * blocks + from[i]) * size, size,
+                    expected.begin() + (part * blocks + to[i]) * size);
+      }
+    }
+    EXPECT_EQ(cache.Floats(), expected);
+  });
+}
+
 TEST_P(RowOpsTest, ConcatColumnsDropsThePaddingOfTheLastShard) {
   ForSeeds(15, [&](Random& random) {
     const int64_t shards = random.OneOf({1, 2, 3, 8});

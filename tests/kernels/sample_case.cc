@@ -176,6 +176,7 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
   const TestTensor masks =
       TestTensor::Ints(device, {distinct.count, MaskWords(vocab)}, distinct.words);
   const TestTensor mask_row = TestTensor::Ints(device, {n}, distinct.rows);
+  const TestTensor mask_penalty = floats(&SampleRowCase::mask_penalty);
   const TestTensor num_logprobs = ints(&SampleRowCase::num_logprobs);
   const TestTensor token(device, DType::kI32, {n});
   const TestTensor logprob(device, DType::kF32, {n});
@@ -205,6 +206,7 @@ std::vector<SampledRow> SampleOn(Device& device, const std::vector<SampleRowCase
                   .adj_values = adj_values,
                   .masks = masks,
                   .mask_row = mask_row,
+                  .mask_penalty = mask_penalty,
                   .num_logprobs = num_logprobs,
                   .token = token,
                   .logprob = logprob,

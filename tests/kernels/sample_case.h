@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct SampleRowCase {
   std::vector<int32_t> counts;
   std::vector<std::pair<int32_t, float>> adjustments;
   std::vector<int32_t> mask;  // words of a bit mask; empty: every token is allowed
+  float mask_penalty = std::numeric_limits<float>::infinity();
   int32_t num_logprobs = -1;
 };
 

@@ -68,6 +68,13 @@ SampleRowCase RandomRow(Random& random, int64_t vocab) {
   }
   if (random.Chance(0.2)) row.forced = static_cast<int32_t>(random.Int(0, vocab - 1));
   row.num_logprobs = static_cast<int32_t>(random.OneOf({-1, 0, 1, 5, 20}));
+  if (row.forced < 0 && row.num_logprobs >= 0 && random.Chance(0.3)) {
+    row.forced = SampleArgs::kCandidateRow;
+    row.temperature = 0.0F;
+    row.penalties.clear();
+    row.counts.clear();
+    if (random.Chance(0.5)) row.mask_penalty = 0.5F * static_cast<float>(random.Int(0, 9));
+  }
   return row;
 }
 
@@ -84,6 +91,7 @@ SampleRowCase EdgeRow(Random& random, int64_t vocab) {
   const auto one_of = [&](std::initializer_list<float> choices) {
     return choices.begin()[random.Int(0, static_cast<int64_t>(choices.size()) - 1)];
   };
+  if (row.forced == SampleArgs::kCandidateRow) return row;
   row.temperature = one_of({0.0F, 0.9e-5F, 1e-5F, 1e-3F, 1.0F, 2.0F, 100.0F, 1e30F, kInfinity});
   row.top_k = static_cast<int32_t>(random.OneOf({0, 1, 2, 1000, 1025, 3000, vocab, vocab + 1}));
   row.top_p = one_of({0.0F, 1e-30F, 1e-7F, 0.25F, 0.5F, 0.75F, 0.9F, 0.99999F, 0.99999994F, 1.0F});

@@ -388,6 +388,7 @@ void ExpectMasksToBan(const Sampler& sampler, int cases, std::initializer_list<i
     for (int64_t n = random.Int(1, 4); n > 0; --n) {
       rows.push_back(RandomRow(random, vocab));
       rows.back().mask = mask;
+      rows.back().mask_penalty = kInfinity;
     }
     const std::vector<SampledRow> masked = sampler(rows);
     const std::vector<SampledRow> banned = WithBans(sampler, rows);
@@ -438,6 +439,36 @@ TEST_P(SampleTest, NothingLiftsAMaskedToken) {
   row.adjustments = {{0, 100.0F}};
   row.mask = {0b110};
   EXPECT_EQ(Run({row})[0].token, 1);
+}
+
+// What a beam search looks at: raw logprobs of what adjustments and the mask leave.
+TEST_P(SampleTest, CandidatesAreWhatTheMaskLeavesAndAreNotRenormalised) {
+  SampleRowCase row = Row({1.0F, 3.0F, 3.0F, 0.0F, 2.0F});
+  row.forced = SampleArgs::kCandidateRow;
+  row.temperature = 0;
+  row.num_logprobs = 4;
+  row.mask = {0b11001};
+  row.adjustments = {{3, 0.5F}};
+  const double total = std::log(std::exp(1.0) + 2 * std::exp(3.0) + 1 + std::exp(2.0));
+  const SampledRow banned = Run({row})[0];
+  EXPECT_EQ(banned.token, 4);
+  EXPECT_EQ(banned.rank, 3);
+  EXPECT_EQ(banned.top_tokens, (std::vector<int32_t>{4, 0, 3, -1}));
+  EXPECT_NEAR(banned.top_logprobs[0], 2 - total, kLogprobTolerance);
+  EXPECT_NEAR(banned.top_logprobs[2], 0.5 - total, kLogprobTolerance);
+  EXPECT_EQ(banned.top_logprobs[3], -kInfinity);
+  row.mask_penalty = 1.5F;
+  const SampledRow penalised = Run({row})[0];
+  EXPECT_EQ(penalised.token, 4);
+  EXPECT_EQ(penalised.top_tokens, (std::vector<int32_t>{4, 1, 2, 0}));
+  EXPECT_NEAR(penalised.top_logprobs[1], 1.5 - total, kLogprobTolerance);
+  row.mask = {0};
+  EXPECT_EQ(Run({row})[0].token, 1) << "a penalty leaves something";
+  row.mask_penalty = kInfinity;
+  const SampledRow nothing = Run({row})[0];
+  EXPECT_EQ(nothing.token, -1);
+  EXPECT_EQ(nothing.logprob, -kInfinity);
+  EXPECT_EQ(nothing.top_tokens, (std::vector<int32_t>{-1, -1, -1, -1}));
 }
 
 TEST(SampleRowTest, LeavesTheLogitsAsTheyWere) {

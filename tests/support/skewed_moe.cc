@@ -31,7 +31,8 @@ SamplingPlan OneGreedyRow(int32_t position) {
           .adj_tokens = {},
           .adj_values = {},
           .masks = {},
-          .mask_row = {-1}};
+          .mask_row = {-1},
+          .mask_penalty = {0}};
 }
 
 }  // namespace

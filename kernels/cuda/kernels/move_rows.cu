@@ -23,6 +23,17 @@ GatherRowsKernel(RowCopy copy, const int32_t* rows) {
   }
 }
 
+// A block of threads per pair and part of the cache.
+SIMT_KERNEL(kMaxCopyThreads, 4)
+CopyBlocksKernel(RowCopy copy, const int32_t* from, const int32_t* to, int32_t pairs,
+                 int64_t blocks) {
+  simt::ptx::GridDependencyWait();
+  simt::ptx::GridDependencyLaunch();
+  const auto pair = static_cast<int32_t>(blockIdx.x) % pairs;
+  const int64_t first = static_cast<int32_t>(blockIdx.x) / pairs * blocks;
+  copy(first + to[pair], first + from[pair]);
+}
+
 SIMT_KERNEL(kMaxCopyThreads, 4)
 PackRowsKernel(RowCopy copy, const int32_t* send_counts, const int32_t* send_tokens,
                int32_t capacity) {
@@ -78,6 +89,17 @@ cudaError_t LaunchGatherRows(cudaStream_t stream, const GatherRowsLaunch& launch
                                     .to_stride = launch.out_stride,
                                     .bytes = launch.row_bytes});
   return SIMT_LAUNCH(CopyShape(stream, launch.count, copy), GatherRowsKernel, copy, launch.rows);
+}
+
+cudaError_t LaunchCopyBlocks(cudaStream_t stream, const CopyBlocksLaunch& launch) {
+  if (launch.pairs == 0 || launch.parts == 0) return cudaSuccess;
+  const RowCopy copy = MakeRowCopy({.from = launch.cache,
+                                    .from_stride = launch.block_bytes,
+                                    .to = launch.cache,
+                                    .to_stride = launch.block_bytes,
+                                    .bytes = launch.block_bytes});
+  return SIMT_LAUNCH(CopyShape(stream, launch.pairs * launch.parts, copy), CopyBlocksKernel, copy,
+                     launch.from, launch.to, static_cast<int32_t>(launch.pairs), launch.blocks);
 }
 
 cudaError_t LaunchPackRows(cudaStream_t stream, const PackRowsLaunch& launch) {

@@ -74,6 +74,18 @@ struct GatherRowsLaunch {
 };
 cudaError_t LaunchGatherRows(cudaStream_t stream, const GatherRowsLaunch& launch);
 
+// Blocks of a cache as bytes, an even number each.
+struct CopyBlocksLaunch {
+  void* cache = nullptr;  // [parts, blocks, block_bytes]
+  int64_t parts = 0;
+  int64_t blocks = 0;
+  int64_t block_bytes = 0;
+  const int32_t* from = nullptr;  // [pairs]
+  const int32_t* to = nullptr;    // [pairs]
+  int64_t pairs = 0;
+};
+cudaError_t LaunchCopyBlocks(cudaStream_t stream, const CopyBlocksLaunch& launch);
+
 struct ConcatColumnsLaunch {
   const float* shards = nullptr;  // [shards, rows, width]
   float* out = nullptr;           // [rows, cols]

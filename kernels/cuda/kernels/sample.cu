@@ -12,6 +12,7 @@ using simt::LaunchShape;
 
 constexpr int kMaxThreads = kMaxWarps * simt::kWarpSize;
 constexpr int32_t kPaddedRow = -2;
+constexpr int32_t kCandidateRow = -3;
 constexpr float kGreedyBelow = 1e-5F;
 constexpr int32_t kNoToken = -1;
 
@@ -74,6 +75,7 @@ SIMT_DEVICE Logits DrawnLogits(const SampleLaunch& args, int n, const Slot& slot
     logits.frequency = args.frequency_penalty[n];
   }
   if (args.mask_row[n] >= 0) logits.allowed = args.masks + args.mask_row[n] * args.masks_stride;
+  if (args.forced[n] == kCandidateRow) logits.outside = args.mask_penalty[n];
   const int32_t begin = args.adj_offsets[n];
   logits.num_adjustments = args.adj_offsets[n + 1] - begin;
   if (logits.num_adjustments == 0) return logits;
@@ -263,7 +265,7 @@ SIMT_DEVICE void WriteMissing(const SampleLaunch& args, int n, int begin) {
   }
 }
 
-// The largest of the raw row in descending order, as many at a time as fit on the chip.
+// The largest of a row in descending order, as many at a time as fit on the chip.
 template <int kBlocks>
 SIMT_DEVICE void WriteAlternatives(const SampleLaunch& args, int n, Field field, double log_total,
                                    SelectShared& shared) {
@@ -284,7 +286,9 @@ SIMT_DEVICE void WriteAlternatives(const SampleLaunch& args, int n, Field field,
       for (int j = 0; j < size; ++j) {
         if (Before(shared.list[j], own)) ++at;
       }
-      WriteAlternative(args, n, at, own.id, static_cast<float>(own.logit - log_total));
+      const bool possible = own.logit != -kInfinity || !HasEdits(field.logits);
+      WriteAlternative(args, n, at, possible ? own.id : kNoToken,
+                       static_cast<float>(own.logit - log_total));
     }
     __syncthreads();
     field.range.after = cut.last;
@@ -293,8 +297,8 @@ SIMT_DEVICE void WriteAlternatives(const SampleLaunch& args, int n, Field field,
 }
 
 template <int kBlocks>
-SIMT_DEVICE void ReportLogprobs(const SampleLaunch& args, int n, const Field& raw, int32_t token,
-                                SampleShared& shared) {
+SIMT_DEVICE void ReportLogprobs(const SampleLaunch& args, int n, const Field& raw,
+                                const Field& listed, int32_t token, SampleShared& shared) {
   uint64_t mass = 0;
   uint64_t before = 0;
   const Candidate chosen{token < 0 ? 0.0F : raw.logits.row[token], token};
@@ -309,7 +313,11 @@ SIMT_DEVICE void ReportLogprobs(const SampleLaunch& args, int n, const Field& ra
     const double logprob = token < 0 ? -kInfinity : chosen.logit - log_total;
     WriteChosen(args, n, static_cast<float>(logprob), token < 0 ? 0 : static_cast<int>(before) + 1);
   }
-  WriteAlternatives<kBlocks>(args, n, raw, log_total, shared.select);
+  if (listed.largest != -kInfinity) {
+    WriteAlternatives<kBlocks>(args, n, listed, log_total, shared.select);
+  } else if (Team<kBlocks>::Rank() == 0) {
+    WriteMissing(args, n, 0);
+  }
 }
 
 template <int kBlocks>
@@ -332,7 +340,12 @@ SIMT_DEVICE void SampleRow(const SampleLaunch& args, int n, SampleShared& shared
   }
   if (args.num_logprobs[n] >= 0) {
     if (sound) {
-      ReportLogprobs<kBlocks>(args, n, Field{raw, summaries.raw.largest, {}}, token, shared);
+      // The alternatives of a candidate row are those of what it draws from.
+      const bool candidates = args.forced[n] == kCandidateRow;
+      const Field listed = candidates ? Field{drawn, summaries.drawn.largest, {}}
+                                      : Field{raw, summaries.raw.largest, {}};
+      ReportLogprobs<kBlocks>(args, n, Field{raw, summaries.raw.largest, {}}, listed, token,
+                              shared);
     } else if (Team<kBlocks>::Rank() == 0) {
       WriteChosen(args, n, -kInfinity, 0);
       WriteMissing(args, n, 0);

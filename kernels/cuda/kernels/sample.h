@@ -44,6 +44,7 @@ struct SampleLaunch {
   const uint32_t* masks = nullptr;
   int64_t masks_stride = 0;
   const int32_t* mask_row = nullptr;
+  const float* mask_penalty = nullptr;
   const int32_t* num_logprobs = nullptr;
   int32_t* token = nullptr;
   float* logprob = nullptr;

@@ -40,6 +40,7 @@ struct Logits {
   const float* adj_values = nullptr;
   int num_adjustments = 0;
   const uint32_t* allowed = nullptr;  // null: every token
+  float outside = kInfinity;          // what the others lose
 };
 
 SIMT_DEVICE bool HasEdits(const Logits& logits) {
@@ -57,7 +58,9 @@ SIMT_DEVICE float Edited(const Logits& logits, int id, float logit) {
       if (logits.adj_tokens[i] == id) logit += logits.adj_values[i];
     }
   }
-  if (logits.allowed != nullptr && !InSet(logits.allowed, id)) logit = -kInfinity;
+  if (logits.allowed != nullptr && !InSet(logits.allowed, id)) {
+    logit = logits.outside == kInfinity ? -kInfinity : logit - logits.outside;
+  }
   return logit;
 }
 

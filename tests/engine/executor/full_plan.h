@@ -51,6 +51,9 @@ inline BatchPlan FullGroup(const PlanLimits& limits) {
         &sampling.presence_penalty, &sampling.frequency_penalty}) {
     values->assign(rows, 1.0F);
   }
+  sampling.mask_penalty.assign(rows, 1.0F);
+  plan.copy_from.assign(limits.max_num_seqs, 0);
+  for (int32_t s = 0; s < limits.max_num_seqs; ++s) plan.copy_to.push_back(1 + s);
   sampling.num_masks = limits.max_num_seqs;
   sampling.masks.assign(sampling.num_masks * MaskWords(limits.vocab_size), -1);
   const auto listed = static_cast<int32_t>(limits.max_listed());

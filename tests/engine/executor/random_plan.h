@@ -44,6 +44,10 @@ class RandomPlan {
     plan.max_blocks =
         sequences == 0 ? 0 : kRandomPlanLimits.max_positions / kRandomPlanLimits.block_size;
     for (int s = 0; s < sequences; ++s) AddSequence(&plan);
+    for (int s = Below(sequences + 1); s > 0; --s) {
+      plan.copy_from.push_back(Below(32));
+      plan.copy_to.push_back(63 - s);
+    }
     return plan;
   }
 
@@ -123,6 +127,7 @@ class RandomPlan {
         s.masks.push_back(static_cast<int32_t>(random_()));
     }
     s.mask_row.push_back(Below(s.num_masks + 1) - 1);
+    s.mask_penalty.push_back(static_cast<float>(Below(9)));
   }
 
   std::mt19937 random_;

@@ -37,6 +37,7 @@ void AddRow(int32_t row, BatchPlan* plan) {
   }
   s.seed.push_back(7);
   s.mask_row.push_back(-1);
+  s.mask_penalty.push_back(2.0F);
   s.pen_offsets.push_back(static_cast<int32_t>(s.pen_tokens.size()));
   s.adj_offsets.push_back(static_cast<int32_t>(s.adj_tokens.size()));
 }

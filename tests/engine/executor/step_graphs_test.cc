@@ -91,6 +91,7 @@ SamplingPlan GreedyRows(const std::vector<int32_t>& positions) {
     values->assign(rows, 0.0F);
   }
   plan.frequency_penalty.assign(rows, 0.0F);
+  plan.mask_penalty.assign(rows, 0.0F);
   for (auto* values : {&plan.top_p, &plan.repetition_penalty}) values->assign(rows, 1.0F);
   plan.seed.assign(rows, 0);
   plan.num_logprobs.assign(rows, 2);

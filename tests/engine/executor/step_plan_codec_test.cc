@@ -22,7 +22,8 @@ StepPlan SmallPlan() {
     if (batch.num_sequences() == 2 && batch.num_logits() == 2 &&
         batch.sampling.penalty_slot == std::vector<int32_t>{0, 1} &&
         batch.sampling.penalty_reset[0] == 1 && !batch.sampling.pen_tokens.empty() &&
-        !batch.sampling.adj_tokens.empty() && batch.sampling.num_masks == 1) {
+        !batch.sampling.adj_tokens.empty() && batch.sampling.num_masks == 1 &&
+        batch.copy_from.size() == 1) {
       return plan;
     }
   }
@@ -76,6 +77,9 @@ TEST(StepPlanCodec, EveryFieldArrives) {
   EXPECT_EQ(got.sampling.num_masks, want.sampling.num_masks);
   EXPECT_EQ(got.sampling.masks, want.sampling.masks);
   EXPECT_EQ(got.sampling.mask_row, want.sampling.mask_row);
+  EXPECT_EQ(got.sampling.mask_penalty, want.sampling.mask_penalty);
+  EXPECT_EQ(got.copy_from, want.copy_from);
+  EXPECT_EQ(got.copy_to, want.copy_to);
 }
 
 TEST(StepPlanCodec, IdleGroupsMayBeEmpty) {
@@ -202,6 +206,23 @@ TEST(StepPlanCodec, RefusesWhatARankCannotRun) {
       {"mask_row has 1", [](BatchPlan* p) { p->sampling.mask_row.pop_back(); }},
       {"mask_row[0] is 1", [](BatchPlan* p) { p->sampling.mask_row[0] = 1; }},
       {"mask_row[1] is -2", [](BatchPlan* p) { p->sampling.mask_row[1] = -2; }},
+      {"mask_penalty has 1", [](BatchPlan* p) { p->sampling.mask_penalty.pop_back(); }},
+      {"mask_penalty: holds NaN",
+       [](BatchPlan* p) { p->sampling.mask_penalty[0] = std::nanf(""); }},
+      {"forced: candidates of a row that draws",
+       [](BatchPlan* p) {
+         p->sampling.forced[0] = -3;
+         p->sampling.temperature[0] = 1.0F;
+       }},
+      {"copy_to has 0 entries instead of 1", [](BatchPlan* p) { p->copy_to.clear(); }},
+      {"copy_from[0] is 64", [](BatchPlan* p) { p->copy_from[0] = 64; }},
+      {"copy_to[0] is -1", [](BatchPlan* p) { p->copy_to[0] = -1; }},
+      {"copy_to: a block is in two pairs", [](BatchPlan* p) { p->copy_to[0] = p->copy_from[0]; }},
+      {"copy_from: more copies than sequences",
+       [](BatchPlan* p) {
+         p->copy_from.assign(7, 0);
+         p->copy_to = {1, 2, 3, 4, 5, 6, 7};
+       }},
       {"adj_values: holds NaN", [](BatchPlan* p) { p->sampling.adj_values[0] = std::nanf(""); }},
   };
   for (const Breakage& breakage : breakages) {

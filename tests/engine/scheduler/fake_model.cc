@@ -55,7 +55,8 @@ bool FakeModel::ShapesAgree(const BatchPlan& plan) {
       s.pen_offsets.back() == static_cast<int32_t>(s.pen_tokens.size()) &&
       s.adj_offsets.back() == static_cast<int32_t>(s.adj_tokens.size()) &&
       static_cast<int64_t>(s.masks.size()) == s.num_masks * MaskWords(vocab_size_) &&
-      s.mask_row.size() == rows &&
+      s.mask_row.size() == rows && s.mask_penalty.size() == rows &&
+      plan.copy_from.size() == plan.copy_to.size() &&
       std::all_of(s.mask_row.begin(), s.mask_row.end(),
                   [&](int32_t row) { return row >= -1 && row < s.num_masks; });
   if (!ok) error_ = "the arrays of the plan do not fit together";
@@ -118,6 +119,38 @@ FakeModel::Counts* FakeModel::SlotOf(const SamplingPlan& plan, int32_t row) {
   return &counts;
 }
 
+void FakeModel::CopyBlocks(const BatchPlan& plan) {
+  for (size_t i = 0; i < plan.copy_from.size(); ++i) {
+    const int32_t to = plan.copy_to[i];
+    if (std::count(plan.copy_to.begin(), plan.copy_to.end(), to) > 1 ||
+        std::count(plan.copy_from.begin(), plan.copy_from.end(), to) > 0) {
+      error_ = "a block that is copied to is in two pairs";
+    }
+    std::copy_n(slots_.begin() + plan.copy_from[i] * block_size_, block_size_,
+                slots_.begin() + to * block_size_);
+  }
+}
+
+// Banned tokens are none.
+void FakeModel::ListCandidates(const DrawInputs& inputs, int32_t count, BatchResult* result) {
+  std::vector<std::pair<float, int32_t>> all;  // of -logprob
+  for (int32_t id = 0; id < vocab_size_; ++id) {
+    if (std::find(inputs.banned.begin(), inputs.banned.end(), id) == inputs.banned.end()) {
+      all.emplace_back(-FakeLogprob(inputs.context, id), id);
+    }
+  }
+  std::sort(all.begin(), all.end());
+  result->token.push_back(all.empty() ? -1 : all[0].second);
+  result->logprob.push_back(all.empty() ? 0.0F : -all[0].first);
+  result->rank.push_back(1);
+  for (int32_t k = 0; k < result->num_top; ++k) {
+    // What the row does not ask for is whatever was there before.
+    const bool there = k < count && k < static_cast<int32_t>(all.size());
+    result->top_tokens.push_back(there ? all[k].second : k < count ? -1 : 0);
+    result->top_logprobs.push_back(there ? -all[k].first : 0.0F);
+  }
+}
+
 void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result) {
   const SamplingPlan& s = plan.sampling;
   DrawInputs inputs{
@@ -137,6 +170,10 @@ void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, Bat
       if (!IsInMask(mask, id)) inputs.banned.push_back(id);
     }
   }
+  if (s.forced[row] == kCandidateRow) {
+    if (counts != nullptr) error_ = "candidates of a row with penalties";
+    return ListCandidates(inputs, s.num_logprobs[row], result);
+  }
   const int32_t token = s.forced[row] >= 0 ? s.forced[row] : DrawToken(inputs, vocab_size_);
   if (counts != nullptr && token >= 0) ++(*counts)[token];
   result->token.push_back(token);
@@ -151,6 +188,7 @@ void FakeModel::Sample(const BatchPlan& plan, int32_t row, uint64_t context, Bat
 BatchResult FakeModel::Run(const BatchPlan& plan) {
   BatchResult result;
   if (plan.num_sequences() == 0 || !ShapesAgree(plan)) return result;
+  CopyBlocks(plan);
   std::vector<uint64_t> contexts(plan.num_tokens(), 0);
   for (int32_t s = 0; s < plan.num_sequences(); ++s) RunSequence(plan, s, &contexts);
   for (int32_t wanted : plan.sampling.num_logprobs) {

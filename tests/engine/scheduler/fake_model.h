@@ -52,6 +52,8 @@ class FakeModel {
   // What a slot of the penalty table lists: occurrences in the output by token.
   using Counts = std::map<int32_t, int32_t>;
   Counts* SlotOf(const SamplingPlan& plan, int32_t row);
+  void CopyBlocks(const BatchPlan& plan);
+  void ListCandidates(const DrawInputs& inputs, int32_t count, BatchResult* result);
   void Sample(const BatchPlan& plan, int32_t row, uint64_t context, BatchResult* result);
 
   int32_t TokenAt(const BatchPlan& plan, int32_t t);
