@@ -19,7 +19,7 @@ test_packages=(
   prometheus prometheus-alertmanager
   bubblewrap haproxy nginx-light buildah podman runc mmdebstrap catatonit
   clang clang-format clang-tidy llvm libclang-rt-14-dev
-  chromium fonts-dejavu-core
+  chromium fonts-dejavu-core poppler-utils
 )
 
 usage() { sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; }

@@ -73,6 +73,7 @@ struct ReasoningParams {
   int32_t end_token_id = -1;
   // The prompt ends with a closed, empty think block: everything is content.
   bool starts_closed = false;
+  bool cut_before_start = false;  // for want of budget: ChoiceFinish::thinking_budget_enforced
   // Tokens after <think> before the close sequence is forced; unset: no budget.
   std::optional<int32_t> max_thinking_tokens;
   std::vector<int32_t> close_token_ids;  // forced one per step when the budget is spent
@@ -114,6 +115,7 @@ struct OutputParams {
   ToolCallFormat tool_call_format = ToolCallFormat::kNone;
   std::string tools_json;   // the request's tools, for kCoderXml's conversion of arguments
   bool named_call = false;  // a call that the client named ends with kStop, not kToolCalls
+  bool confidence = false;  // set ChoiceFinish::confidence
 };
 
 // Who a request is for, and what they may have while others want it, too. The last request of a
@@ -163,6 +165,13 @@ struct ToolCallDelta {
   bool operator==(const ToolCallDelta&) const = default;
 };
 
+// How sure the model was of an answer (engine/output/confidence.h).
+struct Confidence {
+  float mean = 0.0F;
+  float lowest = 0.0F;
+  int32_t num_tokens = 0;
+};
+
 enum class FinishReason : uint8_t { kStop, kLength, kToolCalls, kCancelled };
 
 struct ChoiceFinish {
@@ -170,7 +179,8 @@ struct ChoiceFinish {
   std::optional<int32_t> stop_token_id;    // the eos or stop id that ended it
   std::optional<std::string> stop_string;  // the stop string that ended it
   bool thinking_budget_enforced = false;
-  std::optional<double> beam_score;  // of a beam search
+  std::optional<Confidence> confidence;  // when asked for, unless the answer is empty
+  std::optional<double> beam_score;      // of a beam search
 };
 
 // Token counts so far (cumulative, so that a client notices a lost chunk).

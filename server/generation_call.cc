@@ -127,9 +127,8 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
     absl::MutexLock lock(&mutex_);
     name_ = name;
     if (client_gone_) return ClientGoneStatus();
-    const v1::ResponseOptions& response = request.response();
     OnBuilt(built);
-    output_.Begin(name, !response.has_token_ids() || response.token_ids());
+    output_.Begin(name, request);
     prompt_tokens_ = static_cast<int32_t>(built.prompt_ids.size());
     last_token_.resize(static_cast<size_t>(built.n), absl::InfinitePast());
     num_unfinished_ = built.n;

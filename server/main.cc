@@ -26,6 +26,7 @@ constexpr std::array<Command, 15> kCommands = {{
     {"generate", "answer one prompt without a server", &RunGenerate},
     {"chat", "talk to a model or to a running server", &RunChat},
     {"client", "answer one prompt through a running server", &RunClient},
+    {"ask", "answer a question from documents", &RunAsk},
     {"batch", "answer a file of requests, each once", &RunBatchFile},
     {"score", "log probabilities of a token sequence", &RunScore},
     {"tokenize", "text or chat messages to token ids and back", &RunTokenize},

@@ -12,6 +12,7 @@
 #include "server/chat_json.h"
 #include "server/request_fields.h"
 #include "server/request_structure.h"
+#include "server/thinking_choice.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
@@ -25,6 +26,7 @@ constexpr std::string_view kDefaultClose =
 constexpr char kNoTokenizer[] = "this model has no tokenizer.json; send token_ids";
 constexpr size_t kMaxShownName = 200;
 constexpr std::string_view kCloseTag = "\n</think>\n\n";
+constexpr int64_t kOpenTag = 1;  // the token <think>, which the model writes itself
 
 bool IsBlank(const std::string& text) {
   return std::all_of(text.begin(), text.end(),
@@ -105,8 +107,10 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodePrompt(
       RETURN_IF_ERROR(violations.ToStatus());
       return ids;
     }
-    case v1::GenerateRequest::kChat:
-      return EncodeChat(request.chat(), EnableThinking(request.reasoning()));
+    case v1::GenerateRequest::kChat: {
+      ASSIGN_OR_RETURN(const ChatThinking thinking, ThinkingOf(request));
+      return EncodeChat(request.chat(), thinking.enable);
+    }
     case v1::GenerateRequest::PROMPT_NOT_SET:
       break;
   }
@@ -203,6 +207,21 @@ void RequestBuilder::FitContext(const v1::GenerateRequest& request, GenerateRequ
   }
 }
 
+absl::StatusOr<RequestBuilder::ChatThinking> RequestBuilder::ThinkingOf(
+    const v1::GenerateRequest& request) const {
+  const v1::ReasoningOptions& in = request.reasoning();
+  const std::optional<bool> enable = EnableThinking(in.mode(), request.chat());
+  if (enable == false || !model_->supports_reasoning()) return ChatThinking{.enable = enable};
+  bool is_cut = in.has_max_thinking_tokens() && in.max_thinking_tokens() == 0;
+  if (!is_cut && in.min_answer_tokens() > 0 && request.stopping().has_max_tokens()) {
+    ASSIGN_OR_RETURN(const std::vector<int32_t> tag, model_->encoder->EncodeText(kCloseTag, true));
+    is_cut = request.stopping().max_tokens() - in.min_answer_tokens() - kOpenTag <=
+             static_cast<int64_t>(tag.size());
+  }
+  if (is_cut) return ChatThinking{.enable = false, .is_cut = true};
+  return ChatThinking{.enable = enable};
+}
+
 absl::Status RequestBuilder::ReadReasoning(const v1::GenerateRequest& request,
                                            GenerateRequest* out) const {
   if (!model_->supports_reasoning()) return absl::OkStatus();
@@ -211,22 +230,35 @@ absl::Status RequestBuilder::ReadReasoning(const v1::GenerateRequest& request,
   reasoning.parse = in.has_separate() ? in.separate() : request.has_chat();
   reasoning.starts_closed = EndsWithClosedThinkBlock(out->prompt_ids);
   const bool has_budget = in.has_max_thinking_tokens() || in.min_answer_tokens() > 0;
-  if (!has_budget || reasoning.starts_closed) return absl::OkStatus();
+  if (!has_budget) return absl::OkStatus();
+  if (!reasoning.starts_closed) return ReadBudget(in, out);
+  if (!request.has_chat()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ChatThinking thinking, ThinkingOf(request));
+  reasoning.cut_before_start = thinking.is_cut;
+  return absl::OkStatus();
+}
 
+// The last words of the thinking are left out where they would take what is meant for thinking, or
+// would not be heard to their end.
+absl::Status RequestBuilder::ReadBudget(const v1::ReasoningOptions& in,
+                                        GenerateRequest* out) const {
+  ReasoningParams& reasoning = out->reasoning;
+  ASSIGN_OR_RETURN(const std::vector<int32_t> tag, model_->encoder->EncodeText(kCloseTag, true));
+  std::vector<int32_t> message;
   if (in.has_close_message()) {
-    ASSIGN_OR_RETURN(reasoning.close_token_ids,
-                     model_->encoder->EncodeText(in.close_message(), false));
-    ASSIGN_OR_RETURN(const std::vector<int32_t> tag, model_->encoder->EncodeText(kCloseTag, true));
-    reasoning.close_token_ids.insert(reasoning.close_token_ids.end(), tag.begin(), tag.end());
+    ASSIGN_OR_RETURN(message, model_->encoder->EncodeText(in.close_message(), false));
+    message.insert(message.end(), tag.begin(), tag.end());
   } else {
-    ASSIGN_OR_RETURN(reasoning.close_token_ids, model_->encoder->EncodeText(kDefaultClose, true));
+    ASSIGN_OR_RETURN(message, model_->encoder->EncodeText(kDefaultClose, true));
   }
+  const int64_t room = *out->stopping.max_tokens - in.min_answer_tokens() - kOpenTag;
   int64_t budget =
       in.has_max_thinking_tokens() ? in.max_thinking_tokens() : std::numeric_limits<int32_t>::max();
+  const auto length = static_cast<int64_t>(message.size());
+  const bool fits = budget + length <= room || (in.min_answer_tokens() > 0 && 2 * length <= room);
+  reasoning.close_token_ids = fits ? std::move(message) : tag;
   if (in.min_answer_tokens() > 0) {
-    const int64_t reserved =
-        in.min_answer_tokens() + static_cast<int64_t>(reasoning.close_token_ids.size());
-    budget = std::min(budget, *out->stopping.max_tokens - reserved);
+    budget = std::min(budget, room - static_cast<int64_t>(reasoning.close_token_ids.size()));
   }
   reasoning.max_thinking_tokens = static_cast<int32_t>(std::max<int64_t>(0, budget));
   return absl::OkStatus();
@@ -260,9 +292,7 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::Tokenize(
     violations.Add("reasoning_mode", "unknown value");
   }
   RETURN_IF_ERROR(violations.ToStatus());
-  v1::ReasoningOptions reasoning;
-  reasoning.set_mode(request.reasoning_mode());
-  return EncodeChat(request.chat(), EnableThinking(reasoning));
+  return EncodeChat(request.chat(), EnableThinking(request.reasoning_mode(), request.chat()));
 }
 
 absl::StatusOr<std::string> RequestBuilder::Detokenize(const v1::DetokenizeRequest& request) const {

@@ -3,6 +3,7 @@
 #define TESSERA_SERVER_REQUEST_BUILDER_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace v1 {
 class ChatPrompt;
 class DetokenizeRequest;
 class GenerateRequest;
+class ReasoningOptions;
 class TokenizeRequest;
 }  // namespace v1
 
@@ -67,6 +69,13 @@ class RequestBuilder {
   std::string ContextLimit() const;
   void FitContext(const v1::GenerateRequest& request, GenerateRequest* out,
                   FieldViolations* violations) const;
+  // How a chat is to be rendered, and whether it is not thought about only for want of budget.
+  struct ChatThinking {
+    std::optional<bool> enable;
+    bool is_cut = false;
+  };
+  absl::StatusOr<ChatThinking> ThinkingOf(const v1::GenerateRequest& request) const;
+  absl::Status ReadBudget(const v1::ReasoningOptions& in, GenerateRequest* out) const;
   absl::Status ReadReasoning(const v1::GenerateRequest& request, GenerateRequest* out) const;
   bool EndsWithClosedThinkBlock(const std::vector<int32_t>& ids) const;
 

@@ -134,14 +134,14 @@ void ReadResponse(const v1::ResponseOptions& in, const RequestLimits& limits, Ge
       violations->CheckInt("response.prompt_logprobs", in.prompt_logprobs(), range)) {
     out->sampling.prompt_logprobs = static_cast<int32_t>(in.prompt_logprobs());
   }
+  out->output.confidence = in.confidence();
   out->output.skip_special_tokens = !in.has_skip_special_tokens() || in.skip_special_tokens();
 }
 
 void CheckReasoning(const v1::GenerateRequest& request, const ServedModel& model,
                     const RequestLimits& limits, FieldViolations* violations) {
   const v1::ReasoningOptions& in = request.reasoning();
-  const bool wants_mode = in.mode() == v1::ReasoningOptions::MODE_THINK ||
-                          in.mode() == v1::ReasoningOptions::MODE_NO_THINK;
+  const bool wants_mode = in.mode() != v1::ReasoningOptions::MODE_UNSPECIFIED;
   if (!v1::ReasoningOptions::Mode_IsValid(in.mode())) {
     violations->Add("reasoning.mode", "unknown value");
   } else if (wants_mode && !request.has_chat()) {
@@ -236,13 +236,6 @@ void CheckChat(const v1::ChatPrompt& chat, const RequestLimits& limits,
   if (!v1::ToolChoice_IsValid(chat.tool_choice())) {
     violations->Add("chat.tool_choice", "unknown value");
   }
-}
-
-std::optional<bool> EnableThinking(const v1::ReasoningOptions& reasoning) {
-  if (reasoning.has_max_thinking_tokens() && reasoning.max_thinking_tokens() == 0) return false;
-  if (reasoning.mode() == v1::ReasoningOptions::MODE_THINK) return true;
-  if (reasoning.mode() == v1::ReasoningOptions::MODE_NO_THINK) return false;
-  return std::nullopt;
 }
 
 void ReadPlainFields(const v1::GenerateRequest& request, const ServedModel& model,

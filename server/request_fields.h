@@ -3,7 +3,6 @@
 #define TESSERA_SERVER_REQUEST_FIELDS_H_
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +26,6 @@ void ReadTokenIds(const google::protobuf::RepeatedField<int64_t>& ids, const std
 // Roles, tools and counts. `field` is "chat".
 void CheckChat(const v1::ChatPrompt& chat, const RequestLimits& limits,
                FieldViolations* violations);
-
-// For a chat template: unset leaves the choice to the template.
-std::optional<bool> EnableThinking(const v1::ReasoningOptions& reasoning);
 
 }  // namespace tessera
 

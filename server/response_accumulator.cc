@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/text/reasoning_steps.h"
+#include "server/thinking_choice.h"
+
 namespace tessera {
 namespace {
 
@@ -69,6 +72,11 @@ v1::Finish::Reason ReasonOf(FinishReason reason) {
 void SetFinish(const ChoiceFinish& finish, v1::Finish* out) {
   out->set_reason(ReasonOf(finish.reason));
   out->set_thinking_budget_enforced(finish.thinking_budget_enforced);
+  if (finish.confidence) {
+    out->mutable_confidence()->set_mean(finish.confidence->mean);
+    out->mutable_confidence()->set_lowest(finish.confidence->lowest);
+    out->mutable_confidence()->set_tokens(finish.confidence->num_tokens);
+  }
   if (finish.stop_string) {
     out->set_stop(*finish.stop_string);
   } else if (finish.stop_token_id) {
@@ -78,9 +86,12 @@ void SetFinish(const ChoiceFinish& finish, v1::Finish* out) {
 
 }  // namespace
 
-void ResponseAccumulator::Begin(std::string request_id, bool with_token_ids) {
+void ResponseAccumulator::Begin(std::string request_id, const v1::GenerateRequest& request) {
+  const v1::ResponseOptions& response = request.response();
   request_id_ = std::move(request_id);
-  with_token_ids_ = with_token_ids;
+  with_token_ids_ = !response.has_token_ids() || response.token_ids();
+  with_steps_ = response.reasoning_steps();
+  thinking_ = ChosenThinking(request);
 }
 
 v1::Choice* ResponseAccumulator::ChoiceEntry(int32_t index) {
@@ -106,10 +117,23 @@ void ResponseAccumulator::Add(TokenDelta delta) {
   bytes_ += AddLogprobs(delta.prompt_logprobs, choice->mutable_prompt_logprobs());
   SetUsage(delta.usage, choice->mutable_usage());
   if (delta.finish) SetFinish(*delta.finish, choice->mutable_finish());
+  if (with_steps_) AddSteps(delta, choice);
 
   const auto index = static_cast<size_t>(delta.choice);
   if (index >= usage_.size()) usage_.resize(index + 1);
   usage_[index] = delta.usage;
+}
+
+void ResponseAccumulator::AddSteps(const TokenDelta& delta, v1::Choice* choice) {
+  const auto index = static_cast<size_t>(delta.choice);
+  if (index >= reasoning_.size()) reasoning_.resize(index + 1);
+  reasoning_[index].append(delta.reasoning);
+  if (!delta.finish) return;
+  bytes_ += static_cast<int64_t>(reasoning_[index].size());
+  for (std::string& step : SplitReasoningSteps(reasoning_[index])) {
+    choice->add_reasoning_steps(std::move(step));
+  }
+  reasoning_[index].clear();
 }
 
 v1::GenerateResponse ResponseAccumulator::Take() {
@@ -123,6 +147,7 @@ v1::GenerateResponse ResponseAccumulator::Take() {
   }
   SetUsage(total, pending_.mutable_usage());
   pending_.set_request_id(request_id_);
+  if (thinking_) *pending_.mutable_thinking() = *std::exchange(thinking_, std::nullopt);
   v1::GenerateResponse taken;
   taken.Swap(&pending_);
   bytes_ = 0;

@@ -4,6 +4,7 @@
 #define TESSERA_SERVER_RESPONSE_ACCUMULATOR_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ namespace tessera {
 // Not thread-safe.
 class ResponseAccumulator {
  public:
-  void Begin(std::string request_id, bool with_token_ids);
+  // `request`: what was asked for.
+  void Begin(std::string request_id, const v1::GenerateRequest& request);
 
   // The accumulated message has at most one entry per choice.
   void Add(TokenDelta delta);
@@ -27,12 +29,16 @@ class ResponseAccumulator {
 
  private:
   v1::Choice* ChoiceEntry(int32_t index);
+  void AddSteps(const TokenDelta& delta, v1::Choice* choice);
 
   std::string request_id_;
   bool with_token_ids_ = true;
+  bool with_steps_ = false;
+  std::optional<v1::ThinkingChoice> thinking_;  // until the first message
   v1::GenerateResponse pending_;
   int64_t bytes_ = 0;
-  std::vector<Usage> usage_;  // by choice
+  std::vector<Usage> usage_;            // by choice
+  std::vector<std::string> reasoning_;  // by choice, where steps are asked for
 };
 
 }  // namespace tessera

@@ -19,8 +19,7 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 class WaitingSink final : public ResponseSink {
  public:
   explicit WaitingSink(const v1::GenerateRequest& request) {
-    const v1::ResponseOptions& response = request.response();
-    output_.Begin(request.request_id(), !response.has_token_ids() || response.token_ids());
+    output_.Begin(request.request_id(), request);
   }
 
   void OnTokens(TokenDelta delta) override {
@@ -110,6 +109,7 @@ std::unique_ptr<TextGenerator> MakeLocalGenerator(ModelRuntime* runtime) {
 void MergeOutput(const v1::GenerateResponse& delta, v1::GenerateResponse* total) {
   total->set_request_id(delta.request_id());
   *total->mutable_usage() = delta.usage();
+  if (delta.has_thinking()) *total->mutable_thinking() = delta.thinking();
   for (const v1::Choice& from : delta.choices()) {
     v1::Choice* to = ChoiceOf(from.index(), total);
     to->mutable_text()->append(from.text());
@@ -118,6 +118,7 @@ void MergeOutput(const v1::GenerateResponse& delta, v1::GenerateResponse* total)
     to->mutable_token_ids()->MergeFrom(from.token_ids());
     to->mutable_logprobs()->MergeFrom(from.logprobs());
     to->mutable_prompt_logprobs()->MergeFrom(from.prompt_logprobs());
+    to->mutable_reasoning_steps()->MergeFrom(from.reasoning_steps());
     *to->mutable_usage() = from.usage();
     if (from.has_finish()) *to->mutable_finish() = from.finish();
   }

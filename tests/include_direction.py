@@ -120,8 +120,9 @@ ROOMS = {
     "server/http/openai": ["server", "server/http", "server/http/page", "server/json_text.h",
                            "server/version.h"],
     "server/grpc": ["server", "server/access", "server/logging.h"],
+    "server/ask": ["server"],
     "server/batch": ["server", "server/http", "server/http/openai", "server/json_text.h"],
-    "server/commands": ["server", "server/access", "server/batch", "server/grpc", "server/http", "server/http/openai", "server/json_text.h",
+    "server/commands": ["server", "server/access", "server/ask", "server/batch", "server/grpc", "server/http", "server/http/openai", "server/json_text.h",
                         "server/logging.h", "server/metrics", "server/version.h"],
     "server/main.cc": ["server", "server/did_you_mean.h", "server/commands"],
 }

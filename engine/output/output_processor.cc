@@ -42,6 +42,7 @@ OutputProcessor::OutputProcessor(std::shared_ptr<const Tokenizer> tokenizer,
                                  std::shared_ptr<const GenerateRequest> request, int32_t choice)
     : request_(std::move(request)),
       choice_(choice),
+      tokenizer_(tokenizer),
       detokenizer_(tokenizer, {.skip_special = request_->output.skip_special_tokens,
                                .keep = ParsedTags(*tokenizer, *request_)}),
       splitter_(*request_) {
@@ -70,6 +71,18 @@ void OutputProcessor::FlushText(bool is_cut, TokenDelta* delta) {
   splitter_.Finish(is_cut ? TextEnd::kCut : TextEnd::kStopped, delta);
 }
 
+// Called before the token counts as reasoning in usage_.
+void OutputProcessor::MeasureConfidence(const SequenceUpdate& update, const BatchResult& result) {
+  const ReasoningParams& reasoning = request_->reasoning;
+  const bool is_tag =
+      update.token == reasoning.start_token_id || update.token == reasoning.end_token_id;
+  const bool is_reasoning = update.reasoning_tokens > usage_.reasoning_tokens;
+  const bool is_end = update.finish.has_value() && update.finish->stop_token_id >= 0;
+  confidence_.Add({.logprob = result.logprob[update.row],
+                   .text = tokenizer_->TokenBytes(update.token),
+                   .is_answer = !is_tag && !is_reasoning && !is_end});
+}
+
 void OutputProcessor::FinishChoice(const SequenceUpdate& update, TokenDelta* delta) {
   const bool is_cut = !splitter_.stop() && update.finish->reason != FinishReason::kStop;
   FlushText(is_cut, delta);
@@ -80,6 +93,7 @@ void OutputProcessor::FinishChoice(const SequenceUpdate& update, TokenDelta* del
     finish.reason = update.finish->reason;
     if (update.finish->stop_token_id >= 0) finish.stop_token_id = update.finish->stop_token_id;
   }
+  finish.confidence = confidence_.result();
   if (finish.reason == FinishReason::kStop && splitter_.num_tool_calls() > 0 &&
       !request_->output.named_call) {
     finish.reason = FinishReason::kToolCalls;
@@ -93,6 +107,7 @@ std::optional<TokenDelta> OutputProcessor::Process(const SequenceUpdate& update,
   CollectPromptLogprobs(update, result);
   usage_.cached_tokens = update.num_cached;
   if (update.token < 0) return std::nullopt;
+  if (request_->output.confidence) MeasureConfidence(update, result);
   ++usage_.completion_tokens;
   usage_.reasoning_tokens = update.reasoning_tokens;
 

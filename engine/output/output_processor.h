@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/output/confidence.h"
 #include "engine/output/text_splitter.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/text/detokenizer.h"
@@ -37,12 +38,15 @@ class OutputProcessor {
   // True when a stop string was completed.
   bool AppendText(const SequenceUpdate& update, TokenDelta* delta);
   void FlushText(bool is_cut, TokenDelta* delta);
+  void MeasureConfidence(const SequenceUpdate& update, const BatchResult& result);
   void FinishChoice(const SequenceUpdate& update, TokenDelta* delta);
 
   const std::shared_ptr<const GenerateRequest> request_;
   const int32_t choice_;
+  const std::shared_ptr<const Tokenizer> tokenizer_;
   IncrementalDetokenizer detokenizer_;
   TextSplitter splitter_;
+  ConfidenceMeter confidence_;
   Usage usage_;
   std::vector<TokenLogprobs> prompt_logprobs_;  // until the first delta
   bool finished_ = false;

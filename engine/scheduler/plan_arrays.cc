@@ -111,7 +111,9 @@ void AddSamplingRow(Sequence* drawing, MaskTable* masks, SamplingPlan* plan) {
   plan->frequency_penalty.push_back(params.frequency_penalty);
   plan->seed.push_back(static_cast<int64_t>(sequence.seed()));
   plan->position.push_back(sequence.next_position());
-  plan->num_logprobs.push_back(searches ? sequence.num_candidates() : params.logprobs.value_or(-1));
+  const int32_t no_logprobs = sequence.request().output.confidence ? 0 : -1;
+  plan->num_logprobs.push_back(searches ? sequence.num_candidates()
+                                        : params.logprobs.value_or(no_logprobs));
   plan->mask_row.push_back(forced < 0 ? masks->RowOf(drawing->NextMask()) : -1);
   plan->mask_penalty.push_back(beams.grammar_penalty.value_or(-kBanned));
   AddPenalties(drawing, plan);

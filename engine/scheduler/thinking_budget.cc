@@ -6,7 +6,7 @@
 namespace tessera {
 
 ThinkingBudget::ThinkingBudget(const ReasoningParams& params, absl::Span<const int32_t> prompt)
-    : params_(params) {
+    : params_(params), enforced_(params.cut_before_start) {
   if (Disabled()) return;
   for (size_t i = prompt.size(); i > 0; --i) {
     if (prompt[i - 1] == params.end_token_id) return;

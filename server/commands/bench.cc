@@ -5,6 +5,7 @@
 #include "kernels/ops.h"
 #include "server/commands/bench_report.h"
 #include "server/commands/bench_serve.h"
+#include "server/commands/bench_thinking.h"
 #include "server/commands/cluster_flags.h"
 #include "server/commands/command.h"
 #include "server/commands/decode_limit.h"
@@ -63,10 +64,14 @@ int RunBench(const Arguments& arguments) {
   if (!arguments.empty() && arguments[0] == "serve") {
     return RunBenchServe({arguments.begin() + 1, arguments.end()});
   }
+  if (!arguments.empty() && arguments[0] == "thinking") {
+    return RunBenchThinking({arguments.begin() + 1, arguments.end()});
+  }
   OptionTable table("tessera bench", "latency|throughput MODEL",
                     "latency MODEL: one request at a time, in this process.\n"
                     "throughput MODEL: as many requests as fit, in this process.\n"
-                    "serve TARGET: a running server under load; see tessera bench serve --help.");
+                    "serve TARGET: a running server under load; see tessera bench serve --help.\n"
+                    "thinking MODEL: what thinking only where it is needed saves and costs.");
   BenchFlags flags;
   constexpr int64_t kMany = 1'000'000;
   table.Flag("json", &flags.json, "Print the result as JSON; times in seconds.");

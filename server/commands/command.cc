@@ -20,10 +20,8 @@ std::optional<std::string> Environment(const std::string& name) {
 
 }  // namespace
 
-std::optional<int> ParseCommandLine(OptionTable* table, const std::string& command,
-                                    const Arguments& arguments,
-                                    std::vector<std::string>* positional, size_t num_positional) {
-  table->Positional(positional);
+std::optional<int> ParseOptions(OptionTable* table, const std::string& command,
+                                const Arguments& arguments) {
   const absl::Status status = table->Parse({.arguments = arguments, .environment = &Environment});
   if (table->help_requested()) {
     Print(table->Help());
@@ -34,6 +32,14 @@ std::optional<int> ParseCommandLine(OptionTable* table, const std::string& comma
     Print(table->PrintConfig());
     return kExitOk;
   }
+  return std::nullopt;
+}
+
+std::optional<int> ParseCommandLine(OptionTable* table, const std::string& command,
+                                    const Arguments& arguments,
+                                    std::vector<std::string>* positional, size_t num_positional) {
+  table->Positional(positional);
+  if (const auto exit = ParseOptions(table, command, arguments)) return exit;
   if (positional->size() < num_positional) {
     return FailUsage(command, absl::InvalidArgumentError("an argument is missing"));
   }

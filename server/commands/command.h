@@ -25,6 +25,7 @@ int RunChat(const Arguments& arguments);
 int RunClient(const Arguments& arguments);
 int RunTokenize(const Arguments& arguments);
 int RunCheck(const Arguments& arguments);
+int RunAsk(const Arguments& arguments);
 int RunBatchFile(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
 int RunDoctor(const Arguments& arguments);
@@ -35,7 +36,10 @@ int RunVersion(const Arguments& arguments);
 int RunWorker(const Arguments& arguments);
 
 // Fills the table's targets. Set when the command has nothing left to do: the exit code after
-// --help, --print-config or a usage error. `num_positional` arguments are required.
+// --help, --print-config or a usage error.
+std::optional<int> ParseOptions(OptionTable* table, const std::string& command,
+                                const Arguments& arguments);
+// The same, where `num_positional` arguments are required and no more are taken.
 std::optional<int> ParseCommandLine(OptionTable* table, const std::string& command,
                                     const Arguments& arguments,
                                     std::vector<std::string>* positional, size_t num_positional);

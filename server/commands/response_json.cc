@@ -63,6 +63,12 @@ Json ChoiceJson(const v1::Choice& choice) {
       break;
   }
   if (choice.finish().thinking_budget_enforced()) json["thinking_budget_enforced"] = true;
+  if (choice.finish().has_confidence()) {
+    const v1::Confidence& confidence = choice.finish().confidence();
+    json["confidence"] = {{"mean", confidence.mean()},
+                          {"lowest", confidence.lowest()},
+                          {"tokens", confidence.tokens()}};
+  }
   for (const v1::ToolCall& call : choice.tool_calls()) {
     json["tool_calls"].push_back(
         {{"id", call.id()}, {"name", call.name()}, {"arguments", call.arguments()}});

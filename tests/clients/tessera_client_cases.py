@@ -68,6 +68,11 @@ class SyncTest(unittest.TestCase):
         thinking = self.client.generate(QUESTION, temperature=0, thinking=True)
         plain = self.client.generate(QUESTION, temperature=0, thinking=False)
         self.assertTrue(thinking.reasoning)
+        self.assertIsNone(thinking.choices[0].confidence)
+        sure = self.client.generate(QUESTION, temperature=0, thinking="auto", confidence=True,
+                                    max_tokens=200, min_answer_tokens=20)
+        self.assertEqual(sure.reasoning, thinking.reasoning)
+        self.assertLessEqual(sure.choices[0].confidence.lowest, sure.choices[0].confidence.mean)
         self.assertFalse(plain.reasoning)
         self.assertEqual(self.client.generate(QUESTION, temperature=0, stop="98").text.count("98"), 0)
         with self.assertRaisesRegex(TypeError, "max_token"):

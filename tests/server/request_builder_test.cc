@@ -464,12 +464,51 @@ TEST_F(RequestBuilderTest, TokensAreReservedForTheAnswer) {
   request.mutable_reasoning()->set_close_message("");
   request.mutable_reasoning()->set_min_answer_tokens(10);
   request.mutable_stopping()->set_max_tokens(30);
-  // "\n</think>\n\n" has 4 tokens.
-  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 16);
-  request.mutable_stopping()->set_max_tokens(11);
-  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 0);
+  // "<think>" and "\n</think>\n\n" have 1 and 4 tokens.
+  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 15);
+  request.mutable_stopping()->set_max_tokens(16);
+  EXPECT_EQ(Build(request)->reasoning.max_thinking_tokens, 1);
+  for (const int64_t max_tokens : {15, 11, 10}) {
+    request.mutable_stopping()->set_max_tokens(max_tokens);
+    const auto built = Build(request);
+    EXPECT_TRUE(built->reasoning.starts_closed) << max_tokens << " leaves no room to think";
+    EXPECT_TRUE(built->reasoning.cut_before_start);
+  }
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_NO_THINK);
+  EXPECT_FALSE(Build(request)->reasoning.cut_before_start) << "nobody wanted to think";
   request.mutable_stopping()->set_max_tokens(9);
   ExpectRefused(request, "reasoning.min_answer_tokens");
+}
+
+TEST_F(RequestBuilderTest, TheLastWordsOfThinkingGiveWayToTheAnswer) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_close_message(std::string(40, 'x'));
+  request.mutable_reasoning()->set_max_thinking_tokens(20);
+  const auto close_size = [&](int64_t max_tokens) {
+    request.mutable_stopping()->set_max_tokens(max_tokens);
+    return Build(request)->reasoning.close_token_ids.size();
+  };
+  EXPECT_EQ(close_size(65), 44u);
+  EXPECT_EQ(close_size(64), 4u) << "it would be cut off, and no answer would follow";
+  request.mutable_reasoning()->set_min_answer_tokens(10);
+  EXPECT_EQ(close_size(99), 44u);
+  EXPECT_EQ(close_size(74), 4u) << "it would take most of what is there to think";
+}
+
+TEST_F(RequestBuilderTest, AutoThinksWhereTheQuestionNeedsIt) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_AUTO);
+  request.mutable_chat()->mutable_messages(0)->set_content("Hello!");
+  EXPECT_TRUE(Build(request)->reasoning.starts_closed);
+  request.mutable_chat()->mutable_messages(0)->set_content("What is 44 + 9809?");
+  EXPECT_FALSE(Build(request)->reasoning.starts_closed);
+  v1::TokenizeRequest tokenize;
+  *tokenize.mutable_chat() = request.chat();
+  tokenize.set_reasoning_mode(v1::ReasoningOptions::MODE_AUTO);
+  EXPECT_EQ(*RequestBuilder(&model_, {}).Tokenize(tokenize), Build(request)->prompt_ids);
+  request = Request();
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_AUTO);
+  ExpectRefused(request, "reasoning.mode");
 }
 
 TEST_F(RequestBuilderTest, ModelsWithoutThinkTokensRefuseBudgets) {

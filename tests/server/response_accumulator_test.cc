@@ -31,7 +31,7 @@ std::vector<TokenDelta> Deltas(size_t piece) {
 TEST(ResponseAccumulatorTest, OneMessageHasWholeToolCallsHoweverTheyWereCut) {
   for (const size_t piece : {size_t{1}, size_t{3}, size_t{7}, std::string(kText).size()}) {
     ResponseAccumulator accumulator;
-    accumulator.Begin("r", /*with_token_ids=*/true);
+    accumulator.Begin("r", v1::GenerateRequest());
     for (TokenDelta& delta : Deltas(piece)) accumulator.Add(std::move(delta));
     const v1::GenerateResponse response = accumulator.Take();
     ASSERT_EQ(response.choices_size(), 1);
@@ -49,7 +49,7 @@ TEST(ResponseAccumulatorTest, OneMessageHasWholeToolCallsHoweverTheyWereCut) {
 // The prompt counts once, and the other choices find in the cache what the first one computed.
 TEST(ResponseAccumulatorTest, TheFirstChoiceTellsWhatWasCached) {
   ResponseAccumulator accumulator;
-  accumulator.Begin("r", /*with_token_ids=*/true);
+  accumulator.Begin("r", v1::GenerateRequest());
   for (int32_t choice = 0; choice < 3; ++choice) {
     accumulator.Add({.choice = choice,
                      .usage = {.prompt_tokens = 152,
@@ -65,7 +65,7 @@ TEST(ResponseAccumulatorTest, TheFirstChoiceTellsWhatWasCached) {
 // As a client joins a stream: the name comes once, fragments by index.
 TEST(ResponseAccumulatorTest, MessagesOfAStreamHoldFragments) {
   ResponseAccumulator accumulator;
-  accumulator.Begin("r", /*with_token_ids=*/true);
+  accumulator.Begin("r", v1::GenerateRequest());
   std::string names;
   std::string arguments[2];
   int messages = 0;
@@ -85,6 +85,32 @@ TEST(ResponseAccumulatorTest, MessagesOfAStreamHoldFragments) {
   EXPECT_EQ(arguments[0], "{\"city\": \"S\u00e3o\"}");
   EXPECT_EQ(arguments[1], "{\"n\": [1, 2]}");
   EXPECT_GT(messages, 4);
+}
+
+TEST(ResponseAccumulatorTest, StepsComeWithTheEndOfAChoiceAndThinkingWithTheFirstMessage) {
+  v1::GenerateRequest request;
+  request.mutable_response()->set_reasoning_steps(true);
+  request.mutable_reasoning()->set_mode(v1::ReasoningOptions::MODE_AUTO);
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("Why?");
+  ResponseAccumulator accumulator;
+  accumulator.Begin("r", request);
+  accumulator.Add({.choice = 1, .reasoning = "one\ntw"});
+  v1::GenerateResponse first = accumulator.Take();
+  EXPECT_TRUE(first.thinking().thinks());
+  EXPECT_EQ(first.thinking().reason(), v1::ThinkingChoice::REASON_REASONS);
+  EXPECT_EQ(first.choices(0).reasoning_steps_size(), 0);
+  TokenDelta last{.choice = 1, .reasoning = "o"};
+  last.finish =
+      ChoiceFinish{.confidence = Confidence{.mean = 0.5F, .lowest = 0.25F, .num_tokens = 3}};
+  accumulator.Add(std::move(last));
+  const v1::GenerateResponse second = accumulator.Take();
+  EXPECT_FALSE(second.has_thinking());
+  ASSERT_EQ(second.choices(0).reasoning_steps_size(), 2);
+  EXPECT_EQ(second.choices(0).reasoning_steps(1), "two");
+  EXPECT_EQ(second.choices(0).finish().confidence().tokens(), 3);
+  EXPECT_EQ(second.choices(0).finish().confidence().lowest(), 0.25F);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "absl/strings/ascii.h"
 #include "engine/text/jinja/concat.h"
 #include "server/json_text.h"
 #include "server/version.h"
@@ -97,6 +98,29 @@ void AppendFinish(const v1::Choice& choice, const v1::StoppingOptions& stopping,
     matched = Concat(finish.stop_token_id());
   }
   json->append(Concat("\"finish_reason\":\"", reason, "\",\"stop_reason\":", matched));
+  if (finish.thinking_budget_enforced()) json->append(",\"thinking_budget_enforced\":true");
+  if (!finish.has_confidence()) return;
+  json->append(",\"confidence\":{\"mean\":");
+  AppendLogprob(finish.confidence().mean(), json);
+  json->append(",\"lowest\":");
+  AppendLogprob(finish.confidence().lowest(), json);
+  json->append(Concat(",\"tokens\":", finish.confidence().tokens(), "}"));
+}
+
+void AppendSteps(const v1::Choice& choice, std::string* json) {
+  json->append(",\"reasoning_steps\":[");
+  for (int i = 0; i < choice.reasoning_steps_size(); ++i) {
+    json->append(i == 0 ? "" : ",").append(JsonQuoted(choice.reasoning_steps(i)));
+  }
+  json->push_back(']');
+}
+
+void AppendThinking(const v1::ThinkingChoice& thinking, std::string* json) {
+  std::string reason = v1::ThinkingChoice::Reason_Name(thinking.reason());
+  constexpr std::string_view kPrefix = "REASON_";
+  reason = absl::AsciiStrToLower(reason.substr(kPrefix.size()));
+  json->append(Concat(",\"thinking\":{\"mode\":\"auto\",\"thinks\":",
+                      thinking.thinks() ? "true" : "false", ",\"reason\":\"", reason, "\"}"));
 }
 
 void AppendToken(const AnswerFacts& facts, int32_t id, std::string* json) {

@@ -29,8 +29,13 @@ void AppendUsage(const v1::Usage& usage, std::string* json);
 // A float as its shortest decimal; -infinity as -9999.0, as others do.
 void AppendLogprob(float value, std::string* json);
 void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string* json);
-// `"finish_reason":…,"stop_reason":…`; null while the choice goes on.
+// `"finish_reason":…,"stop_reason":…`; null while the choice goes on. Behind them
+// `"thinking_budget_enforced":true` where it was, and `"confidence":{…}` where it is asked for.
 void AppendFinish(const v1::Choice& choice, const v1::StoppingOptions& stopping, std::string* json);
+// `,"reasoning_steps":[…]` of the message that ends the choice.
+void AppendSteps(const v1::Choice& choice, std::string* json);
+// `,"thinking":{"mode","thinks","reason"}`.
+void AppendThinking(const v1::ThinkingChoice& thinking, std::string* json);
 // A token as text in quotes; "token_id:17" where the client wants that.
 void AppendToken(const AnswerFacts& facts, int32_t id, std::string* json);
 // {"content":[{token,logprob,bytes,top_logprobs}…]}.

@@ -71,8 +71,14 @@ class ChatFormat final : public AnswerFormat {
     return facts_.request->parallel_tool_calls || call.index() == 0;
   }
 
+  bool ShowsSteps() const {
+    return facts_.request->include_reasoning &&
+           facts_.request->prompts.front().response().reasoning_steps();
+  }
+
   void AppendPromptMembers(const PromptOutput& output, std::string* json) const {
     const v1::GenerateRequest& asked = facts_.request->prompts.front();
+    if (output.response.has_thinking()) AppendThinking(output.response.thinking(), json);
     if (asked.response().has_prompt_logprobs() && output.response.choices_size() > 0) {
       json->append(",\"prompt_logprobs\":");
       AppendPromptLogprobs(facts_, output.response.choices(0).prompt_logprobs(), json);
@@ -130,6 +136,7 @@ class ChatFormat final : public AnswerFormat {
     json += ",";
     AppendFinish(event.is_end ? choice : v1::Choice(), facts_.request->prompts.front().stopping(),
                  &json);
+    if (event.is_end && ShowsSteps()) AppendSteps(choice, &json);
     if (event.carries_tokens && facts_.request->return_token_ids) {
       json += ",\"token_ids\":";
       AppendIds(choice.token_ids(), &json);
@@ -175,6 +182,7 @@ class ChatFormat final : public AnswerFormat {
     }
     json->push_back(',');
     AppendFinish(choice, facts_.request->prompts.front().stopping(), json);
+    if (ShowsSteps()) AppendSteps(choice, json);
     if (facts_.request->return_token_ids) {
       json->append(",\"token_ids\":");
       AppendIds(choice.token_ids(), json);

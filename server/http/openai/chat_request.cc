@@ -100,6 +100,7 @@ void ReadReasoning(const ApiFields& fields, ApiRequest* request, v1::ReasoningOp
     request->budget_name = name;
     if (*budget != -1) out->set_max_thinking_tokens(*budget);
   }
+  if (const auto count = fields.Integer("min_answer_tokens")) out->set_min_answer_tokens(*count);
   if (const auto text = fields.Text("reasoning_budget_message")) out->set_close_message(*text);
   request->include_reasoning = fields.Bool("include_reasoning").value_or(true);
 }
@@ -169,8 +170,10 @@ void ReadReasoningEffort(const ApiFields& fields, std::string_view name,
   const auto effort = fields.Text(name);
   if (!effort) return;
   const bool is_known = *effort == "none" || *effort == "minimal" || *effort == "low" ||
-                        *effort == "medium" || *effort == "high" || *effort == "xhigh";
-  if (!is_known) fields.Fail(name, "must be none, minimal, low, medium, high or xhigh");
+                        *effort == "medium" || *effort == "high" || *effort == "xhigh" ||
+                        *effort == "auto";
+  if (!is_known) fields.Fail(name, "must be none, minimal, low, medium, high, xhigh or auto");
+  if (*effort == "auto") return out->set_mode(v1::ReasoningOptions::MODE_AUTO);
   out->set_mode(*effort == "none" ? v1::ReasoningOptions::MODE_NO_THINK
                                   : v1::ReasoningOptions::MODE_THINK);
 }

@@ -105,6 +105,8 @@ void ReadRoutingFields(const ApiFields& fields, ApiRequest* request, v1::Generat
   if (const auto value = fields.Bool("skip_special_tokens")) {
     response->set_skip_special_tokens(*value);
   }
+  response->set_confidence(fields.Bool("confidence").value_or(false));
+  response->set_reasoning_steps(fields.Bool("reasoning_steps").value_or(false));
   request->return_token_ids = fields.Bool("return_token_ids").value_or(false);
   response->set_token_ids(request->return_token_ids);
   request->tokens_as_ids = fields.Bool("return_tokens_as_token_ids").value_or(false);
@@ -140,12 +142,13 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
   const std::string_view prompt = is_completion                         ? "prompt"
                                   : request.kind == ApiKind::kResponses ? "input"
                                                                         : "messages";
-  const std::array<std::pair<std::string_view, std::string_view>, 24> names = {{
+  const std::array<std::pair<std::string_view, std::string_view>, 25> names = {{
       {"stopping.max_tokens", request.max_tokens_name},
       {"stopping.include_stop", "include_stop_str_in_output"},
       {"response.logprobs", is_completion ? "logprobs" : "top_logprobs"},
       {"reasoning.max_thinking_tokens", request.budget_name},
       {"reasoning.close_message", "reasoning_budget_message"},
+      {"reasoning.min_answer_tokens", "min_answer_tokens"},
       {"reasoning.mode", "chat_template_kwargs"},
       {"token_ids.ids", "prompt"},
       {"token_ids", "tokens"},

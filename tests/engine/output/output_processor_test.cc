@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "engine/output/confidence.h"
 #include "tests/engine/fake_executor.h"
 
 namespace tessera {
@@ -95,6 +97,34 @@ TEST_F(OutputProcessorTest, StopStringCutsAndWinsOverLength) {
   EXPECT_EQ(shown.finish.reason, FinishReason::kStop);
   EXPECT_EQ(shown.finish.stop_string, "\n\n");
   EXPECT_FALSE(shown.finish.stop_token_id.has_value());
+}
+
+// Tokens of the same probability show which of them count.
+TEST_F(OutputProcessorTest, ConfidenceIsOfTheAnswerAlone) {
+  EXPECT_FALSE(Write("<think>\nhm\n</think>\n\nyes").finish.confidence.has_value());
+  request_.output.confidence = true;
+  const auto plain = Write("yes").finish.confidence;
+  ASSERT_TRUE(plain.has_value());
+  EXPECT_FLOAT_EQ(plain->mean, std::exp(-1.0F));
+  EXPECT_FLOAT_EQ(plain->lowest, std::exp(-1.0F));
+  EXPECT_EQ(plain->num_tokens, static_cast<int32_t>(NanoTokenizer()->Encode("yes", {})->size()));
+  EXPECT_EQ(Write("</think>\n\nyes").finish.confidence->num_tokens, plain->num_tokens);
+  EXPECT_FALSE(Write("</think>\n\n").finish.confidence.has_value()) << "there is no answer";
+  last_ = {.reason = FinishReason::kStop, .stop_token_id = *NanoTokenizer()->TokenId("<|im_end|>")};
+  EXPECT_EQ(Write("yes<|im_end|>").finish.confidence->num_tokens, plain->num_tokens);
+}
+
+TEST(ConfidenceMeterTest, MeanAndLowest) {
+  ConfidenceMeter meter;
+  EXPECT_FALSE(meter.result().has_value());
+  meter.Add({.logprob = std::log(0.1F), .text = " \n"});
+  meter.Add({.logprob = std::log(0.9F), .text = "a"});
+  meter.Add({.logprob = std::log(0.2F), .text = "b", .is_answer = false});
+  meter.Add({.logprob = std::log(0.5F), .text = " "});
+  ASSERT_TRUE(meter.result().has_value());
+  EXPECT_FLOAT_EQ(meter.result()->mean, 0.7F);
+  EXPECT_FLOAT_EQ(meter.result()->lowest, 0.5F);
+  EXPECT_EQ(meter.result()->num_tokens, 2);
 }
 
 TEST_F(OutputProcessorTest, StopStringWaitsForMinTokens) {

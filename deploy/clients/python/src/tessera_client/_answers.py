@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any, List
 
 from .errors import StreamLost
-from .types import Answer, Choice, Load, ModelInfo, Piece, ServerInfo, ToolCall, Usage
+from .types import Answer, Choice, Confidence, Load, ModelInfo, Piece, ServerInfo, ToolCall, Usage
 
 _REASONS = {1: "stop", 2: "length", 3: "tool_calls", 4: "cancelled"}
 
@@ -34,6 +34,9 @@ class Gatherer:
             self._add_call(choice, call)
         if delta.HasField("finish"):
             choice.finish_reason = _REASONS.get(delta.finish.reason, "unknown")
+            if delta.finish.HasField("confidence"):
+                found = delta.finish.confidence
+                choice.confidence = Confidence(found.mean, found.lowest, found.tokens)
         return Piece(index=delta.index, text=delta.text, reasoning=delta.reasoning,
                      token_ids=tuple(delta.token_ids),
                      finish_reason=choice.finish_reason if delta.HasField("finish") else None,

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Mapping, Optional, Sequence, TypedDict, Union
+from typing import Any, Dict, Literal, Mapping, Optional, Sequence, TypedDict, Union
 
 from . import _schema
 from .types import Message
@@ -34,8 +34,10 @@ class Options(TypedDict, total=False):
     regex: str
     choice: Sequence[str]
     grammar: str  # GBNF
-    thinking: bool
+    thinking: Union[bool, Literal["auto"]]  # "auto": the server chooses by the question
     max_thinking_tokens: int
+    min_answer_tokens: int  # of max_tokens, kept from the thinking
+    confidence: bool  # say how sure the model was: Choice.confidence
     salt: str  # of the prefix cache
     priority: int
 
@@ -75,9 +77,13 @@ def generate_request(prompt: Prompt, options: Options) -> Any:
     if "choice" in given:
         request.constraints.choice.texts.extend(given["choice"])
     if "thinking" in given:
-        request.reasoning.mode = 2 if given["thinking"] else 3  # MODE_THINK, MODE_NO_THINK
-    if "max_thinking_tokens" in given:
-        request.reasoning.max_thinking_tokens = given["max_thinking_tokens"]
+        # MODE_AUTO, MODE_THINK, MODE_NO_THINK
+        request.reasoning.mode = 1 if given["thinking"] == "auto" else 2 if given["thinking"] else 3
+    for name in ("max_thinking_tokens", "min_answer_tokens"):
+        if name in given:
+            setattr(request.reasoning, name, given[name])
+    if "confidence" in given:
+        request.response.confidence = given["confidence"]
     if "salt" in given:
         request.cache.salt = given["salt"]
     return request

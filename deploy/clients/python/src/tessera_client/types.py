@@ -52,6 +52,15 @@ class Usage:
     reasoning_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Confidence:
+    """Probabilities of the answer's tokens under the model."""
+
+    mean: float
+    lowest: float
+    tokens: int
+
+
 @dataclass
 class Choice:
     """One of the `n` answers. `finish_reason`: "stop", "length", "tool_calls", None while it runs."""
@@ -62,6 +71,7 @@ class Choice:
     tool_calls: List[ToolCall] = field(default_factory=list)
     token_ids: List[int] = field(default_factory=list)
     finish_reason: Optional[str] = None
+    confidence: Optional[Confidence] = None  # where it was asked for, at the end
 
     @property
     def message(self) -> Message:
