@@ -69,6 +69,7 @@ v1::Finish::Reason ReasonOf(FinishReason reason) {
 void SetFinish(const ChoiceFinish& finish, v1::Finish* out) {
   out->set_reason(ReasonOf(finish.reason));
   out->set_thinking_budget_enforced(finish.thinking_budget_enforced);
+  if (finish.beam_score) out->set_beam_score(*finish.beam_score);
   if (finish.stop_string) {
     out->set_stop(*finish.stop_string);
   } else if (finish.stop_token_id) {

@@ -97,6 +97,10 @@ void AppendFinish(const v1::Choice& choice, const v1::StoppingOptions& stopping,
     matched = Concat(finish.stop_token_id());
   }
   json->append(Concat("\"finish_reason\":\"", reason, "\",\"stop_reason\":", matched));
+  if (!finish.has_beam_score()) return;
+  char digits[32];
+  const auto end = std::to_chars(std::begin(digits), std::end(digits), finish.beam_score());
+  json->append(",\"beam_score\":").append(std::begin(digits), end.ptr);
 }
 
 void AppendToken(const AnswerFacts& facts, int32_t id, std::string* json) {
