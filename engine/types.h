@@ -116,6 +116,14 @@ struct OutputParams {
   bool named_call = false;  // a call that the client named ends with kStop, not kToolCalls
 };
 
+// Who a request is for, and what they may have while others want it, too. The last request of a
+// tenant says so for all of them.
+struct TenantClaim {
+  std::string name;     // empty: everybody who names nobody, together
+  double weight = 1;    // above 0
+  double kv_share = 0;  // of the KV blocks, (0, 1]; 0: by weight among those who are there
+};
+
 struct GenerateRequest {
   std::string external_id;          // the client's or a generated id, for logs only
   std::vector<int32_t> prompt_ids;  // 1 … context limit - 1 ids
@@ -129,6 +137,7 @@ struct GenerateRequest {
   int32_t priority = 0;                          // lower runs first
   absl::Time arrival = absl::InfinitePast();     // when the front end received it; TTFT starts here
   absl::Time deadline = absl::InfiniteFuture();  // both by MonotonicNow()
+  TenantClaim tenant;
   std::string cache_salt;  // tenants with different salts never share prefix blocks
   bool use_prefix_cache = true;
 };

@@ -89,6 +89,9 @@ struct HostMatrix {
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t row_stride = 0;  // elements between rows, >= cols
+  // What tells the values where `data` is gone once the weight is prepared: matrices of equal origin,
+  // type and size hold equal values. Empty: where `data` is tells them.
+  std::string origin;
 };
 
 // One weight made of parts stacked along rows (q, k, v; gate, up). All parts have the same cols.

@@ -17,18 +17,23 @@ std::string RandomName() {
 
 }  // namespace
 
-absl::StatusOr<std::string> ActiveRequests::Enter(const std::string& name) {
-  std::string used = name.empty() ? RandomName() : name;
+absl::Status ActiveRequests::Enter() {
   absl::MutexLock lock(&mutex_);
   if (num_open_ >= limit_) {
     return absl::ResourceExhaustedError(
         absl::StrCat(limit_, " requests are open already; try again later"));
   }
+  ++num_open_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ActiveRequests::Name(const std::string& name) {
+  std::string used = name.empty() ? RandomName() : name;
+  absl::MutexLock lock(&mutex_);
   if (!entries_.try_emplace(used).second) {
     return absl::AlreadyExistsError(
         absl::StrCat("request_id: a request named \"", used, "\" is still running"));
   }
-  ++num_open_;
   return used;
 }
 
@@ -53,11 +58,6 @@ void ActiveRequests::Leave() {
 void ActiveRequests::Linger() {
   absl::MutexLock lock(&mutex_);
   ++num_open_;
-}
-
-bool ActiveRequests::full() const {
-  absl::MutexLock lock(&mutex_);
-  return num_open_ >= limit_;
 }
 
 std::optional<ActiveRequests::Found> ActiveRequests::Abort(const std::string& name) {

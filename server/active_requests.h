@@ -21,9 +21,11 @@ class ActiveRequests {
  public:
   explicit ActiveRequests(int32_t limit) : limit_(limit) {}
 
-  // Registers `name`, or a fresh one when it is empty, and returns it; the call counts from then on
-  // until Leave(). RESOURCE_EXHAUSTED at the limit, ALREADY_EXISTS when the name is in use.
-  absl::StatusOr<std::string> Enter(const std::string& name);
+  // A call has come: it counts until Leave(). RESOURCE_EXHAUSTED at the limit.
+  absl::Status Enter();
+  // Registers the name of a call that has entered, or a fresh one when it is empty, and returns it.
+  // ALREADY_EXISTS when it is in use.
+  absl::StatusOr<std::string> Name(const std::string& name);
   // Tells the engine's id. False when the request was aborted in between: cancel it.
   bool Submitted(const std::string& name, RequestId id);
   // The engine is done with it: the name may be used again.
@@ -32,9 +34,6 @@ class ActiveRequests {
   void Leave();
   // A call that has left, but whose client does not read its end: counts until it leaves again.
   void Linger();
-  // A call that comes now would be refused.
-  bool full() const;
-
   struct Found {
     std::optional<RequestId> engine_id;  // unset: not yet submitted; Submitted() will tell
   };

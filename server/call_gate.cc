@@ -33,6 +33,11 @@ std::optional<CallGate::Submission> CallGate::BeginSubmission() {
   return Submission(this);
 }
 
+bool CallGate::closed() const {
+  absl::MutexLock lock(&mutex_);
+  return closed_;
+}
+
 bool CallGate::HasGivenUp() const {
   absl::MutexLock lock(&mutex_);
   return given_up_;

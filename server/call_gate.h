@@ -41,6 +41,7 @@ class CallGate {
   };
   // Nothing when the gate is closed: refuse the request.
   std::optional<Submission> BeginSubmission();
+  bool closed() const;
   // Whether a submission that waits for a thread has waited in vain: refuse it.
   bool HasGivenUp() const;
 

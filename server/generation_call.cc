@@ -18,6 +18,10 @@ namespace {
 // Before the message is read its priority is not known.
 constexpr int32_t kMostImportant = std::numeric_limits<int32_t>::min();
 
+absl::Status ShuttingDown() {
+  return absl::UnavailableError("the server is shutting down; try another one");
+}
+
 // Ends that somebody outside the engine asked for.
 bool IsCancellation(const absl::Status& status) {
   return absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
@@ -25,17 +29,27 @@ bool IsCancellation(const absl::Status& status) {
 
 }  // namespace
 
-void GenerationCall::Submit(const Arrival& arrival, std::shared_ptr<ResponseSink> self) {
+bool GenerationCall::Arrive(const Arrival& arrival) {
+  const absl::Status status = TryArrive(arrival);
+  if (!status.ok()) Refuse(status);
+  return status.ok();
+}
+
+absl::Status GenerationCall::TryArrive(const Arrival& arrival) {
   deadline_ = arrival.deadline;
-  if (!arrival.caller.ok()) return Refuse(arrival.caller.status());
-  if (const absl::Status room = EnterTenant(arrival.caller->tenant); !room.ok()) {
-    return Refuse(room);
-  }
+  RETURN_IF_ERROR(arrival.caller.status());
+  if (context_.gate.closed()) return ShuttingDown();
+  RETURN_IF_ERROR(EnterTenant(arrival.caller->tenant));
+  RETURN_IF_ERROR(context_.active.Enter());
+  absl::MutexLock lock(&mutex_);
+  counts_ = true;
+  return absl::OkStatus();
+}
+
+void GenerationCall::Submit(size_t message_bytes, std::shared_ptr<ResponseSink> self) {
   std::optional<CallGate::Submission> submission = context_.gate.BeginSubmission();
-  if (!submission.has_value()) {
-    return Refuse(absl::UnavailableError("the server is shutting down; try another one"));
-  }
-  if (arrival.message_bytes <= CallWorkers::kSmallCallBytes) {
+  if (!submission.has_value()) return Refuse(ShuttingDown());
+  if (message_bytes <= CallWorkers::kSmallCallBytes) {
     return SubmitNow(self, *std::move(submission), /*on_worker=*/false);
   }
   // Large messages do not take the workers' places only to be refused.
@@ -98,12 +112,13 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
                    context_.builder.Build(request, [this](const GenerateRequest& fields) {
                      return context_.Admit(deadline_, PriorityOf(fields));
                    }));
-  ASSIGN_OR_RETURN(const std::string name, context_.active.Enter(built.external_id));
+  ASSIGN_OR_RETURN(const std::string name, context_.active.Name(built.external_id));
   built.external_id = name;
   built.arrival = begun_;
   built.deadline = deadline_;
   built.priority = PriorityOf(built);
   if (tenant_ != nullptr) {
+    built.tenant = tenant_->claim();
     // No salt of a client has a slash.
     built.cache_salt = absl::StrCat(tenant_->name(), "/", built.cache_salt);
     tenant_->UsePromptTokens(static_cast<int64_t>(built.prompt_ids.size()));
@@ -111,7 +126,6 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   {
     absl::MutexLock lock(&mutex_);
     name_ = name;
-    counts_ = true;
     if (client_gone_) return ClientGoneStatus();
     const v1::ResponseOptions& response = request.response();
     OnBuilt(built);

@@ -41,16 +41,20 @@ class GenerationCall : public ResponseSink {
     context_.gate.CallClosed();
   }
 
-  // What the client calls this in its own traces, for the log. Before Submit().
+  // What the client calls this in its own traces, for the log. Before Arrive().
   void SetTraceparent(std::string_view header) { trace_id_ = std::string(TraceIdOf(header)); }
   struct Arrival {
-    size_t message_bytes = 0;
-    absl::Time deadline;            // by MonotonicNow()
-    absl::StatusOr<Caller> caller;  // an error refuses the call before anything is read
+    absl::Time deadline;  // by MonotonicNow()
+    absl::StatusOr<Caller> caller;
   };
+  // The call counts from now on. False: it is refused, for who calls or for want of room, before
+  // anything of its message is read. Once, first.
+  bool Arrive(const Arrival& arrival);
   // Reads the request and hands it to the engine, here or, when the message is large, on one of the
   // context's workers; `self` is this object. An error, or what that throws, ends the call.
-  void Submit(const Arrival& arrival, std::shared_ptr<ResponseSink> self);
+  void Submit(size_t message_bytes, std::shared_ptr<ResponseSink> self);
+  // Ends the call with an error.
+  void Refuse(const absl::Status& status);
   // The client has gone. Frees the engine; Advance() follows.
   void CancelledByClient();
   // Ends the call with `status` although the engine still works for it.
@@ -98,19 +102,19 @@ class GenerationCall : public ResponseSink {
   void NoteTicket(CallWorkers* workers, CallWorkers::Ticket ticket);
   // An error tells why the request need not be read any more.
   absl::Status StillWanted();
+  absl::Status TryArrive(const Arrival& arrival);
   // RESOURCE_EXHAUSTED when a limit of the tenant is reached.
   absl::Status EnterTenant(const std::shared_ptr<Tenant>& tenant);
   int32_t PriorityOf(const GenerateRequest& request) const;
-  void Refuse(const absl::Status& status);
   void ReleaseName();
   void LeaveActive() ABSL_NO_THREAD_SAFETY_ANALYSIS;  // under mutex_, or in the destructor
   void Measure(const TokenDelta& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string_view method_;
   const absl::Time begun_;                        // when the call arrived
-  absl::Time deadline_ = absl::InfiniteFuture();  // written by Submit()
-  std::string trace_id_;                          // written before Submit(); may be empty
-  std::shared_ptr<Tenant> tenant_;                // written by Submit(); null without keys
+  absl::Time deadline_ = absl::InfiniteFuture();  // written by Arrive()
+  std::string trace_id_;                          // written before Arrive(); may be empty
+  std::shared_ptr<Tenant> tenant_;                // written by Arrive(); null without keys
   std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there
   int32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   CallWorkers* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that the ticket is of

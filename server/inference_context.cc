@@ -6,10 +6,6 @@
 namespace tessera {
 
 absl::Status InferenceContext::Admit(absl::Time deadline, int32_t priority) {
-  if (active.full()) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        limits.max_concurrent_requests, " requests are open already; try again later"));
-  }
   const int32_t waiting = engine->NumWaitingBefore(priority);
   const absl::Time now = clock.Now();
   const WaitForecast::Forecast expected = forecast.Of(now, waiting);

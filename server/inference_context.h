@@ -44,8 +44,8 @@ struct InferenceContext {
         active(the_limits.max_concurrent_requests),
         stalls(the_limits.stream_stall_timeout) {}
 
-  // Whether a generation with this deadline and priority (lower runs first) may come in:
-  // RESOURCE_EXHAUSTED when there is no room, or when it could not be answered in time. Costs
+  // Whether a generation with this deadline and priority (lower runs first) may join the queue:
+  // RESOURCE_EXHAUSTED when it is full, or when it could not be answered in time. Costs
   // nothing that grows with the request.
   absl::Status Admit(absl::Time deadline, int32_t priority);
 

@@ -20,12 +20,13 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 13> kCommands = {{
+constexpr std::array<Command, 14> kCommands = {{
     {"serve", "serve a model over gRPC", &RunServe},
     {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
     {"chat", "talk to a model or to a running server", &RunChat},
     {"client", "answer one prompt through a running server", &RunClient},
+    {"batch", "answer a file of requests, each once", &RunBatchFile},
     {"score", "log probabilities of a token sequence", &RunScore},
     {"tokenize", "text or chat messages to token ids and back", &RunTokenize},
     {"check", "what a model folder holds and what is wrong with it", &RunCheck},

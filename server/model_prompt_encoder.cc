@@ -76,15 +76,16 @@ std::string ForeignTokenizerWarning(int32_t tokenizer_size, int32_t vocab_size) 
                       " tokens: it may be another model's; prompts with the others are refused");
 }
 
-absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir, bool token_ids_suffice) {
+absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir,
+                                        const ModelTextOptions& options) {
   ModelText text;
   absl::StatusOr<std::shared_ptr<const Tokenizer>> tokenizer = Tokenizer::Load(model_dir);
-  if (token_ids_suffice && absl::IsNotFound(tokenizer.status())) {
+  if (options.token_ids_suffice && absl::IsNotFound(tokenizer.status())) {
     tokenizer = Tokenizer::WithoutText();
   }
   RETURN_IF_ERROR(tokenizer.status());
   text.tokenizer = *std::move(tokenizer);
-  absl::StatusOr<ChatTemplate> loaded = ChatTemplate::Load(model_dir);
+  absl::StatusOr<ChatTemplate> loaded = ChatTemplate::Load(model_dir, options.chat_template);
   std::optional<ChatTemplate> chat_template;
   if (loaded.ok()) {
     text.has_chat_template = true;

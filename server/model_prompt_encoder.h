@@ -22,10 +22,12 @@ struct ModelText {
 
 // Reads tokenizer and chat template of a model folder; a folder without a template is fine. Errors
 // name the file.
-// token_ids_suffice: a folder without tokenizer.json gives a model without text instead of an
-// error.
+struct ModelTextOptions {
+  std::string chat_template;       // as ChatTemplate::Load's choice; empty: the model's own
+  bool token_ids_suffice = false;  // no tokenizer.json gives a model without text, not an error
+};
 absl::StatusOr<ModelText> LoadModelText(const std::string& model_dir,
-                                        bool token_ids_suffice = false);
+                                        const ModelTextOptions& options = {});
 
 // Of a tokenizer with more tokens than the model: requests that meet one are refused.
 std::string ForeignTokenizerWarning(int32_t tokenizer_size, int32_t vocab_size);

@@ -123,6 +123,14 @@ void WarnOfForeignProducts(const GroupFacts& group) {
                           ": a token's bits may depend on what is served beside it"));
 }
 
+void LogQuantization(const ModelConfig& config, const WeightFacts& weights) {
+  if (!config.quantization) return;
+  LogInfo(absl::StrCat("quantised weights (", weights.stored, ") are kept as ", weights.kept,
+                       " and multiply activations that are not quantised"));
+  if (!config.quantization->kv_scales) return;
+  LogWarning("the checkpoint's scales for a quantised KV cache are ignored");
+}
+
 void LogKvCache(const EngineStats& stats, const MemoryReport& memory,
                 const EngineOptions& options) {
   const int32_t groups = std::max(options.model.layout.data_parallel, 1);
@@ -199,7 +207,9 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   WarnOfLongContext(options.engine.model, config);
   ASSIGN_OR_RETURN(GenerationConfig generation, LoadGenerationConfig(dir, config));
-  ASSIGN_OR_RETURN(const ModelText text, LoadModelText(dir, options.token_ids_suffice));
+  ASSIGN_OR_RETURN(const ModelText text,
+                   LoadModelText(dir, {.chat_template = options.chat_template,
+                                       .token_ids_suffice = options.token_ids_suffice}));
   WarnOfForeignTokenizer(config, *text.tokenizer);
   AddEndToken(text.tokenizer->eos_token_id(), config, &generation);
   ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor, MakeExecutor(options, config, progress));
@@ -212,6 +222,7 @@ absl::StatusOr<std::unique_ptr<ModelRuntime>> ModelRuntime::Load(RuntimeOptions 
   LogCommunicationChoice(runtime->group_.moe_comm);
   LogRebalancing(runtime->group_);
   WarnOfForeignProducts(runtime->group_);
+  LogQuantization(config, runtime->group_.weights);
   if (runtime->group_.unties_head) LogWarning(kUntiedHeadWarning);
   runtime->model_ = Describe(options, config, text);
   runtime->model_.generation = std::move(generation);

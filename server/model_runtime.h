@@ -19,6 +19,7 @@ namespace tessera {
 struct RuntimeOptions {
   EngineOptions engine;
   std::string served_model_name;   // empty: the name of the folder
+  std::string chat_template;       // a file, or the name of one of the model's; empty: its default
   bool token_ids_suffice = false;  // the folder need not have a tokenizer
   HeadOptions head{.nodes = 1};    // 1: all ranks live in this process
 };

@@ -24,6 +24,7 @@ REQUIRED = {
     "deploy_policy": "checkov and hadolint from PyPI (tests/deploy/pypi_tools.py)",
     "deploy_pods": "root, network namespaces, bubblewrap and HAProxy",
     "engine_grammar_schemas": "jsonschema and its source (PyPI)",
+    "engine_text_jinja2": "jinja2 (PyPI)",
     "gpu_bundle": "nvcc (deploy/install-cuda.sh)",
     "page_in_browser": "Chromium (Debian)",
     "clients_openai": "the openai package (PyPI)",

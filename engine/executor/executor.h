@@ -35,11 +35,19 @@ struct StepGraphFacts {
 // What has to be reckoned with when both are ranks of one group.
 MemoryReport LargestRank(const MemoryReport& a, const MemoryReport& b);
 
+// What the checkpoint holds and what became of it.
+struct WeightFacts {
+  std::string stored = "plain";      // or QuantizationText
+  std::string kept = "bfloat16";     // how matrices lie in memory
+  std::string activations = "full";  // what quantised matrices multiply
+};
+
 // All ranks together, once they are loaded.
 struct GroupFacts {
   int32_t num_ranks = 1;
-  bool unties_head = false;               // kUntiedHeadWarning (engine/model/checkpoint_check.h)
-  std::string gemm = "ours";              // see OpsOptions
+  bool unties_head = false;   // kUntiedHeadWarning (engine/model/checkpoint_check.h)
+  std::string gemm = "ours";  // see OpsOptions
+  WeightFacts weights;
   MoeCommChoice moe_comm;                 // of all MoE layers and steps
   int32_t expert_rebalance_interval = 0;  // steps; 0: experts stay
   int32_t spare_expert_slots = 0;         // of every rank and MoE layer

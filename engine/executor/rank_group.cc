@@ -383,6 +383,11 @@ GroupFacts RankGroup::facts() const {
   return {.num_ranks = state_->world_size(),
           .unties_head = state_->unties_head,
           .gemm = state_->options.settings.gemm,
+          .weights = {.stored = state_->config.quantization
+                                    ? QuantizationText(*state_->config.quantization)
+                                    : "plain",
+                      .kept = std::string(DTypeName(state_->options.settings.dtype)),
+                      .activations = "full"},
           .moe_comm = state_->workers.front()->model().moe_comm_choice(),
           .expert_rebalance_interval = state_->options.settings.rebalance.interval,
           .spare_expert_slots = state_->options.settings.rebalance.spare_slots,

@@ -1,5 +1,6 @@
 #include "engine/files/json_fields.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -68,6 +69,25 @@ bool JsonFields::Contains(std::string_view key) const {
 }
 
 bool JsonFields::Has(std::string_view key) const { return Find(key).has_value(); }
+
+std::vector<std::string> JsonFields::Keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [name, value] : object_) {
+    if (std::find(keys.begin(), keys.end(), name) == keys.end()) keys.emplace_back(name);
+  }
+  return keys;
+}
+
+bool JsonFields::IsString(std::string_view key) const {
+  const std::optional<dom::element> value = Find(key);
+  return value && value->is_string();
+}
+
+bool JsonFields::IsEmptyObject(std::string_view key) const {
+  const std::optional<dom::element> value = Find(key);
+  dom::object object;
+  return value && value->get(object) == simdjson::SUCCESS && object.size() == 0;
+}
 
 std::optional<dom::element> JsonFields::Find(std::string_view key) const {
   std::optional<dom::element> found;

@@ -38,6 +38,11 @@ class JsonFields {
   bool Contains(std::string_view key) const;
   // Present and not null.
   bool Has(std::string_view key) const;
+  // Every key once, in the order in which they first appear, nulls included.
+  std::vector<std::string> Keys() const;
+  // For keys that take values of several types; false when absent.
+  bool IsString(std::string_view key) const;
+  bool IsEmptyObject(std::string_view key) const;
 
   int32_t Int(std::string_view key, int32_t fallback, IntRange range) const;
   double Number(std::string_view key, double fallback, NumberRange range) const;

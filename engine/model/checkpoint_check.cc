@@ -1,10 +1,12 @@
 #include "engine/model/checkpoint_check.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "engine/files/message.h"
+#include "engine/quantization/dequantize.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -106,16 +108,29 @@ void AddError(std::string_view path, std::string_view name, std::string_view wha
 
 // Stored by some tools although the model computes or ignores them.
 bool IsHarmless(const ModelConfig& config, std::string_view name) {
-  return (name == kHeadName && config.tie_word_embeddings) || name.ends_with("rotary_emb.inv_freq");
+  const bool kv_scale =
+      config.quantization && config.quantization->kv_scales &&
+      (name.ends_with(".self_attn.k_scale") || name.ends_with(".self_attn.v_scale"));
+  return kv_scale || (name == kHeadName && config.tie_word_embeddings) ||
+         name.ends_with("rotary_emb.inv_freq");
+}
+
+constexpr std::string_view kWeightSuffix = ".weight";
+
+WantedModule AsModule(const ModelConfig& config, const ExpectedTensor& tensor) {
+  const std::string_view all = tensor.name;
+  const std::string_view name = all.substr(0, all.size() - kWeightSuffix.size());
+  return {.name = std::string(name),
+          .rows = tensor.shape[0],
+          .cols = tensor.shape[1],
+          .has_bias = config.attention_bias && name.find(".self_attn.") != std::string_view::npos,
+          .usually_plain = tensor.name == kHeadName || name.ends_with(".mlp.gate")};
 }
 
 void FindSurplus(const ModelConfig& config, const Checkpoint& checkpoint,
-                 const std::vector<ExpectedTensor>& expected, CheckpointReport& report) {
-  absl::flat_hash_set<std::string_view> known;
-  known.reserve(expected.size());
-  for (const ExpectedTensor& tensor : expected) known.insert(tensor.name);
+                 const absl::flat_hash_set<std::string>& known, CheckpointReport& report) {
   for (const std::string_view name : checkpoint.names()) {
-    if (known.contains(name) || IsHarmless(config, name)) continue;
+    if (known.contains(std::string(name)) || IsHarmless(config, name)) continue;
     AddError(checkpoint.Find(name).file->path(), name,
              "not part of the model that config.json describes", report);
   }
@@ -135,6 +150,9 @@ std::string EmbeddingName(const ModelConfig& config, const Checkpoint& checkpoin
 
 absl::StatusOr<bool> HasOwnHead(const ModelConfig& config, const Checkpoint& checkpoint) {
   if (!config.tie_word_embeddings) return true;
+  for (const char* const codes : {"lm_head.qweight", "lm_head.weight_packed"}) {
+    if (checkpoint.Contains(codes)) return true;
+  }
   const StoredTensor head = checkpoint.Find(kHeadName);
   const StoredTensor embedding = checkpoint.Find(kEmbeddingName);
   if (head.file == nullptr || embedding.file == nullptr) return false;
@@ -166,22 +184,65 @@ absl::Status CheckpointReport::status() const {
   return absl::InvalidArgumentError(message);
 }
 
-CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint) {
-  CheckpointReport report;
-  report.warnings = checkpoint.warnings();
+namespace {
+
+// All that the model consists of, as the checkpoint names it.
+std::vector<ExpectedTensor> ListFor(const ModelConfig& config, const Checkpoint& checkpoint) {
   std::vector<ExpectedTensor> expected =
       ListTensors(config, [&](int32_t layer) { return HasFusedExperts(checkpoint, layer); });
   expected.front().name = EmbeddingName(config, checkpoint);
+  return expected;
+}
+
+// Norms are vectors; experts in the fused layout have three dimensions.
+bool IsMatrix(const ExpectedTensor& tensor) {
+  return tensor.shape.size() == 2 && tensor.name.ends_with(kWeightSuffix);
+}
+
+CheckpointReport WithError(CheckpointReport report, const absl::Status& status) {
+  ++report.num_errors;
+  report.errors.emplace_back(status.message());
+  return report;
+}
+
+std::string ErrorText(const ModuleFault& fault) {
+  return Message(fault.path, ": tensor ", PrintableName(fault.tensor), ": ", fault.what);
+}
+
+}  // namespace
+
+CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint) {
+  CheckpointReport report;
+  report.warnings = checkpoint.warnings();
+  const absl::StatusOr<ModuleRules> rules = ModuleRules::Create(config.quantization);
+  if (!rules.ok()) return WithError(std::move(report), rules.status());
+  absl::flat_hash_set<std::string> known;
+  const std::vector<ExpectedTensor> expected = ListFor(config, checkpoint);
   for (const ExpectedTensor& tensor : expected) {
+    // The embedding is not quantised, whatever it is called.
+    if (IsMatrix(tensor) && &tensor != &expected.front()) {
+      const ModuleSearch found = FindModule(checkpoint, *rules, AsModule(config, tensor));
+      known.insert(tensor.name);
+      known.insert(found.tensors.begin(), found.tensors.end());
+      if (found.fault) AddError(found.fault->path, found.fault->tensor, found.fault->what, report);
+      continue;
+    }
+    known.insert(tensor.name);
     const StoredTensor stored = checkpoint.Find(tensor.name);
     const std::string fault = FindFault(tensor, stored);
     if (fault.empty()) continue;
-    const std::string& path =
-        stored.file == nullptr ? checkpoint.index_path() : stored.file->path();
-    AddError(path, tensor.name, fault, report);
+    AddError(stored.file == nullptr ? checkpoint.index_path() : stored.file->path(), tensor.name,
+             fault, report);
   }
-  FindSurplus(config, checkpoint, expected, report);
+  FindSurplus(config, checkpoint, known, report);
   return report;
+}
+
+absl::StatusOr<StoredModule> FindMatrix(const ModelConfig& config, const Checkpoint& checkpoint,
+                                        const ModuleRules& rules, const ExpectedTensor& weight) {
+  ModuleSearch found = FindModule(checkpoint, rules, AsModule(config, weight));
+  if (!found.fault) return std::move(found.module);
+  return absl::InvalidArgumentError(ErrorText(*found.fault));
 }
 
 namespace {
@@ -216,15 +277,43 @@ std::string FindBrokenValues(const StoredTensor& stored) {
 
 }  // namespace
 
-CheckpointReport VerifyValues(const Checkpoint& checkpoint, const LoadProgress& progress) {
+namespace {
+
+// Checks quantised matrices and returns the names of their tensors.
+absl::flat_hash_set<std::string> VerifyQuantized(const ModelConfig& config,
+                                                 const Checkpoint& checkpoint,
+                                                 CheckpointReport& report) {
+  absl::flat_hash_set<std::string> tensors;
+  const absl::StatusOr<ModuleRules> rules = ModuleRules::Create(config.quantization);
+  if (!config.quantization || !rules.ok()) return tensors;
+  const std::vector<ExpectedTensor> expected = ListFor(config, checkpoint);
+  for (const ExpectedTensor& tensor : expected) {
+    if (!IsMatrix(tensor) || &tensor == &expected.front()) continue;
+    const ModuleSearch found = FindModule(checkpoint, *rules, AsModule(config, tensor));
+    if (found.fault || !found.module.scheme) continue;
+    tensors.insert(found.tensors.begin(), found.tensors.end());
+    const absl::Status status = CheckValues(found.module);
+    if (status.ok()) continue;
+    ++report.num_errors;
+    if (report.errors.size() < kMaxListed) report.errors.emplace_back(status.message());
+  }
+  return tensors;
+}
+
+}  // namespace
+
+CheckpointReport VerifyValues(const ModelConfig& config, const Checkpoint& checkpoint,
+                              const LoadProgress& progress) {
   CheckpointReport report;
+  const absl::flat_hash_set<std::string> verified = VerifyQuantized(config, checkpoint, report);
   for (const std::string_view name : checkpoint.names()) {
+    if (verified.contains(std::string(name))) continue;
     const StoredTensor stored = checkpoint.Find(name);
     const std::string fault = FindBrokenValues(stored);
     if (!fault.empty()) AddError(stored.file->path(), name, fault, report);
     if (progress) {
-      progress(static_cast<double>(checkpoint.bytes_read()) /
-               static_cast<double>(checkpoint.total_bytes()));
+      progress(std::min(1.0, static_cast<double>(checkpoint.bytes_read()) /
+                                 static_cast<double>(checkpoint.total_bytes())));
     }
   }
   return report;

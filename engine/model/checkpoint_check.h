@@ -10,6 +10,8 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/load_progress.h"
 #include "engine/model/model_config.h"
+#include "engine/quantization/module_rules.h"
+#include "engine/quantization/stored_module.h"
 
 namespace tessera {
 
@@ -55,15 +57,24 @@ struct CheckpointReport {
   absl::Status status() const;
 };
 
-// Compares names, shapes and types (BF16, F16 or F32) with what the configuration implies; reads
-// no weights. Both layouts of experts are accepted, layer by layer. A tensor that the configuration
-// does not imply is an error, as it belongs to another model; an lm_head beside tied embeddings
-// (see HasOwnHead) and stored tables of RoPE frequencies are ignored.
+// Compares names, shapes and types (BF16, F16 or F32; quantised matrices: those of
+// engine/quantization/stored_module.h) with what the configuration implies; reads no weights. Both
+// layouts of experts are accepted, layer by layer. A tensor that the configuration does not imply
+// is an error, as it belongs to another model; an lm_head beside tied embeddings (see HasOwnHead)
+// and stored tables of RoPE frequencies are ignored.
 CheckpointReport VerifyCheckpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 
-// Reads all values of all tensors and names the tensors with NaN or infinities, as errors.
-// `progress` may be empty; it gets the share that has been read.
-CheckpointReport VerifyValues(const Checkpoint& checkpoint, const LoadProgress& progress);
+// Reads all values of all tensors and names the tensors with NaN or infinities, as errors, and what
+// quantised matrices must not hold (engine/quantization/dequantize.h). `progress` may be empty; it
+// gets the share that has been read.
+CheckpointReport VerifyValues(const ModelConfig& config, const Checkpoint& checkpoint,
+                              const LoadProgress& progress);
+
+// A linear weight, as stored; `weight`: its entry of ExpectedTensors. In a checkpoint that passes
+// VerifyCheckpoint every one is found; otherwise INVALID_ARGUMENT names file and tensor. `rules`:
+// of config.quantization. Touches no page.
+absl::StatusOr<StoredModule> FindMatrix(const ModelConfig& config, const Checkpoint& checkpoint,
+                                        const ModuleRules& rules, const ExpectedTensor& weight);
 
 }  // namespace tessera
 

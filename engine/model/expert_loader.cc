@@ -16,12 +16,11 @@ absl::Status CheckpointExpertLoader::Prepare(int32_t layer, int32_t expert) {
 }
 
 absl::Status CheckpointExpertLoader::PreparePart(const ExpertPartName& name) {
-  ASSIGN_OR_RETURN(const StoredExpertPart stored,
+  ASSIGN_OR_RETURN(const std::vector<StoredPart> parts,
                    FindExpertPart(context_.config, context_.shard, *context_.checkpoint, name));
-  ASSIGN_OR_RETURN(prepared_[Part(name.layer, name.expert, name.part)],
-                   context_.ops.PrepareWeight(
-                       {.parts = stored.matrices, .dtype = context_.dtype, .background = true}));
-  for (const StoredTensor& tensor : stored.tensors) tensor.Release();
+  ASSIGN_OR_RETURN(
+      prepared_[Part(name.layer, name.expert, name.part)],
+      PrepareParts(parts, {.dtype = context_.dtype, .background = true}, context_.ops));
   return absl::OkStatus();
 }
 

@@ -66,15 +66,6 @@ void ReadArchitecture(const JsonFields& fields, ModelConfig& config) {
 
 // Variants that share the names of Qwen3 but compute something else.
 void RefuseOtherModels(const JsonFields& fields) {
-  if (fields.Has("quantization_config")) {
-    const std::optional<JsonFields> quantization = fields.Object("quantization_config");
-    const std::string method =
-        quantization ? quantization->String("quant_method", "unnamed") : "unnamed";
-    fields.Fail("quantization_config",
-                Message("asks for quant_method \"", method.substr(0, 60),
-                        "\", which is not supported; use a bfloat16, float16 or float32 "
-                        "checkpoint"));
-  }
   const std::string activation = fields.String("hidden_act", "silu");
   if (activation != "silu") {
     fields.Fail("hidden_act",
@@ -93,6 +84,16 @@ void RefuseOtherModels(const JsonFields& fields) {
   if (fields.Number("partial_rotary_factor", 1.0, {0, 1}) != 1.0) {
     fields.Fail("partial_rotary_factor", "is not 1; Qwen3 rotates whole heads");
   }
+}
+
+// What AutoGPTQ wrote beside a config.json that may say nothing of it.
+absl::Status AddGptqFile(const std::string& path, ModelConfig& config) {
+  const absl::StatusOr<std::string> text = ReadTextFile(path, kMaxConfigBytes);
+  if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(text.status());
+  ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Parse(*text, path));
+  config.quantization = ReadGptqFile(fields, config.quantization);
+  return fields.status();
 }
 
 void ReadAttention(const JsonFields& fields, const ClassDefaults& defaults, ModelConfig& config) {
@@ -273,6 +274,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_
   ModelConfig config;
   ReadArchitecture(fields, config);
   RefuseOtherModels(fields);
+  config.quantization = ReadQuantization(fields);
   // The first fault is the clearest; later ones may only follow from it.
   RETURN_IF_ERROR(fields.status());
   const ClassDefaults& defaults =
@@ -299,7 +301,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory) {
   const std::string path = Message(directory, "/config.json");
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
-  return ParseModelConfig(text, path);
+  ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(text, path));
+  RETURN_IF_ERROR(AddGptqFile(Message(directory, "/quantize_config.json"), config));
+  return config;
 }
 
 }  // namespace tessera

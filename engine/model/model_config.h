@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/quantization/quantization_config.h"
 #include "kernels/core/dtype.h"
 
 namespace tessera {
@@ -72,6 +73,7 @@ struct ModelConfig {
 
   DType dtype = DType::kF32;           // torch_dtype; the stored tensors may differ
   std::vector<int32_t> eos_token_ids;  // of config.json; generation_config.json has the last word
+  std::optional<QuantizationConfig> quantization;  // of the stored weights
 
   bool has_moe_layers() const;
   // Longest sequence the model is made for: max_position_embeddings, or what linear or YaRN
@@ -95,7 +97,7 @@ struct ModelConfig {
 // one line that names the file and the key. source: the file name for messages.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view source);
 
-// Reads DIRECTORY/config.json.
+// Reads DIRECTORY/config.json, and quantize_config.json beside it where there is one.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
 
 }  // namespace tessera

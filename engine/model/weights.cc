@@ -11,17 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/checkpoint_check.h"
 #include "engine/model/preparation.h"
+#include "engine/quantization/dequantize.h"
 
 namespace tessera {
 namespace {
-
-// A rectangle of a stored matrix: [row_begin, + rows) x [column_begin, + columns).
-struct Rectangle {
-  int64_t row_begin = 0;
-  int64_t rows = 0;
-  int64_t column_begin = 0;
-  int64_t columns = 0;
-};
 
 float ToFloat(const std::byte* data, DType dtype, int64_t index) {
   const std::byte* at = data + index * static_cast<int64_t>(SizeOf(dtype));
@@ -35,46 +28,42 @@ float ToFloat(const std::byte* data, DType dtype, int64_t index) {
   return dtype == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
 }
 
-// A mapped part of a stored matrix.
-struct Part {
-  HostMatrix matrix;
-  StoredTensor tensor;
-};
-
 // Finds this rank's slices in the checkpoint. Touches no page.
 class SliceReader {
  public:
-  SliceReader(const ModelConfig& config, const ModelShard& shard, Checkpoint& checkpoint)
-      : config_(config), shard_(shard), checkpoint_(checkpoint) {}
+  // `rules`: of config.quantization; must outlive the reader.
+  SliceReader(const ModelConfig& config, const ModelShard& shard, const ModuleRules& rules,
+              Checkpoint& checkpoint)
+      : config_(config), shard_(shard), rules_(rules), checkpoint_(checkpoint) {}
 
   struct ExpertMatrices {
-    Part gate;
-    Part up;
-    Part down;
+    StoredPart gate;
+    StoredPart up;
+    StoredPart down;
   };
 
   absl::StatusOr<ExpertMatrices> Expert(const std::string& prefix, int64_t index) {
     const int64_t begin = shard_.moe_ffn_begin;
     const int64_t count = shard_.moe_ffn_size;
     const int64_t hidden = config_.hidden_size;
-    const Rectangle rows{begin, count, 0, hidden};
-    const Rectangle columns{0, hidden, begin, count};
+    const int64_t width = config_.moe_intermediate_size;
     ExpertMatrices expert;
     if (checkpoint_.Contains(prefix + "experts.gate_up_proj")) {
       // [experts, 2 * width, hidden], gate rows before up rows, and [experts, hidden, width].
-      const int64_t width = config_.moe_intermediate_size;
       const int64_t gate = index * 2 * width + begin;
       const std::string gate_up = prefix + "experts.gate_up_proj";
-      ASSIGN_OR_RETURN(expert.gate, Matrix(gate_up, {gate, count, 0, hidden}));
-      ASSIGN_OR_RETURN(expert.up, Matrix(gate_up, {gate + width, count, 0, hidden}));
-      ASSIGN_OR_RETURN(expert.down, Matrix(prefix + "experts.down_proj",
-                                           {index * hidden, hidden, begin, count}));
+      ASSIGN_OR_RETURN(expert.gate, Plain(gate_up, {gate, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.up, Plain(gate_up, {gate + width, count, 0, hidden}));
+      ASSIGN_OR_RETURN(expert.down,
+                       Plain(prefix + "experts.down_proj", {index * hidden, hidden, begin, count}));
       return expert;
     }
     const std::string name = absl::StrCat(prefix, "experts.", index, ".");
-    ASSIGN_OR_RETURN(expert.gate, Matrix(name + "gate_proj.weight", rows));
-    ASSIGN_OR_RETURN(expert.up, Matrix(name + "up_proj.weight", rows));
-    ASSIGN_OR_RETURN(expert.down, Matrix(name + "down_proj.weight", columns));
+    ASSIGN_OR_RETURN(expert.gate,
+                     RowsOf({name + "gate_proj.weight", {width, hidden}}, begin, count));
+    ASSIGN_OR_RETURN(expert.up, RowsOf({name + "up_proj.weight", {width, hidden}}, begin, count));
+    ASSIGN_OR_RETURN(expert.down,
+                     ColumnsOf({name + "down_proj.weight", {hidden, width}}, begin, count));
     return expert;
   }
 
@@ -88,31 +77,63 @@ class SliceReader {
   }
 
   // Only the pages of the rectangle are touched.
-  absl::StatusOr<Part> Matrix(const std::string& name, const Rectangle& part) {
+  absl::StatusOr<StoredPart> Plain(const std::string& name, const MatrixSlice& part) {
     ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name));
-    ASSIGN_OR_RETURN(const MappedRows mapped,
-                     tensor.MapSlice({part.row_begin, part.rows, part.column_begin, part.columns}));
+    ASSIGN_OR_RETURN(const MappedRows mapped, tensor.MapSlice(part));
     const DType dtype = *tensor.entry->dtype;
-    const HostMatrix matrix{.data = mapped.data,
-                            .dtype = dtype,
-                            .rows = part.rows,
-                            .cols = part.columns,
-                            .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
-    return Part{matrix, tensor};
+    StoredPart plain;
+    plain.tensor = tensor;
+    plain.matrix = {.data = mapped.data,
+                    .dtype = dtype,
+                    .rows = part.num_rows,
+                    .cols = part.num_columns,
+                    .row_stride = mapped.row_stride / static_cast<int64_t>(SizeOf(dtype))};
+    return plain;
+  }
+
+  // A linear weight, which may be quantised.
+  absl::StatusOr<StoredPart> Matrix(const ExpectedTensor& weight, const MatrixSlice& part) {
+    if (!config_.quantization) return Plain(weight.name, part);
+    ASSIGN_OR_RETURN(StoredModule module, FindMatrix(config_, checkpoint_, rules_, weight));
+    if (!module.scheme) return Plain(weight.name, part);
+    return StoredPart{.matrix = {}, .tensor = {}, .module = std::move(module), .slice = part};
+  }
+  absl::StatusOr<StoredPart> RowsOf(const ExpectedTensor& weight, int64_t begin, int64_t count) {
+    return Matrix(weight, {begin, count, 0, weight.shape[1]});
+  }
+  absl::StatusOr<StoredPart> ColumnsOf(const ExpectedTensor& weight, int64_t begin, int64_t count) {
+    return Matrix(weight, {0, weight.shape[0], begin, count});
   }
 
   const ModelConfig& config_;
   const ModelShard& shard_;
+  const ModuleRules& rules_;
   Checkpoint& checkpoint_;
 };
+
+// The values of a quantised part, in memory that `values` gets. Where equal ones are shared, they
+// are told by where their codes lie.
+absl::StatusOr<HostMatrix> WriteOut(const StoredPart& part, DType dtype,
+                                    std::vector<std::byte>* values) {
+  const MatrixSlice& slice = part.slice;
+  values->resize(static_cast<size_t>(slice.num_rows * slice.num_columns) * SizeOf(dtype));
+  RETURN_IF_ERROR(Dequantize(part.module, slice, {.dtype = dtype, .data = values->data()}));
+  const StoredTensor& codes = part.module.codes;
+  return HostMatrix{.data = values->data(),
+                    .dtype = dtype,
+                    .rows = slice.num_rows,
+                    .cols = slice.num_columns,
+                    .row_stride = slice.num_columns,
+                    .origin = absl::StrCat(codes.file->path(), " ", codes.entry->data_begin, " ",
+                                           slice.row_begin, " ", slice.column_begin)};
+}
 
 std::string MlpPrefix(int32_t layer) { return absl::StrCat("model.layers.", layer, ".mlp."); }
 
 class Loader : private SliceReader {
  public:
-  Loader(const ModelConfig& config, const ModelShard& shard, DType dtype, Checkpoint& checkpoint,
-         Ops& ops, const LoadProgress& progress)
-      : SliceReader(config, shard, checkpoint),
+  Loader(const SliceReader& slices, DType dtype, Ops& ops, const LoadProgress& progress)
+      : SliceReader(slices),
         dtype_(dtype),
         ops_(ops),
         progress_(progress),
@@ -121,9 +142,13 @@ class Loader : private SliceReader {
   absl::StatusOr<ModelWeights> Load() {
     ModelWeights weights;
     // The largest matrices first: while their file pages are in memory, the layers are not yet.
-    RETURN_IF_ERROR(VocabMatrix(EmbeddingName(config_, checkpoint_), &weights.embedding));
+    ASSIGN_OR_RETURN(StoredPart embedding, Plain(EmbeddingName(config_, checkpoint_), VocabRows()));
+    RETURN_IF_ERROR(PrepareVocab(std::move(embedding), &weights.embedding));
     if (!config_.tie_word_embeddings) {
-      RETURN_IF_ERROR(VocabMatrix("lm_head.weight", &weights.lm_head));
+      ASSIGN_OR_RETURN(
+          StoredPart head,
+          Matrix({"lm_head.weight", {config_.vocab_size, config_.hidden_size}}, VocabRows()));
+      RETURN_IF_ERROR(PrepareVocab(std::move(head), &weights.lm_head));
     }
     weights.layers.resize(config_.num_hidden_layers);
     for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
@@ -155,16 +180,14 @@ class Loader : private SliceReader {
 
   // Packs the parts one below the other into *weight, which stays where it is until all is loaded,
   // and drops their file pages: now, or beside what is read next.
-  absl::Status Prepare(std::vector<Part> parts, std::unique_ptr<Weight>* weight,
+  absl::Status Prepare(std::vector<StoredPart> parts, std::unique_ptr<Weight>* weight,
                        int64_t pad_rows = 0) {
     return preparation_.Add([this, parts = std::move(parts), weight, pad_rows]() -> absl::Status {
-      WeightSource source{.parts = {},
-                          .pad_rows = pad_rows,
-                          .dtype = dtype_,
-                          .background = ops_.max_preparing_threads() > 1};
-      for (const Part& part : parts) source.parts.push_back(part.matrix);
-      ASSIGN_OR_RETURN(*weight, ops_.PrepareWeight(source));
-      for (const Part& part : parts) part.tensor.Release();
+      ASSIGN_OR_RETURN(*weight, PrepareParts(parts,
+                                             {.dtype = dtype_,
+                                              .pad_rows = pad_rows,
+                                              .background = ops_.max_preparing_threads() > 1},
+                                             ops_));
       bytes_ += static_cast<int64_t>((*weight)->bytes());
       return absl::OkStatus();
     });
@@ -195,13 +218,17 @@ class Loader : private SliceReader {
     return Vector({VectorRange{.name = name}});
   }
 
-  // Rows of the vocabulary that this rank holds, padded with zeros at the end.
-  absl::Status VocabMatrix(const std::string& name, std::unique_ptr<Weight>* weight) {
+  // Rows of the vocabulary that this rank holds.
+  MatrixSlice VocabRows() const {
     const int64_t begin = shard_.vocab_begin;
     const int64_t end =
         std::max(begin, std::min<int64_t>(config_.vocab_size, begin + shard_.vocab_rows));
-    ASSIGN_OR_RETURN(const Part rows, Matrix(name, {begin, end - begin, 0, config_.hidden_size}));
-    return Prepare({rows}, weight, shard_.vocab_rows - (end - begin));
+    return {begin, end - begin, 0, config_.hidden_size};
+  }
+
+  // Padded with zeros at the end.
+  absl::Status PrepareVocab(StoredPart rows, std::unique_ptr<Weight>* weight) {
+    return Prepare({std::move(rows)}, weight, shard_.vocab_rows - VocabRows().num_rows);
   }
 
   absl::Status LoadLayer(int32_t index, LayerWeights& layer) {
@@ -221,12 +248,16 @@ class Loader : private SliceReader {
     const int64_t q_count = shard_.num_q_heads * head_dim;
     const int64_t kv_begin = shard_.kv_head_begin * head_dim;
     const int64_t kv_count = shard_.num_kv_heads * head_dim;
-    ASSIGN_OR_RETURN(const Part q, Matrix(prefix + "q_proj.weight", {q_begin, q_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const Part k,
-                     Matrix(prefix + "k_proj.weight", {kv_begin, kv_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const Part v,
-                     Matrix(prefix + "v_proj.weight", {kv_begin, kv_count, 0, hidden}));
-    ASSIGN_OR_RETURN(const Part o, Matrix(prefix + "o_proj.weight", {0, hidden, q_begin, q_count}));
+    const int64_t q_size = int64_t{config_.num_attention_heads} * head_dim;
+    const int64_t kv_size = int64_t{config_.num_key_value_heads} * head_dim;
+    ASSIGN_OR_RETURN(const StoredPart q,
+                     RowsOf({prefix + "q_proj.weight", {q_size, hidden}}, q_begin, q_count));
+    ASSIGN_OR_RETURN(const StoredPart k,
+                     RowsOf({prefix + "k_proj.weight", {kv_size, hidden}}, kv_begin, kv_count));
+    ASSIGN_OR_RETURN(const StoredPart v,
+                     RowsOf({prefix + "v_proj.weight", {kv_size, hidden}}, kv_begin, kv_count));
+    ASSIGN_OR_RETURN(const StoredPart o,
+                     ColumnsOf({prefix + "o_proj.weight", {hidden, q_size}}, q_begin, q_count));
     RETURN_IF_ERROR(Prepare({q, k, v}, &layer.qkv));
     RETURN_IF_ERROR(Prepare({o}, &layer.o));
     ASSIGN_OR_RETURN(layer.q_norm, WholeVector(prefix + "q_norm.weight"));
@@ -243,18 +274,23 @@ class Loader : private SliceReader {
 
   absl::Status LoadDenseMlp(const std::string& prefix, DenseMlpWeights& mlp) {
     const int64_t hidden = config_.hidden_size;
-    const Rectangle rows{shard_.ffn_begin, shard_.ffn_size, 0, hidden};
-    ASSIGN_OR_RETURN(const Part gate, Matrix(prefix + "gate_proj.weight", rows));
-    ASSIGN_OR_RETURN(const Part up, Matrix(prefix + "up_proj.weight", rows));
-    ASSIGN_OR_RETURN(const Part down, Matrix(prefix + "down_proj.weight",
-                                             {0, hidden, shard_.ffn_begin, shard_.ffn_size}));
+    const int64_t width = config_.intermediate_size;
+    const int64_t begin = shard_.ffn_begin;
+    const int64_t count = shard_.ffn_size;
+    ASSIGN_OR_RETURN(const StoredPart gate,
+                     RowsOf({prefix + "gate_proj.weight", {width, hidden}}, begin, count));
+    ASSIGN_OR_RETURN(const StoredPart up,
+                     RowsOf({prefix + "up_proj.weight", {width, hidden}}, begin, count));
+    ASSIGN_OR_RETURN(const StoredPart down,
+                     ColumnsOf({prefix + "down_proj.weight", {hidden, width}}, begin, count));
     RETURN_IF_ERROR(Prepare({gate, up}, &mlp.gate_up));
     return Prepare({down}, &mlp.down);
   }
 
   absl::Status LoadMoe(const std::string& prefix, MoeWeights& moe) {
-    ASSIGN_OR_RETURN(const Part router, Matrix(prefix + "gate.weight",
-                                               {0, config_.num_experts, 0, config_.hidden_size}));
+    const int64_t experts = config_.num_experts;
+    ASSIGN_OR_RETURN(const StoredPart router,
+                     RowsOf({prefix + "gate.weight", {experts, config_.hidden_size}}, 0, experts));
     RETURN_IF_ERROR(Prepare({router}, &moe.router));
     ASSIGN_OR_RETURN(moe.gate_up, Slots(2 * int64_t{shard_.moe_ffn_size}, config_.hidden_size));
     ASSIGN_OR_RETURN(moe.down, Slots(config_.hidden_size, shard_.moe_ffn_size));
@@ -266,7 +302,7 @@ class Loader : private SliceReader {
     return absl::OkStatus();
   }
 
-  absl::Status PrepareExpert(std::vector<Part> parts, ExpertSlots* slots, int32_t slot) {
+  absl::Status PrepareExpert(std::vector<StoredPart> parts, ExpertSlots* slots, int32_t slot) {
     LoadedExpert& expert = experts_.emplace_back(LoadedExpert{.slots = slots, .slot = slot});
     return Prepare(std::move(parts), &expert.weight);
   }
@@ -294,7 +330,35 @@ class Loader : private SliceReader {
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelShard& shard,
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress) {
-  return Loader(config, shard, dtype, checkpoint, ops, progress).Load();
+  ASSIGN_OR_RETURN(const ModuleRules rules, ModuleRules::Create(config.quantization));
+  return Loader(SliceReader(config, shard, rules, checkpoint), dtype, ops, progress).Load();
+}
+
+absl::StatusOr<std::unique_ptr<Weight>> PrepareParts(const std::vector<StoredPart>& parts,
+                                                     const PartsOptions& options, Ops& ops) {
+  WeightSource source{.parts = {},
+                      .pad_rows = options.pad_rows,
+                      .dtype = options.dtype,
+                      .background = options.background};
+  std::vector<std::vector<std::byte>> values;  // of quantised parts
+  for (const StoredPart& part : parts) {
+    if (part.quantized()) {
+      ASSIGN_OR_RETURN(const HostMatrix matrix,
+                       WriteOut(part, options.dtype, &values.emplace_back()));
+      source.parts.push_back(matrix);
+    } else {
+      source.parts.push_back(part.matrix);
+    }
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, ops.PrepareWeight(source));
+  for (const StoredPart& part : parts) {
+    if (part.quantized()) {
+      part.module.Release();
+    } else {
+      part.tensor.Release();
+    }
+  }
+  return weight;
 }
 
 void ExpertSlots::Set(int32_t slot, std::unique_ptr<Weight> weight) {
@@ -302,23 +366,15 @@ void ExpertSlots::Set(int32_t slot, std::unique_ptr<Weight> weight) {
   weights[slot] = std::move(weight);  // the old one is freed behind the work that uses it
 }
 
-absl::StatusOr<StoredExpertPart> FindExpertPart(const ModelConfig& config, const ModelShard& shard,
-                                                Checkpoint& checkpoint,
-                                                const ExpertPartName& name) {
-  SliceReader reader(config, shard, checkpoint);
+absl::StatusOr<std::vector<StoredPart>> FindExpertPart(const ModelConfig& config,
+                                                       const ModelShard& shard,
+                                                       Checkpoint& checkpoint,
+                                                       const ExpertPartName& name) {
+  ASSIGN_OR_RETURN(const ModuleRules rules, ModuleRules::Create(config.quantization));
+  SliceReader reader(config, shard, rules, checkpoint);
   ASSIGN_OR_RETURN(const auto expert, reader.Expert(MlpPrefix(name.layer), name.expert));
-  StoredExpertPart stored;
-  const auto add = [&stored](const Part& part) {
-    stored.matrices.push_back(part.matrix);
-    stored.tensors.push_back(part.tensor);
-  };
-  if (name.part == ExpertPart::kDown) {
-    add(expert.down);
-  } else {
-    add(expert.gate);
-    add(expert.up);
-  }
-  return stored;
+  if (name.part == ExpertPart::kDown) return std::vector<StoredPart>{expert.down};
+  return std::vector<StoredPart>{expert.gate, expert.up};
 }
 
 }  // namespace tessera

@@ -10,6 +10,7 @@
 #include "engine/load_progress.h"
 #include "engine/model/model_config.h"
 #include "engine/model/shard.h"
+#include "engine/quantization/stored_module.h"
 #include "kernels/ops.h"
 
 namespace tessera {
@@ -79,19 +80,37 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ModelS
                                          DType dtype, Checkpoint& checkpoint, Ops& ops,
                                          const LoadProgress& progress);
 
-// Where one part of one expert lies in the checkpoint; the matrices are valid while it is open.
-struct StoredExpertPart {
-  std::vector<HostMatrix> matrices;  // this rank's slices, to be stacked
-  std::vector<StoredTensor> tensors;
+// A rectangle of a matrix as the checkpoint stores it; valid while it is open.
+struct StoredPart {
+  HostMatrix matrix;    // plain ones: where they are mapped
+  StoredTensor tensor;  // plain ones
+  StoredModule module;  // quantised ones
+  MatrixSlice slice;    // of it
+
+  bool quantized() const { return module.scheme.has_value(); }
 };
+
+// What goes into PrepareWeight beside the parts.
+struct PartsOptions {
+  DType dtype = DType::kBF16;
+  int64_t pad_rows = 0;
+  bool background = false;
+};
+// Stacks parts into a weight and drops their file pages. Quantised parts are written out in memory
+// first, in the type that the backend keeps; they are checked on the way.
+absl::StatusOr<std::unique_ptr<Weight>> PrepareParts(const std::vector<StoredPart>& parts,
+                                                     const PartsOptions& options, Ops& ops);
+
 struct ExpertPartName {
   int32_t layer = 0;
   int32_t expert = 0;
   ExpertPart part = ExpertPart::kGateUp;
 };
-// Touches no page. Any thread.
-absl::StatusOr<StoredExpertPart> FindExpertPart(const ModelConfig& config, const ModelShard& shard,
-                                                Checkpoint& checkpoint, const ExpertPartName& name);
+// This rank's slices of one part of one expert, to be stacked. Touches no page. Any thread.
+absl::StatusOr<std::vector<StoredPart>> FindExpertPart(const ModelConfig& config,
+                                                       const ModelShard& shard,
+                                                       Checkpoint& checkpoint,
+                                                       const ExpertPartName& name);
 
 }  // namespace tessera
 

@@ -32,7 +32,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, const BlockHash& cache_key
            .enable_prefix_cache = options.enable_prefix_cache,
            .key = cache_key}),
       penalty_slots_(options_.max_num_seqs,
-                     MaxListedTokens(options_.max_num_batched_tokens, options_.max_model_len)) {
+                     MaxListedTokens(options_.max_num_batched_tokens, options_.max_model_len)),
+      tenants_(options.ageing) {
   TESSERA_CHECK(options_.max_num_seqs > 0 && options_.max_prefill_chunk > 0);
   TESSERA_CHECK(options_.ageing > absl::ZeroDuration());
 }
@@ -50,7 +51,7 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   TESSERA_CHECK(added->num_tokens() > 0 && added->num_tokens() < MaxTokens());
   const bool is_new = sequences_.emplace(added->id(), std::move(sequence)).second;
   TESSERA_CHECK(is_new);
-  waiting_.emplace(OrderOf(*added), added);
+  tenants_.Enter(added);
   next_deadline_ = std::min(next_deadline_, added->request().deadline);
 }
 
@@ -62,7 +63,8 @@ void Scheduler::Finish(SequenceId id) {
 // Blocks that steps under way read and write stay until these have been applied.
 void Scheduler::Remove(Sequence* sequence) {
   if (sequence->state == SequenceState::kFinished) return;
-  (sequence->state == SequenceState::kWaiting ? waiting_ : running_).erase(OrderOf(*sequence));
+  if (sequence->state == SequenceState::kRunning) running_.erase(OrderOf(*sequence));
+  tenants_.Leave(sequence);
   sequence->state = SequenceState::kFinished;
   penalty_slots_.TakeBack(sequence);
   if (sequence->num_steps > 0) return;
@@ -76,10 +78,11 @@ ScheduleResult Scheduler::Schedule(absl::Time now) {
   DropExpired(now, &result);
   now_ = now;
   const std::vector<BlockCopy> copies = TakeCopies();
-  if (running_.size() + waiting_.size() > 1) last_company_ = now;
+  if (static_cast<int32_t>(running_.size()) + tenants_.num_waiting() > 1) last_company_ = now;
   if (!WaitsForCompany(now, &result)) {
     budget_ = options_.max_num_batched_tokens;
     penalty_slots_.BeginStep();
+    AdmitEntitled(&result);
     PlanDecodes(&result);
     PlanPrefills();
     Admit(&result);
@@ -116,27 +119,25 @@ void Scheduler::PutUnderWay() {
 void Scheduler::DropExpired(absl::Time now, ScheduleResult* result) {
   if (now < next_deadline_) return;
   next_deadline_ = absl::InfiniteFuture();
-  for (const Queue* queue : {&waiting_, &running_}) {
-    for (const auto& [order, sequence] : *queue) {
-      const absl::Time deadline = sequence->request().deadline;
-      if (deadline <= now) {
-        result->expired.push_back(sequence->id());
-      } else {
-        next_deadline_ = std::min(next_deadline_, deadline);
-      }
+  for (const Sequence* sequence : sequences()) {
+    const absl::Time deadline = sequence->request().deadline;
+    if (deadline <= now) {
+      result->expired.push_back(sequence->id());
+    } else {
+      next_deadline_ = std::min(next_deadline_, deadline);
     }
   }
   for (SequenceId id : result->expired) Finish(id);
 }
 
 bool Scheduler::WaitsForCompany(absl::Time now, ScheduleResult* result) const {
-  if (options_.batch_wait <= absl::ZeroDuration() || !running_.empty() || waiting_.empty() ||
-      static_cast<int32_t>(waiting_.size()) >= options_.max_num_seqs) {
+  if (options_.batch_wait <= absl::ZeroDuration() || !running_.empty() ||
+      tenants_.num_waiting() == 0 || tenants_.num_waiting() >= options_.max_num_seqs) {
     return false;
   }
   absl::Time oldest = absl::InfiniteFuture();
   absl::Time first_deadline = absl::InfiniteFuture();
-  for (const auto& [order, sequence] : waiting_) {
+  for (const Sequence* sequence : tenants_.Waiting()) {
     oldest = std::min(oldest, sequence->queued_at());
     first_deadline = std::min(first_deadline, sequence->request().deadline);
   }
@@ -151,12 +152,13 @@ void Scheduler::Plan(Sequence* sequence, int32_t num_tokens) {
   if (num_tokens == 0) return;
   sequence->planned = true;
   budget_ -= num_tokens;
+  tenants_.CountServed(*sequence, num_tokens, Decodes(*sequence));
   planned_.push_back({.sequence = sequence,
                       .num_tokens = num_tokens,
                       .num_preemptions = sequence->num_preemptions});
 }
 
-// In service order, so that a victim (the last in that order) is never planned already.
+// Nobody is planned before everybody has blocks: who has to give way may be any of them.
 void Scheduler::PlanDecodes(ScheduleResult* result) {
   std::vector<Sequence*> decodes;
   for (const auto& [order, sequence] : running_) {
@@ -164,18 +166,21 @@ void Scheduler::PlanDecodes(ScheduleResult* result) {
   }
   for (Sequence* sequence : decodes) {
     if (sequence->state != SequenceState::kRunning) continue;  // preempted by an earlier one
-    if (ReserveOrPreempt(sequence, result)) Plan(sequence, 1);
+    ReserveOrPreempt(sequence, result);
+  }
+  for (Sequence* sequence : decodes) {
+    if (sequence->state == SequenceState::kRunning) Plan(sequence, 1);
   }
 }
 
-// False when the sequence itself had to give up its blocks.
-bool Scheduler::ReserveOrPreempt(Sequence* sequence, ScheduleResult* result) {
+// The sequence itself may be who has to give up its blocks.
+void Scheduler::ReserveOrPreempt(Sequence* sequence, ScheduleResult* result) {
   while (!kv_.Reserve(sequence->next_position(), &sequence->kv)) {
-    Sequence* victim = running_.rbegin()->second;
+    Sequence* holder = HolderOfBlocks(*sequence, /*more=*/1);
+    Sequence* victim = holder != nullptr ? holder : running_.rbegin()->second;
     Preempt(victim, result);
-    if (victim == sequence) return false;
+    if (victim == sequence) return;
   }
-  return true;
 }
 
 // A step under way may still use the blocks: whatever is planned from now on runs after it. A token
@@ -189,8 +194,7 @@ void Scheduler::Preempt(Sequence* sequence, ScheduleResult* result) {
   sequence->num_planned = 0;
   sequence->candidates.reset();
   ++sequence->num_preemptions;
-  sequence->state = SequenceState::kWaiting;
-  waiting_.emplace(OrderOf(*sequence), sequence);
+  tenants_.GiveWay(sequence, now_);
   result->preempted.push_back(sequence->id());
   ++num_preemptions_;
 }
@@ -212,23 +216,54 @@ void Scheduler::PlanPrefills() {
       prefills.push_back(sequence);
     }
   }
-  auto behind = static_cast<int32_t>(prefills.size());
-  for (Sequence* sequence : prefills) {
-    --behind;
-    Plan(sequence, std::min({Remaining(*sequence), ChunkLimit(), budget_ - behind}));
-  }
+  std::stable_sort(prefills.begin(), prefills.end(), [](const Sequence* a, const Sequence* b) {
+    return a->tenant->served < b->tenant->served;
+  });
+  const std::vector<int32_t> tokens = Allot(prefills);
+  for (size_t i = 0; i < prefills.size(); ++i) Plan(prefills[i], tokens[i]);
 }
 
-// Strictly in service order: when the next request does not fit, nobody overtakes it. After a
+// Each tenant has its part of the budget; what one does not want of it the others get.
+std::vector<int32_t> Scheduler::Allot(const std::vector<Sequence*>& prefills) const {
+  absl::flat_hash_map<const TenantAccount*, int32_t> parts;
+  double weights = 0;
+  for (const Sequence* sequence : prefills) {
+    if (parts.emplace(sequence->tenant, 0).second) weights += sequence->tenant->weight;
+  }
+  for (auto& [tenant, part] : parts)
+    part = static_cast<int32_t>(budget_ * tenant->weight / weights);
+  int32_t left = budget_;
+  auto behind = static_cast<int32_t>(prefills.size());
+  std::vector<int32_t> tokens;
+  const auto wanted = [&](const Sequence& sequence) {
+    return std::min(Remaining(sequence), ChunkLimit());
+  };
+  for (const Sequence* sequence : prefills) {
+    int32_t& part = parts[sequence->tenant];
+    tokens.push_back(std::min({wanted(*sequence), left - --behind, std::max(1, part)}));
+    part -= tokens.back();
+    left -= tokens.back();
+  }
+  for (size_t i = 0; i < prefills.size() && left > 0; ++i) {
+    const int32_t more = std::min(wanted(*prefills[i]) - tokens[i], left);
+    tokens[i] += more;
+    left -= more;
+  }
+  return tokens;
+}
+
+// Strictly one after the other: when the next request does not fit, nobody overtakes it. After a
 // preemption nobody is admitted, the blocks are wanted by those who run.
 void Scheduler::Admit(ScheduleResult* result) {
   if (result->preempted.empty()) AdmitWaiting(result);
 }
 
 void Scheduler::AdmitWaiting(ScheduleResult* result) {
-  while (!waiting_.empty() && budget_ > 0 &&
+  while (tenants_.num_waiting() > 0 && budget_ > 0 &&
          static_cast<int32_t>(running_.size()) < options_.max_num_seqs) {
-    if (!TryAdmit(waiting_.begin()->second, result)) return;
+    Sequence* next = tenants_.Next(now_);
+    if (!TryAdmit(next, result)) return;
+    Plan(next, std::min({Remaining(*next), ChunkLimit(), budget_}));
   }
 }
 
@@ -248,10 +283,8 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
     kv_.Release(&sequence->kv);
     return false;
   }
-  const ServiceOrder order = OrderOf(*sequence);
-  waiting_.erase(order);
-  running_.emplace(order, sequence);
-  sequence->state = SequenceState::kRunning;
+  tenants_.Start(sequence, now_);
+  running_.emplace(OrderOf(*sequence), sequence);
   penalty_slots_.Give(sequence);
   sequence->num_computed = cached;
   sequence->num_planned = cached;
@@ -261,7 +294,6 @@ bool Scheduler::TryAdmit(Sequence* sequence, ScheduleResult* result) {
     prefix_cache_hits_ += cached;
     result->started.push_back(sequence->id());
   }
-  Plan(sequence, std::min({Remaining(*sequence), ChunkLimit(), budget_}));
   return true;
 }
 
@@ -338,7 +370,7 @@ int64_t Scheduler::load() const {
 SchedulerStats Scheduler::stats() const {
   const BlockPool& pool = kv_.pool();
   return {.num_running = static_cast<int32_t>(running_.size()),
-          .num_waiting = static_cast<int32_t>(waiting_.size()),
+          .num_waiting = tenants_.num_waiting(),
           .blocks_total = pool.num_blocks(),
           .blocks_used = pool.num_used(),
           .blocks_cached = pool.num_cached(),
@@ -349,8 +381,8 @@ SchedulerStats Scheduler::stats() const {
 }
 
 std::vector<const Sequence*> Scheduler::sequences() const {
-  std::vector<const Sequence*> all;
-  for (const auto& [order, sequence] : waiting_) all.push_back(sequence);
+  const std::vector<Sequence*> waiting = tenants_.Waiting();
+  std::vector<const Sequence*> all(waiting.begin(), waiting.end());
   for (const auto& [order, sequence] : running_) all.push_back(sequence);
   return all;
 }

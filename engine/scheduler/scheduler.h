@@ -21,6 +21,7 @@
 #include "engine/scheduler/prefill_pace.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
+#include "engine/scheduler/tenant_queues.h"
 
 namespace tessera {
 
@@ -94,7 +95,7 @@ class Scheduler {
   // What the step took that was applied last: prompts are cut into chunks accordingly.
   void ObserveApplied(absl::Duration step) { pace_.Observe(applied_prefill_tokens_, step); }
 
-  bool idle() const { return running_.empty() && waiting_.empty(); }
+  bool idle() const { return running_.empty() && tenants_.num_waiting() == 0; }
   int32_t num_steps_under_way() const { return static_cast<int32_t>(under_way_.size()); }
   // Tokens one sequence can have in the whole pool.
   int64_t MaxTokens() const;
@@ -103,7 +104,7 @@ class Scheduler {
   SchedulerStats stats() const;
   absl::Status CheckIntegrity() const;
 
-  // For tests and checks: waiting and running sequences in service order.
+  // For tests and checks: those who wait, by tenant, then those who run, in service order.
   std::vector<const Sequence*> sequences() const;
 
  private:
@@ -112,14 +113,24 @@ class Scheduler {
   ServiceOrder OrderOf(const Sequence& sequence) const;
   void DropExpired(absl::Time now, ScheduleResult* result);
   bool WaitsForCompany(absl::Time now, ScheduleResult* result) const;
+  void AdmitEntitled(ScheduleResult* result);
+  bool IsEntitled(const Sequence& head) const;
+  bool MakeWay(Sequence* head, ScheduleResult* result);
   void PlanDecodes(ScheduleResult* result);
-  bool ReserveOrPreempt(Sequence* sequence, ScheduleResult* result);
+  void ReserveOrPreempt(Sequence* sequence, ScheduleResult* result);
   void Preempt(Sequence* sequence, ScheduleResult* result);
   void PlanPrefills();
+  std::vector<int32_t> Allot(const std::vector<Sequence*>& prefills) const;
   void Admit(ScheduleResult* result);
   void AdmitWaiting(ScheduleResult* result);
   bool TryAdmit(Sequence* sequence, ScheduleResult* result);
   int32_t ChunkLimit() const;
+  int32_t SeatsOf(const TenantAccount& tenant) const;
+  double BlocksOf(const TenantAccount& tenant) const;
+  double BlocksAbove(const TenantAccount& tenant, int32_t more) const;
+  Sequence* LastOf(const TenantAccount& tenant) const;
+  Sequence* HolderOfSeats(const Sequence& head) const;
+  Sequence* HolderOfBlocks(const Sequence& wants, int32_t more) const;
   void Plan(Sequence* sequence, int32_t num_tokens);
   void PutUnderWay();
   void Commit(const PlannedSequence& planned);
@@ -143,7 +154,7 @@ class Scheduler {
   absl::Time last_company_ =
       absl::InfinitePast();  // of steps when there was more than one sequence
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
-  Queue waiting_;
+  TenantQueues tenants_;
   Queue running_;
   std::vector<BlockCopy> copies_;                       // for the next step
   std::vector<PlannedSequence> planned_;                // the step being planned

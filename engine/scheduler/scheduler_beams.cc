@@ -154,9 +154,12 @@ Sequence* Scheduler::ForkBeam(const Sequence& parent, SequenceId id) {
   const bool runs = static_cast<int32_t>(running_.size()) < options_.max_num_seqs &&
                     kv_.Fork(parent.kv, parent.num_computed, &child->kv, &copy);
   if (copy.has_value()) copies_.push_back(*copy);
-  if (runs) child->num_computed = child->num_planned = parent.num_computed;
-  child->state = runs ? SequenceState::kRunning : SequenceState::kWaiting;
-  (runs ? running_ : waiting_).emplace(OrderOf(*child), child);
+  child->state = SequenceState::kWaiting;
+  tenants_.Enter(child);
+  if (!runs) return child;
+  tenants_.Start(child, now_);
+  running_.emplace(OrderOf(*child), child);
+  child->num_computed = child->num_planned = parent.num_computed;
   return child;
 }
 
@@ -171,8 +174,8 @@ void Scheduler::BreakStall(ScheduleResult* result) {
   const auto idle = [](const Queue::value_type& entry) {
     return entry.second->candidates.has_value();
   };
-  while (planned_.empty() && under_way_.empty() && !running_.empty() && !waiting_.empty() &&
-         std::all_of(running_.begin(), running_.end(), idle)) {
+  while (planned_.empty() && under_way_.empty() && !running_.empty() &&
+         tenants_.num_waiting() > 0 && std::all_of(running_.begin(), running_.end(), idle)) {
     Preempt(running_.rbegin()->second, result);
     AdmitWaiting(result);
   }

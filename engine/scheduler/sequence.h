@@ -42,6 +42,8 @@ struct TokenFinish {
   int32_t stop_token_id = -1;
 };
 
+struct TenantAccount;
+
 // Owned by a Scheduler. Members below the line belong to it.
 class Sequence {
  public:
@@ -105,10 +107,11 @@ class Sequence {
 
   // --- Progress, changed by the scheduler ---
   SequenceState state = SequenceState::kWaiting;
-  bool planned = false;      // part of the step that is being planned
-  int32_t num_steps = 0;     // steps under way that it is part of
-  int32_t num_computed = 0;  // leading tokens whose K and V are in the blocks
-  int32_t num_planned = 0;   // the same once the steps under way have ended
+  TenantAccount* tenant = nullptr;  // while it waits or runs
+  bool planned = false;             // part of the step that is being planned
+  int32_t num_steps = 0;            // steps under way that it is part of
+  int32_t num_computed = 0;         // leading tokens whose K and V are in the blocks
+  int32_t num_planned = 0;          // the same once the steps under way have ended
   int32_t num_drawing = 0;   // tokens that steps under way draw; the host does not know them yet
   int32_t drawing_row = -1;  // row of the latest of them, in the last planned step
   int32_t num_preemptions = 0;

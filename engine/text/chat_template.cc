@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <map>
 #include <system_error>
 
 #include "engine/text/jinja/concat.h"
@@ -19,6 +20,8 @@ using jinja::Provenance;
 using jinja::Value;
 
 constexpr int64_t kMaxFileBytes = 64 << 20;
+constexpr char kDefault[] = "default";
+constexpr char kToolUse[] = "tool_use";
 constexpr std::string_view kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
 constexpr std::string_view kRoles[] = {"system", "user",      "assistant",
                                        "tool",   "developer", "function"};
@@ -79,50 +82,89 @@ Value TokenText(const Value& entry) {
 
 bool HasTools(const Value& tools) { return tools.is_list() && !tools.list().items.empty(); }
 
-struct NamedSources {
-  std::string fallback;
-  std::optional<std::string> tool_use;
+// A template's text and the file it came from, by the template's name.
+struct Source {
+  std::string text;
+  std::filesystem::path path;
 };
+using Sources = std::map<std::string, Source>;
 
-absl::StatusOr<NamedSources> ReadSources(const Value& config, const std::string& model_dir) {
-  const Value chat_template = config.Get("chat_template");
-  if (chat_template.is_string()) return NamedSources{chat_template.str(), std::nullopt};
-  NamedSources sources;
-  bool found = false;
-  if (chat_template.is_list()) {
-    for (const Value& entry : chat_template.list().items) {
-      const Value name = entry.Get("name");
-      const Value source = entry.Get("template");
-      if (!name.is_string() || !source.is_string()) continue;
-      if (name.str() == "tool_use") sources.tool_use = source.str();
-      if (name.str() != "default") continue;
-      sources.fallback = source.str();
-      found = true;
-    }
+absl::StatusOr<Source> ReadSource(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(std::string text, ReadTextFile(path.string(), kMaxFileBytes));
+  return Source{std::move(text), path};
+}
+
+absl::StatusOr<Sources> SourcesOfFiles(const std::filesystem::path& model_dir) {
+  Sources sources;
+  std::error_code error;
+  if (const auto path = model_dir / "chat_template.jinja"; std::filesystem::exists(path, error)) {
+    ASSIGN_OR_RETURN(sources[kDefault], ReadSource(path));
   }
-  if (found) return sources;
-  return absl::NotFoundError(Concat(
-      "the model in ", model_dir,
-      " has no chat template: add chat_template.jinja, or send plain prompts instead of messages"));
+  const auto folder = model_dir / "additional_chat_templates";
+  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end;
+       at.increment(error)) {
+    if (at->path().extension() != ".jinja") continue;
+    ASSIGN_OR_RETURN(sources[at->path().stem().string()], ReadSource(at->path()));
+  }
+  return sources;
+}
+
+Sources SourcesOfConfig(const Value& config, const std::filesystem::path& path) {
+  Sources sources;
+  const Value chat_template = config.Get("chat_template");
+  if (chat_template.is_string()) sources[kDefault] = {chat_template.str(), path};
+  if (!chat_template.is_list()) return sources;
+  for (const Value& entry : chat_template.list().items) {
+    const Value name = entry.Get("name");
+    const Value source = entry.Get("template");
+    if (name.is_string() && source.is_string()) sources[name.str()] = {source.str(), path};
+  }
+  return sources;
+}
+
+std::string NamesOf(const Sources& sources) {
+  std::string names;
+  for (const auto& [name, source] : sources) names += Concat(names.empty() ? "" : ", ", name);
+  return names;
+}
+
+// What --chat-template names: one of the model's own, or else a file.
+absl::StatusOr<Sources> Choose(Sources sources, const std::string& choice) {
+  if (choice.empty()) return sources;
+  if (const auto it = sources.find(choice); it != sources.end()) {
+    return Sources{{kDefault, it->second}};
+  }
+  std::error_code error;
+  if (std::filesystem::exists(choice, error)) {
+    ASSIGN_OR_RETURN(Source source, ReadSource(choice));
+    return Sources{{kDefault, std::move(source)}};
+  }
+  return absl::InvalidArgumentError(Concat(
+      "--chat-template ", choice, ": there is no such file, and the model has ",
+      sources.empty() ? "no template of its own" : "only these templates: ", NamesOf(sources)));
+}
+
+// The requests with tools decide how calls are written.
+ToolCallFormat FormatOf(const Sources& sources) {
+  const auto tool_use = sources.find(kToolUse);
+  const Source& source = tool_use != sources.end() ? tool_use->second : sources.at(kDefault);
+  return source.text.find("<function=") != std::string::npos ? ToolCallFormat::kCoderXml
+                                                             : ToolCallFormat::kHermes;
 }
 
 }  // namespace
 
-ChatTemplate::ChatTemplate(jinja::Template fallback, std::string_view source)
-    : default_(std::move(fallback)),
-      tool_call_format_(source.find("<function=") != std::string_view::npos
-                            ? ToolCallFormat::kCoderXml
-                            : ToolCallFormat::kHermes) {}
-
 absl::StatusOr<ChatTemplate> ChatTemplate::FromSource(std::string_view source) {
-  ASSIGN_OR_RETURN(jinja::Template parsed, jinja::Template::Parse(source));
-  return ChatTemplate(std::move(parsed), source);
+  ChatTemplate chat;
+  ASSIGN_OR_RETURN(chat.default_, jinja::Template::Parse(source));
+  chat.tool_call_format_ = FormatOf({{kDefault, {std::string(source), ""}}});
+  return chat;
 }
 
-absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::string& model_dir) {
+absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::string& model_dir,
+                                                const std::string& choice) {
   const std::filesystem::path config_path =
       std::filesystem::path(model_dir) / "tokenizer_config.json";
-  std::filesystem::path source_path = std::filesystem::path(model_dir) / "chat_template.jinja";
   std::error_code error;
   Value config = Value::MakeDict(Dict());
   if (std::filesystem::exists(config_path, error)) {
@@ -131,18 +173,28 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::string& model_dir) {
     if (!parsed.ok()) return InFile(config_path, parsed.status());
     config = *std::move(parsed);
   }
-  NamedSources sources;
-  if (std::filesystem::exists(source_path, error)) {
-    ASSIGN_OR_RETURN(sources.fallback, ReadTextFile(source_path.string(), kMaxFileBytes));
-  } else {
-    ASSIGN_OR_RETURN(sources, ReadSources(config, model_dir));
-    source_path = config_path;
+  ASSIGN_OR_RETURN(Sources sources, SourcesOfFiles(model_dir));
+  if (sources.empty()) sources = SourcesOfConfig(config, config_path);
+  ASSIGN_OR_RETURN(sources, Choose(std::move(sources), choice));
+  if (sources.empty()) {
+    return absl::NotFoundError(
+        Concat("the model in ", model_dir,
+               " has no chat template: add chat_template.jinja, give "
+               "one by --chat-template, or send plain prompts instead of messages"));
   }
-  ASSIGN_OR_RETURN(jinja::Template parsed, ParseIn(source_path, sources.fallback));
-  ChatTemplate chat(std::move(parsed), sources.fallback);
-  if (sources.tool_use) {
-    ASSIGN_OR_RETURN(chat.tool_use_, ParseIn(source_path, *sources.tool_use));
+  if (!sources.contains(kDefault)) {
+    return absl::InvalidArgumentError(
+        Concat("the model in ", model_dir, " has chat templates (", NamesOf(sources),
+               ") but none called default: choose one by --chat-template"));
   }
+  ChatTemplate chat;
+  for (const char* name : {kDefault, kToolUse}) {
+    const auto it = sources.find(name);
+    if (it == sources.end()) continue;
+    auto& target = it->first == kDefault ? chat.default_ : chat.tool_use_;
+    ASSIGN_OR_RETURN(target, ParseIn(it->second.path, it->second.text));
+  }
+  chat.tool_call_format_ = FormatOf(sources);
   for (const std::string_view name : kSpecialTokens) {
     const Value token = TokenText(config.Get(name));
     if (token.is_string()) chat.special_tokens_.emplace_back(std::string(name), token.str());
@@ -162,7 +214,7 @@ absl::StatusOr<std::vector<PromptSegment>> ChatTemplate::Render(const ChatInput&
   if (input.enable_thinking) {
     variables.Set("enable_thinking", Value::Bool(*input.enable_thinking));
   }
-  const jinja::Template& chosen = tool_use_ && HasTools(input.tools) ? *tool_use_ : default_;
+  const jinja::Template& chosen = tool_use_ && HasTools(input.tools) ? *tool_use_ : *default_;
   absl::StatusOr<jinja::Text> text = chosen.Render(variables);
   if (!text.ok()) {
     return absl::Status(text.status().code(),

@@ -41,10 +41,15 @@ struct ChatInput {
 // Immutable and thread-safe.
 class ChatTemplate {
  public:
-  // Reads chat_template.jinja, or else chat_template of tokenizer_config.json (a string, or a list
-  // of named templates: "tool_use" serves requests with tools, "default" all others). NOT_FOUND if
-  // the model has neither; INVALID_ARGUMENT names the file and the line of what is wrong.
-  static absl::StatusOr<ChatTemplate> Load(const std::string& model_dir);
+  // Finds the model's templates as transformers does: chat_template.jinja is "default", the files
+  // of additional_chat_templates/ have their own names ("tool_use.jinja"); without any of these,
+  // chat_template of tokenizer_config.json, a text or a list of named ones. Of several, "tool_use"
+  // serves requests with tools and "default" all others.
+  // `choice` takes one for all requests: by its name ("rag"), or from a file of any place.
+  // NOT_FOUND if the model has none; INVALID_ARGUMENT names the file and the line of what is wrong,
+  // or the names to choose from. Templates that no request can reach are not read.
+  static absl::StatusOr<ChatTemplate> Load(const std::string& model_dir,
+                                           const std::string& choice = "");
 
   // From template text, without special tokens.
   static absl::StatusOr<ChatTemplate> FromSource(std::string_view source);
@@ -58,9 +63,9 @@ class ChatTemplate {
   ToolCallFormat tool_call_format() const { return tool_call_format_; }
 
  private:
-  ChatTemplate(jinja::Template fallback, std::string_view source);
+  ChatTemplate() = default;
 
-  jinja::Template default_;
+  std::optional<jinja::Template> default_;  // set, once the object is made
   std::optional<jinja::Template> tool_use_;
   std::vector<std::pair<std::string, std::string>> special_tokens_;  // bos_token, eos_token, ...
   ToolCallFormat tool_call_format_ = ToolCallFormat::kHermes;

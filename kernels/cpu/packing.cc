@@ -72,8 +72,12 @@ void ConvertWords(const SourceRow& row, bool bf16, int64_t begin, int64_t count,
 std::string SourceKey(const WeightSource& source, bool bf16) {
   std::string key = absl::StrCat(bf16 ? "bf16" : "f32", " ", source.pad_rows);
   for (const HostMatrix& part : source.parts) {
-    absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(part.data), ":",
-                    static_cast<int>(part.dtype), ":", part.rows, "x", part.cols, "+",
+    if (part.origin.empty()) {
+      absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(part.data));
+    } else {
+      absl::StrAppend(&key, " (", part.origin, ")");
+    }
+    absl::StrAppend(&key, ":", static_cast<int>(part.dtype), ":", part.rows, "x", part.cols, "+",
                     part.row_stride);
   }
   return key;

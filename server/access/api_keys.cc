@@ -154,13 +154,34 @@ absl::Status ReadNumber(const Place& place, const YAML::Node& node, const char* 
   return absl::OkStatus();
 }
 
+// Of what tenants share.
+absl::Status ReadShares(const Place& place, const YAML::Node& node, TenantLimits* limits) {
+  constexpr double kLeast = 0.001;
+  constexpr double kMostWeight = 1000;
+  const auto read_share = [&](const char* field, double most, double* number) {
+    const YAML::Node value = node[field];
+    if (!value.IsDefined()) return absl::OkStatus();
+    double read = 0;
+    if (!value.IsScalar() || !absl::SimpleAtod(value.Scalar(), &read) ||
+        !(read >= kLeast && read <= most)) {
+      return place.Wrong(absl::StrCat(field, " must be a number in [", kLeast, ", ", most, "]"));
+    }
+    *number = read;
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(read_share("weight", kMostWeight, &limits->weight));
+  return read_share("kv-share", 1, &limits->kv_share);
+}
+
 absl::StatusOr<TenantLimits> ParseLimits(const Place& place, const YAML::Node& node) {
   constexpr int32_t kMostPriority = 100;
   TenantLimits limits;
   if (node.IsNull()) return limits;
   if (!node.IsMap()) return place.Wrong("must be a mapping of limits");
-  RETURN_IF_ERROR(CheckFields(
-      place, node, {"requests-per-second", "tokens-per-minute", "concurrent-streams", "priority"}));
+  RETURN_IF_ERROR(CheckFields(place, node,
+                              {"requests-per-second", "tokens-per-minute", "concurrent-streams",
+                               "priority", "weight", "kv-share"}));
+  RETURN_IF_ERROR(ReadShares(place, node, &limits));
   RETURN_IF_ERROR(ReadNumber(place, node, "requests-per-second", 0, &limits.requests_per_second));
   RETURN_IF_ERROR(ReadNumber(place, node, "tokens-per-minute", 0, &limits.tokens_per_minute));
   RETURN_IF_ERROR(ReadNumber(place, node, "concurrent-streams", 1, &limits.concurrent_streams));
@@ -238,6 +259,8 @@ std::string FormatTenants(const KeyFile& file) {
     number("tokens-per-minute", limits.tokens_per_minute);
     number("concurrent-streams", limits.concurrent_streams);
     absl::StrAppend(&text, "    priority: ", limits.priority, "\n");
+    number("weight", limits.weight);
+    if (limits.kv_share > 0) number("kv-share", limits.kv_share);
   }
   return text;
 }

@@ -41,6 +41,8 @@ struct TenantLimits {
   double tokens_per_minute = kNoLimit;    // of prompts and answers; more than 0
   double concurrent_streams = kNoLimit;   // open generations; 1 or more
   int32_t priority = 0;                   // class of its requests: lower runs first
+  double weight = 1;    // of its part of the machine, among others'; [0.001, 1000]
+  double kv_share = 0;  // of the KV cache, [0.001, 1]; 0: its part
   bool operator==(const TenantLimits&) const = default;
 };
 
@@ -51,7 +53,8 @@ struct KeyFile {
 
 // A YAML mapping:
 //   tenants:
-//     acme: {requests-per-second: 10, tokens-per-minute: 60000, concurrent-streams: 8, priority: 0}
+//     acme: {requests-per-second: 10, tokens-per-minute: 60000, concurrent-streams: 8, priority: 0,
+//            weight: 2, kv-share: 0.5}
 //   keys:
 //     - {name: ci, sha256: 64 HEX DIGITS, tenant: acme, scopes: [generate]}
 // All four fields of a key are needed; tenants, and each number of one, may be left out, but where

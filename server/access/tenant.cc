@@ -25,6 +25,11 @@ int32_t Tenant::priority() const {
   return limits_.priority;
 }
 
+TenantClaim Tenant::claim() const {
+  absl::MutexLock lock(&mutex_);
+  return {.name = name_, .weight = limits_.weight, .kv_share = limits_.kv_share};
+}
+
 void Tenant::Bucket::Fill(absl::Time now, double per_second, double most) {
   if (std::isinf(per_second)) {  // nothing is owed when a limit comes
     *this = {};

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/types.h"
 #include "server/access/api_keys.h"
 
 namespace tessera {
@@ -47,6 +48,7 @@ class Tenant {
   // New limits count from now on; what was used stays used.
   void SetLimits(const TenantLimits& limits);
   int32_t priority() const;
+  TenantClaim claim() const;
 
   // Takes a call in: Leave() must follow. `now` is monotonic.
   std::optional<TenantRefusal> Enter(absl::Time now);

@@ -50,6 +50,10 @@ void DescribeModel(const ModelConfig& config, Json* facts) {
     (*facts)["experts"] = config.num_experts;
     (*facts)["experts_per_token"] = config.num_experts_per_tok;
   }
+  if (config.quantization) {
+    (*facts)["quantization"] = QuantizationText(*config.quantization);
+    (*facts)["kv_scales_ignored"] = config.quantization->kv_scales;
+  }
   (*facts)["context_limit"] = config.context_limit();
   constexpr int64_t kBF16Bytes = 2;
   constexpr int64_t kF32Bytes = 4;
@@ -81,7 +85,7 @@ void CheckWeights(const std::string& dir, const ModelConfig& config, Findings* f
   if (*own_head && config.tie_word_embeddings) findings->warnings.push_back(kUntiedHeadWarning);
   constexpr int64_t kLong = int64_t{1} << 30;  // bytes
   const bool takes_long = (*checkpoint)->total_bytes() >= kLong;
-  NoteErrors(VerifyValues(**checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
+  NoteErrors(VerifyValues(config, **checkpoint, takes_long ? LogLoadProgress(dir) : LoadProgress()),
              findings);
 }
 
@@ -103,8 +107,9 @@ void CheckEndTokens(const std::string& dir, const ModelConfig& config, int32_t o
 
 // `vocab_size`: of the model, 0 when it is unknown. Gives the tokenizer's end token, -1 if there is
 // none.
-int32_t CheckText(const std::string& dir, int32_t vocab_size, Findings* findings) {
-  const auto text = LoadModelText(dir);
+int32_t CheckText(const std::string& dir, const std::string& chat_template, int32_t vocab_size,
+                  Findings* findings) {
+  const auto text = LoadModelText(dir, {.chat_template = chat_template});
   if (absl::IsNotFound(text.status())) {
     findings->warnings.push_back(std::string(text.status().message()));
     findings->verdict = kTokenIdsOnly;
@@ -124,7 +129,7 @@ int32_t CheckText(const std::string& dir, int32_t vocab_size, Findings* findings
   return text->tokenizer->eos_token_id();
 }
 
-Findings CheckModel(const std::string& dir) {
+Findings CheckModel(const std::string& dir, const std::string& chat_template) {
   Findings findings;
   if (!findings.Note(CheckModelFolder(dir))) return findings;
   const auto config = LoadModelConfig(dir);
@@ -132,7 +137,8 @@ Findings CheckModel(const std::string& dir) {
     DescribeModel(*config, &findings.facts);
     CheckWeights(dir, *config, &findings);
   }
-  const int32_t end_token = CheckText(dir, config.ok() ? config->vocab_size : 0, &findings);
+  const int32_t end_token =
+      CheckText(dir, chat_template, config.ok() ? config->vocab_size : 0, &findings);
   if (config.ok()) CheckEndTokens(dir, *config, end_token, &findings);
   return findings;
 }
@@ -158,10 +164,12 @@ int RunCheck(const Arguments& arguments) {
                     "needs and what is wrong with it.");
   bool json = false;
   table.Flag("json", &json, "As JSON.");
+  std::string chat_template;
+  AddChatTemplateOption(&table, &chat_template);
   std::vector<std::string> positional;
   if (const auto exit = ParseCommandLine(&table, "check", arguments, &positional, 1)) return *exit;
   InitLogging("info");
-  Findings findings = CheckModel(positional[0]);
+  Findings findings = CheckModel(positional[0], chat_template);
   if (json) {
     findings.facts["warnings"] = findings.warnings;
     findings.facts["errors"] = findings.errors;

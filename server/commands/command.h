@@ -25,6 +25,7 @@ int RunChat(const Arguments& arguments);
 int RunClient(const Arguments& arguments);
 int RunTokenize(const Arguments& arguments);
 int RunCheck(const Arguments& arguments);
+int RunBatchFile(const Arguments& arguments);
 int RunBench(const Arguments& arguments);
 int RunDoctor(const Arguments& arguments);
 int RunPlan(const Arguments& arguments);

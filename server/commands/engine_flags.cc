@@ -22,6 +22,12 @@ void AddEmulatedGpusOption(OptionTable* table, int32_t* gpus) {
                  "Of the cuda-emulated backend: how many GPUs this process has; 0: eight.");
 }
 
+void AddChatTemplateOption(OptionTable* table, std::string* chat_template) {
+  table->Text("chat-template", chat_template,
+              "File with the template of chats, or the name of one of several that the model has "
+              "(rag); unset: tool_use for requests with tools if there is one, else default.");
+}
+
 void AddModelOptions(OptionTable* table, EngineOptions* options) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   constexpr int64_t kMaxRanks = 1024;

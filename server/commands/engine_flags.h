@@ -15,6 +15,8 @@ namespace tessera {
 // What every process with ranks takes, workers too.
 void AddCpuIsaOption(OptionTable* table, std::string* cpu_isa);
 void AddEmulatedGpusOption(OptionTable* table, int32_t* gpus);
+// For commands that render chats.
+void AddChatTemplateOption(OptionTable* table, std::string* chat_template);
 void AddModelOptions(OptionTable* table, EngineOptions* options);
 
 // Shows progress as log lines, every tenth.

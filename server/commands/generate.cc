@@ -16,6 +16,7 @@ int RunGenerate(const Arguments& arguments) {
   bool json = false;
   table.Flag("json", &json, "Print text, reasoning, token ids and usage as JSON.");
   AddPromptOptions(&table, &flags);
+  AddChatTemplateOption(&table, &options.chat_template);
   AddSamplingOptions(&table, &flags);
   AddModelOptions(&table, &options.engine);
   AddHeadOptions(&table, &options);

@@ -373,6 +373,7 @@ void AddServeOptions(OptionTable* table, ServeFlags* flags) {
               "--expert-stats\".");
   table->Text("served-model-name", &flags->runtime.served_model_name,
               "Name that requests may use; empty: the name of the folder.");
+  AddChatTemplateOption(table, &flags->runtime.chat_template);
   table->Flag("reflection", &flags->grpc.reflection, "Offer gRPC server reflection.");
   table->Integer("max-concurrent-requests", &flags->limits.max_concurrent_requests, {1, 1 << 20},
                  "Open generations; more are refused.");

@@ -11,6 +11,7 @@
 #include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"
 #include "server/commands/command.h"
+#include "server/commands/engine_flags.h"
 #include "server/commands/generation_flags.h"
 #include "server/commands/response_json.h"
 #include "server/logging.h"
@@ -31,6 +32,7 @@ struct TokenizeFlags {
   bool generation_prompt = true;
   std::string messages_path;
   std::string tools_path;
+  std::string chat_template;
   std::optional<bool> enable_thinking;
 };
 
@@ -179,6 +181,7 @@ int RunTokenize(const Arguments& arguments) {
   table.Text("messages", &flags.messages_path,
              "JSON file with an array of messages to render instead of stdin.");
   table.Text("tools", &flags.tools_path, "JSON file with an array of tools.");
+  AddChatTemplateOption(&table, &flags.chat_template);
   table.Flag("enable-thinking", &flags.enable_thinking,
              "Sets the template's switch; unset: the template's default.");
   table.Flag("generation-prompt", &flags.generation_prompt,
@@ -195,7 +198,7 @@ int RunTokenize(const Arguments& arguments) {
   if (const absl::Status folder = CheckModelFolder(positional[0]); !folder.ok()) {
     return Fail("tokenize", folder);
   }
-  const auto text = LoadModelText(positional[0]);
+  const auto text = LoadModelText(positional[0], {.chat_template = flags.chat_template});
   if (!text.ok()) return Fail("tokenize", text.status());
   const absl::Status status = Convert({.encoder = *text->encoder,
                                        .flags = flags,

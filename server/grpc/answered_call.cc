@@ -16,68 +16,74 @@
 namespace tessera {
 namespace {
 
-absl::Status Run(const AnsweredCall& call, const grpc::ByteBuffer& request, Answer& answer) {
-  return Guarded([&]() -> absl::Status {
-    ASSIGN_OR_RETURN(*call.response, answer(request));
-    return absl::OkStatus();
-  });
-}
-
-// A call with a large request. It ends once: when its work is done, or when the client has gone
-// before that has begun.
-class LargeCall final : public grpc::ServerUnaryReactor {
+// It ends once: when its work is done, or when the client has gone before that has begun.
+class AnsweredCall final : public ReceivedCall {
  public:
-  LargeCall(const AnsweredCall& call, Answer answer)
-      : call_(call), request_(*call.request), answer_(std::move(answer)) {}
+  AnsweredCall(const GrpcCall& call, const AnsweredMethod& method, Answer answer)
+      : call_(call), method_(method), answer_(std::move(answer)) {}
 
-  void Start() {
+  void Start(std::shared_ptr<AnsweredCall> self) {
+    Hold(std::move(self));
+    const absl::Status allowed =
+        call_.context->Authorize(CredentialsOf(*call_.call), method_.permission).status();
+    if (!allowed.ok()) return End(allowed);
+    Receive(call_.intake);
+  }
+
+ private:
+  void OnMessage(const grpc::ByteBuffer& message) override {
+    if (message.Length() <= CallWorkers::kSmallCallBytes) return End(Run(message));
     const absl::StatusOr<CallWorkers::Ticket> ticket =
-        call_.context->workers.Add([this] { End(Run(call_, request_, answer_)); });
+        call_.context->workers.Add([this, message] { End(Run(message)); });
     if (!ticket.ok()) return End(ticket.status());
     absl::MutexLock lock(&mutex_);
     ticket_ = *ticket;
   }
 
-  void OnCancel() override {
+  void OnNoMessage(const absl::Status& why) override { End(why); }
+
+  void OnClientGone(bool before_message) override {
     {
       absl::MutexLock lock(&mutex_);
-      if (!ticket_ || !call_.context->workers.Remove(*ticket_)) return;  // it ends by itself
+      const bool before_work = ticket_ && call_.context->workers.Remove(*ticket_);
+      if (!before_message && !before_work) return;  // it ends by itself
     }
     End(absl::Now() >= absl::FromChrono(call_.call->deadline())
             ? absl::DeadlineExceededError("the call's deadline passed")
             : absl::CancelledError("the client cancelled the call"));
   }
 
-  void OnDone() override { delete this; }
+  absl::Status Run(const grpc::ByteBuffer& message) {
+    return Guarded([&]() -> absl::Status {
+      ASSIGN_OR_RETURN(response_, answer_(message));
+      return absl::OkStatus();
+    });
+  }
 
- private:
   void End(const absl::Status& status) {
-    call_.context->metrics->CountCall(call_.method, status.code());
+    call_.context->metrics->CountCall(method_.name, status.code());
+    if (status.ok()) {
+      return StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+    }
     Finish(ToGrpcStatus(status, call_.call));
   }
 
-  const AnsweredCall call_;
-  const grpc::ByteBuffer request_;
+  const GrpcCall call_;
+  const AnsweredMethod method_;
   Answer answer_;
+  grpc::ByteBuffer response_;
   absl::Mutex mutex_;
   std::optional<CallWorkers::Ticket> ticket_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
 
-grpc::ServerUnaryReactor* StartAnsweredCall(const AnsweredCall& call, Answer answer) {
-  const absl::Status allowed =
-      call.context->Authorize(CredentialsOf(*call.call), call.permission).status();
-  if (allowed.ok() && call.request->Length() > CallWorkers::kSmallCallBytes) {
-    auto* const large = new LargeCall(call, std::move(answer));
-    large->Start();
-    return large;
-  }
-  const absl::Status status = allowed.ok() ? Run(call, *call.request, answer) : allowed;
-  call.context->metrics->CountCall(call.method, status.code());
-  grpc::ServerUnaryReactor* const reactor = call.call->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status, call.call));
-  return reactor;
+grpc::ServerGenericBidiReactor* StartAnsweredCall(const GrpcCall& call,
+                                                  const AnsweredMethod& method, Answer answer) {
+  auto reactor = std::make_shared<AnsweredCall>(call, method, std::move(answer));
+  AnsweredCall* const raw = reactor.get();
+  raw->Start(std::move(reactor));
+  return raw;
 }
 
 }  // namespace tessera

@@ -11,6 +11,7 @@
 #include "server/generation_call.h"
 #include "server/grpc/call_metadata.h"
 #include "server/grpc/message_buffer.h"
+#include "server/grpc/received_call.h"
 #include "server/grpc/status_mapping.h"
 #include "server/stall_watch.h"
 
@@ -35,30 +36,64 @@ absl::StatusOr<v1::GenerateRequest> TakeMessage(grpc::ByteBuffer* buffer,
   return ParseBuffer<v1::GenerateRequest>(taken, limits.max_message_bytes);
 }
 
-// Finishes once, when the engine is done or the client has gone, whichever comes first.
-class UnaryCall final : public grpc::ServerUnaryReactor,
-                        public GenerationCall,
-                        public StallingCall {
+// What both kinds of calls have in common, from the headers to the engine.
+class GenerationReactor : public ReceivedCall,
+                          public GenerationCall,
+                          public StallingCall,
+                          public std::enable_shared_from_this<GenerationReactor> {
  public:
-  UnaryCall(InferenceContext* context, grpc::CallbackServerContext* call,
-            grpc::ByteBuffer* response)
-      : GenerationCall(context, "Generate"), call_(call), response_(response) {}
-
-  void Start(const grpc::ByteBuffer& request, std::shared_ptr<UnaryCall> self) {
-    self_ = self;
-    request_ = request;
+  void Start(MessageIntake* intake) {
+    Hold(shared_from_this());
     SetTraceparent(MetadataOf(*call_, "traceparent"));
-    context_.stalls.Add(self);
-    Submit(ArrivalOf(request), std::move(self));
+    context_.stalls.Add(weak_from_this());
+    if (!Arrive({.deadline = DeadlineOf(*call_),
+                 .caller = context_.Authorize(CredentialsOf(*call_), Permission::kGenerate)})) {
+      return;
+    }
+    Receive(intake);
   }
 
   using GenerationCall::OnDone;
-  void OnCancel() override { CancelledByClient(); }
-  void OnDone() override {
-    const std::shared_ptr<UnaryCall> last = std::move(self_);
+  using ReceivedCall::OnDone;
+
+ protected:
+  GenerationReactor(InferenceContext* context, grpc::CallbackServerContext* call,
+                    std::string_view method)
+      : GenerationCall(context, method), call_(call) {}
+
+  grpc::CallbackServerContext* const call_;  // until OnEnded()
+  // For the client to read; the infinite future: for nobody.
+  absl::Time waits_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+
+ private:
+  void OnMessage(const grpc::ByteBuffer& message) override {
+    request_ = message;
+    Submit(message.Length(), shared_from_this());
+  }
+  void OnNoMessage(const absl::Status& why) override { Refuse(why); }
+  void OnClientGone(bool /*before_message*/) override { CancelledByClient(); }
+  void OnEnded() override {
     absl::MutexLock lock(&mutex_);
     waits_since_ = absl::InfiniteFuture();
   }
+  absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
+    return TakeMessage(&request_, context_.limits);
+  }
+
+  grpc::ByteBuffer request_;  // of whoever reads the request
+};
+
+grpc::ServerGenericBidiReactor* Started(const std::shared_ptr<GenerationReactor>& call,
+                                        MessageIntake* intake) {
+  call->Start(intake);
+  return call.get();
+}
+
+// Finishes once, when the engine is done or the client has gone, whichever comes first.
+class UnaryCall final : public GenerationReactor {
+ public:
+  UnaryCall(InferenceContext* context, grpc::CallbackServerContext* call)
+      : GenerationReactor(context, call, "Generate") {}
 
   // The answer is in gRPC's hands; without a reader it stays there.
   void LookForStall(absl::Time now, absl::Duration limit) override {
@@ -75,56 +110,24 @@ class UnaryCall final : public grpc::ServerUnaryReactor,
     if (finished_) return;
     if (client_gone_) EndEarly(ClientGoneStatus());
     if (!end_.has_value()) return;
-    if (end_->ok()) *response_ = ToBuffer(output_.Take());
+    if (end_->ok()) response_ = ToBuffer(output_.Take());
     finished_ = true;
     waits_since_ = context_.clock.Now();
     RecordEnd(*end_);
+    if (end_->ok()) return StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
     Finish(ToGrpcStatus(*end_, call_));
   }
 
-  Arrival ArrivalOf(const grpc::ByteBuffer& request) const {
-    return {.message_bytes = request.Length(),
-            .deadline = DeadlineOf(*call_),
-            .caller = context_.Authorize(CredentialsOf(*call_), Permission::kGenerate)};
-  }
-
-  absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
-    return TakeMessage(&request_, context_.limits);
-  }
-
-  grpc::CallbackServerContext* const call_;  // while waits_since_ is set, at least
-  grpc::ByteBuffer* const response_;
-  grpc::ByteBuffer request_;         // of whoever reads the request
-  std::shared_ptr<UnaryCall> self_;  // held until gRPC is done
+  grpc::ByteBuffer response_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  // For the client to read; the infinite future: for nobody.
-  absl::Time waits_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
 // At most one write is in flight; what comes meanwhile is joined into the next message. A client
 // that lets too much pile up, or reads nothing for too long, is evicted.
-class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
-                         public GenerationCall,
-                         public StallingCall {
+class StreamCall final : public GenerationReactor {
  public:
   StreamCall(InferenceContext* context, grpc::CallbackServerContext* call)
-      : GenerationCall(context, "StreamGenerate"), call_(call) {}
-
-  void Start(const grpc::ByteBuffer& request, std::shared_ptr<StreamCall> self) {
-    self_ = self;
-    request_ = request;
-    SetTraceparent(MetadataOf(*call_, "traceparent"));
-    context_.stalls.Add(self);
-    Submit(ArrivalOf(request), std::move(self));
-  }
-
-  using GenerationCall::OnDone;
-  void OnCancel() override { CancelledByClient(); }
-  void OnDone() override {
-    const std::shared_ptr<StreamCall> last = std::move(self_);
-    absl::MutexLock lock(&mutex_);
-    waits_since_ = absl::InfiniteFuture();
-  }
+      : GenerationReactor(context, call, "StreamGenerate") {}
 
   void LookForStall(absl::Time now, absl::Duration limit) override {
     absl::MutexLock lock(&mutex_);
@@ -219,46 +222,20 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     reported_bytes_ = bytes;
   }
 
-  Arrival ArrivalOf(const grpc::ByteBuffer& request) const {
-    return {.message_bytes = request.Length(),
-            .deadline = DeadlineOf(*call_),
-            .caller = context_.Authorize(CredentialsOf(*call_), Permission::kGenerate)};
-  }
-
-  absl::StatusOr<v1::GenerateRequest> TakeRequest() override {
-    return TakeMessage(&request_, context_.limits);
-  }
-
-  grpc::CallbackServerContext* const call_;
-  grpc::ByteBuffer request_;          // of whoever reads the request
-  std::shared_ptr<StreamCall> self_;  // held until gRPC is done
   grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);
   int64_t reported_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  // For the client to read; the infinite future: for nobody.
-  absl::Time waits_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
 }  // namespace
 
-grpc::ServerUnaryReactor* StartUnaryGeneration(InferenceContext* context,
-                                               grpc::CallbackServerContext* call,
-                                               const grpc::ByteBuffer& request,
-                                               grpc::ByteBuffer* response) {
-  auto reactor = std::make_shared<UnaryCall>(context, call, response);
-  UnaryCall* const raw = reactor.get();
-  raw->Start(request, std::move(reactor));
-  return raw;
+grpc::ServerGenericBidiReactor* StartUnaryGeneration(const GrpcCall& call) {
+  return Started(std::make_shared<UnaryCall>(call.context, call.call), call.intake);
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamGeneration(InferenceContext* context,
-                                                                  grpc::CallbackServerContext* call,
-                                                                  const grpc::ByteBuffer& request) {
-  auto reactor = std::make_shared<StreamCall>(context, call);
-  StreamCall* const raw = reactor.get();
-  raw->Start(request, std::move(reactor));
-  return raw;
+grpc::ServerGenericBidiReactor* StartStreamGeneration(const GrpcCall& call) {
+  return Started(std::make_shared<StreamCall>(call.context, call.call), call.intake);
 }
 
 }  // namespace tessera

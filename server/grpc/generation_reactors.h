@@ -2,22 +2,13 @@
 #ifndef TESSERA_SERVER_GRPC_GENERATION_REACTORS_H_
 #define TESSERA_SERVER_GRPC_GENERATION_REACTORS_H_
 
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
-#include "server/inference_context.h"
+#include "server/grpc/received_call.h"
 
 namespace tessera {
 
-// Both start the generation and return the call's reactor, which deletes itself.
-grpc::ServerUnaryReactor* StartUnaryGeneration(InferenceContext* context,
-                                               grpc::CallbackServerContext* call,
-                                               const grpc::ByteBuffer& request,
-                                               grpc::ByteBuffer* response);
-
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamGeneration(InferenceContext* context,
-                                                                  grpc::CallbackServerContext* call,
-                                                                  const grpc::ByteBuffer& request);
+// Both read the request, start the generation and return the call's reactor, which gRPC holds.
+grpc::ServerGenericBidiReactor* StartUnaryGeneration(const GrpcCall& call);
+grpc::ServerGenericBidiReactor* StartStreamGeneration(const GrpcCall& call);
 
 }  // namespace tessera
 

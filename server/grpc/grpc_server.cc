@@ -1,19 +1,20 @@
 #include "server/grpc/grpc_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/monotonic_time.h"
 #include "kernels/core/status_macros.h"
@@ -23,8 +24,10 @@
 #include "server/field_violations.h"
 #include "server/grpc/answered_call.h"
 #include "server/grpc/generation_reactors.h"
+#include "server/grpc/health.h"
 #include "server/grpc/message_buffer.h"
-#include "server/grpc/status_mapping.h"
+#include "server/grpc/message_intake.h"
+#include "server/grpc/reflection.h"
 #include "server/inference_context.h"
 #include "server/server_facts.h"
 #include "tessera/v1/inference.grpc.pb.h"
@@ -34,159 +37,147 @@ namespace {
 
 using v1::Inference;
 
-template <typename Base>
-using RawGeneration = Inference::WithRawCallbackMethod_Generate<
-    Inference::WithRawCallbackMethod_StreamGenerate<Base>>;
-template <typename Base>
-using RawText =
-    Inference::WithRawCallbackMethod_Tokenize<Inference::WithRawCallbackMethod_Detokenize<Base>>;
-template <typename Base>
-using RawFacts =
-    Inference::WithRawCallbackMethod_GetModelInfo<Inference::WithRawCallbackMethod_GetServerInfo<
-        Inference::WithRawCallbackMethod_GetLoad<Inference::WithRawCallbackMethod_Abort<Base>>>>;
-using RawService = RawGeneration<RawText<RawFacts<Inference::Service>>>;
-
-class InferenceService final : public RawService {
+// The methods of tessera.v1.Inference that are answered without the engine.
+class Answers {
  public:
-  explicit InferenceService(InferenceContext* context) : context_(*context) {}
+  explicit Answers(InferenceContext* context) : context_(*context) {}
 
-  using Call = grpc::CallbackServerContext;
-  using Buffer = grpc::ByteBuffer;
-
-  grpc::ServerUnaryReactor* Generate(Call* call, const Buffer* in, Buffer* out) override {
-    return StartUnaryGeneration(&context_, call, *in, out);
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request) const {
+    ASSIGN_OR_RETURN(const auto ids, context_.builder.Tokenize(request));
+    v1::TokenizeResponse response;
+    response.mutable_token_ids()->Add(ids.begin(), ids.end());
+    return response;
   }
 
-  grpc::ServerWriteReactor<Buffer>* StreamGenerate(Call* call, const Buffer* in) override {
-    return StartStreamGeneration(&context_, call, *in);
+  absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const {
+    v1::DetokenizeResponse response;
+    ASSIGN_OR_RETURN(*response.mutable_text(), context_.builder.Detokenize(request));
+    return response;
   }
 
-  grpc::ServerUnaryReactor* Tokenize(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::TokenizeRequest>(
-        {call, "Tokenize", Permission::kGenerate}, *in, out,
-        [this](const v1::TokenizeRequest& request) -> absl::StatusOr<v1::TokenizeResponse> {
-          auto ids = context_.builder.Tokenize(request);
-          if (!ids.ok()) return ids.status();
-          v1::TokenizeResponse response;
-          response.mutable_token_ids()->Add(ids->begin(), ids->end());
-          return response;
-        });
+  absl::StatusOr<v1::GetModelInfoResponse> GetModelInfo(
+      const v1::GetModelInfoRequest& request) const {
+    RETURN_IF_ERROR(context_.builder.CheckModelName(request.model()));
+    return ModelFacts(*context_.model);
   }
 
-  grpc::ServerUnaryReactor* Detokenize(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::DetokenizeRequest>(
-        {call, "Detokenize", Permission::kGenerate}, *in, out,
-        [this](const v1::DetokenizeRequest& request) -> absl::StatusOr<v1::DetokenizeResponse> {
-          auto text = context_.builder.Detokenize(request);
-          if (!text.ok()) return text.status();
-          v1::DetokenizeResponse response;
-          response.set_text(*std::move(text));
-          return response;
-        });
+  absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo(const v1::GetServerInfoRequest&) const {
+    v1::GetServerInfoResponse response = ServerFacts(context_);
+    response.set_grpc_version(grpc::Version());
+    return response;
   }
 
-  grpc::ServerUnaryReactor* GetModelInfo(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::GetModelInfoRequest>(
-        {call, "GetModelInfo", Permission::kKnown}, *in, out,
-        [this](const v1::GetModelInfoRequest& request) -> absl::StatusOr<v1::GetModelInfoResponse> {
-          const absl::Status known = context_.builder.CheckModelName(request.model());
-          if (!known.ok()) return known;
-          return ModelFacts(*context_.model);
-        });
+  absl::StatusOr<v1::GetLoadResponse> GetLoad(const v1::GetLoadRequest&) const {
+    return LoadFacts(context_);
   }
 
-  grpc::ServerUnaryReactor* GetServerInfo(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::GetServerInfoRequest>(
-        {call, "GetServerInfo", Permission::kObserve}, *in, out,
-        [this](const v1::GetServerInfoRequest&) -> absl::StatusOr<v1::GetServerInfoResponse> {
-          v1::GetServerInfoResponse response = ServerFacts(context_);
-          response.set_grpc_version(grpc::Version());
-          return response;
-        });
-  }
-
-  grpc::ServerUnaryReactor* GetLoad(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::GetLoadRequest>(
-        {call, "GetLoad", Permission::kObserve}, *in, out,
-        [this](const v1::GetLoadRequest&) -> absl::StatusOr<v1::GetLoadResponse> {
-          return LoadFacts(context_);
-        });
-  }
-
-  grpc::ServerUnaryReactor* Abort(Call* call, const Buffer* in, Buffer* out) override {
-    return AnswerBy<v1::AbortRequest>(
-        {call, "Abort", Permission::kAdmin}, *in, out,
-        [this](const v1::AbortRequest& request) -> absl::StatusOr<v1::AbortResponse> {
-          if (request.request_id().empty()) return FieldError("request_id", "must be set");
-          const auto found = context_.active.Abort(request.request_id());
-          if (found && found->engine_id) {
-            context_.engine->Cancel(*found->engine_id, absl::AbortedError("aborted by request"));
-          }
-          v1::AbortResponse response;
-          response.set_found(found.has_value());
-          return response;
-        });
+  absl::StatusOr<v1::AbortResponse> Abort(const v1::AbortRequest& request) const {
+    if (request.request_id().empty()) return FieldError("request_id", "must be set");
+    const auto found = context_.active.Abort(request.request_id());
+    if (found && found->engine_id) {
+      context_.engine->Cancel(*found->engine_id, absl::AbortedError("aborted by request"));
+    }
+    v1::AbortResponse response;
+    response.set_found(found.has_value());
+    return response;
   }
 
  private:
-  struct Method {
-    Call* call;
-    std::string_view name;
-    Permission permission;
-  };
-  // A call that `handler` answers: Request → StatusOr of the response.
-  template <typename Request, typename Handler>
-  grpc::ServerUnaryReactor* AnswerBy(const Method& method, const Buffer& in, Buffer* out,
-                                     const Handler& handler) {
-    return StartAnsweredCall({.context = &context_,
-                              .call = method.call,
-                              .method = method.name,
-                              .permission = method.permission,
-                              .request = &in,
-                              .response = out},
-                             [this, handler](const Buffer& buffer) -> absl::StatusOr<Buffer> {
-                               ASSIGN_OR_RETURN(
-                                   const Request request,
-                                   ParseBuffer<Request>(buffer, context_.limits.max_message_bytes));
-                               ASSIGN_OR_RETURN(const auto response, handler(request));
-                               return ToBuffer(response);
-                             });
-  }
-
   InferenceContext& context_;
 };
 
-// Calls of what is not there.
-class UnknownMethods final : public grpc::CallbackGenericService {
+using Reactor = grpc::ServerGenericBidiReactor;
+
+// All calls, from their headers on: none is registered with gRPC by its name, since it would read
+// the message of such a call before anybody could say whether it may.
+class Methods final : public grpc::CallbackGenericService {
  public:
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* call) override {
-    class Refusal final : public grpc::ServerGenericBidiReactor {
-     public:
-      explicit Refusal(const std::string& method) {
-        Finish({grpc::StatusCode::UNIMPLEMENTED,
-                absl::StrCat("there is no method ", method.substr(0, kMaxShown),
-                             "; this server has ", Inference::service_full_name(),
-                             ", grpc.health.v1.Health and, unless it is switched off, server "
-                             "reflection, which lists the methods")});
-      }
-      void OnDone() override { delete this; }
-    };
-    return new Refusal(call->method());
+  struct Parts {
+    InferenceContext* context = nullptr;
+    MessageIntake* intake = nullptr;
+    Health* health = nullptr;
+    bool reflection = true;
+  };
+  explicit Methods(const Parts& parts)
+      : context_(*parts.context), intake_(*parts.intake), answers_(parts.context) {
+    services_ = {Inference::service_full_name(), std::string(Health::kService)};
+    AddInference();
+    AddHealth(parts.health);
+    if (parts.reflection) AddReflection();
+  }
+
+  Reactor* CreateReactor(grpc::GenericCallbackServerContext* call) override {
+    const auto method = methods_.find(call->method());
+    if (method == methods_.end()) return new Refusal(call->method());
+    return method->second({.context = &context_, .intake = &intake_, .call = call});
   }
 
  private:
-  static constexpr size_t kMaxShown = 200;
-};
+  using Start = std::function<Reactor*(const GrpcCall&)>;
 
-// Linking gRPC's reflection adds it to every server.
-class WithoutReflection final : public grpc::ServerBuilderOption {
- public:
-  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
-  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
-      return plugin->name() == "proto_server_reflection";
-    });
+  class Refusal final : public Reactor {
+   public:
+    explicit Refusal(const std::string& method) {
+      constexpr size_t kMaxShown = 200;
+      Finish({grpc::StatusCode::UNIMPLEMENTED,
+              absl::StrCat("there is no method ", method.substr(0, kMaxShown), "; this server has ",
+                           Inference::service_full_name(),
+                           ", grpc.health.v1.Health and, unless it is switched off, server "
+                           "reflection, which lists the methods")});
+    }
+    void OnDone() override { delete this; }
+  };
+
+  void Add(std::string_view service, std::string_view method, Start start) {
+    methods_.emplace(absl::StrCat("/", std::string(service), "/", std::string(method)),
+                     std::move(start));
   }
+
+  void AddInference() {
+    Add(Inference::service_full_name(), "Generate", StartUnaryGeneration);
+    Add(Inference::service_full_name(), "StreamGenerate", StartStreamGeneration);
+    AddAnswer("Tokenize", Permission::kGenerate, &Answers::Tokenize);
+    AddAnswer("Detokenize", Permission::kGenerate, &Answers::Detokenize);
+    AddAnswer("GetModelInfo", Permission::kKnown, &Answers::GetModelInfo);
+    AddAnswer("GetServerInfo", Permission::kObserve, &Answers::GetServerInfo);
+    AddAnswer("GetLoad", Permission::kObserve, &Answers::GetLoad);
+    AddAnswer("Abort", Permission::kAdmin, &Answers::Abort);
+  }
+
+  template <typename Request, typename Response>
+  void AddAnswer(std::string_view name, Permission permission,
+                 absl::StatusOr<Response> (Answers::*answer)(const Request&) const) {
+    Add(Inference::service_full_name(), name,
+        [this, method = AnsweredMethod{name, permission}, answer](const GrpcCall& call) {
+          return StartAnsweredCall(
+              call, method,
+              [this, answer](const grpc::ByteBuffer& buffer) -> absl::StatusOr<grpc::ByteBuffer> {
+                ASSIGN_OR_RETURN(const Request request,
+                                 ParseBuffer<Request>(buffer, context_.limits.max_message_bytes));
+                ASSIGN_OR_RETURN(const Response response, (answers_.*answer)(request));
+                return ToBuffer(response);
+              });
+        });
+  }
+
+  void AddHealth(Health* health) {
+    Add(Health::kService, "Check", [health](const GrpcCall& call) { return health->Check(call); });
+    Add(Health::kService, "Watch", [health](const GrpcCall& call) { return health->Watch(call); });
+  }
+
+  void AddReflection() {
+    for (const std::string_view service : kReflectionServices) {
+      services_.emplace_back(service);
+      Add(service, "ServerReflectionInfo",
+          [this](const GrpcCall& call) { return StartReflection(call, services_); });
+    }
+  }
+
+  InferenceContext& context_;
+  MessageIntake& intake_;
+  const Answers answers_;
+  std::vector<std::string> services_;
+  absl::flat_hash_map<std::string, Start> methods_;
 };
 
 void Configure(const InferenceContext& context, const GrpcServerOptions& options,
@@ -264,38 +255,33 @@ absl::Status CannotListen(const HostPort& address) {
 
 class RunningServer final : public GrpcServer {
  public:
-  explicit RunningServer(InferenceContext* context) : service_(context) {}
+  RunningServer(InferenceContext* context, const GrpcServerOptions& options)
+      : intake_(&context->gate, {.patience = context->limits.stream_stall_timeout}),
+        methods_({.context = context,
+                  .intake = &intake_,
+                  .health = &health_,
+                  .reflection = options.reflection}) {}
   ~RunningServer() override { Shutdown(MonotonicNow()); }
 
   absl::Status Listen(const InferenceContext& context, const GrpcServerOptions& options) {
-    grpc::EnableDefaultHealthCheckService(true);
-    // Or not at all, as the linker likes.
-    if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
-    if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
     Configure(context, options, &builder);
     const HostPort address = AddressOf(options);
     builder.AddListeningPort(address.ToString(), CredentialsOf(options), &port_);
-    builder.RegisterService(&service_);
-    builder.RegisterCallbackGenericService(&unknown_methods_);
+    builder.RegisterCallbackGenericService(&methods_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return CannotListen(address);
     }
     if (IsUnixSocket(address.host)) port_ = 0;
     address_ = MakeHostPort(options.host, port_).ToString();
-    SetServing(false);
     return absl::OkStatus();
   }
 
   int32_t port() const override { return port_; }
   std::string address() const override { return address_; }
 
-  void SetServing(bool serving) override {
-    auto* health = server_->GetHealthCheckService();
-    health->SetServingStatus("", serving);
-    health->SetServingStatus(Inference::service_full_name(), serving);
-  }
+  void SetServing(bool serving) override { health_.Set(serving); }
 
   void Shutdown(absl::Time deadline) override {
     if (server_ == nullptr || std::exchange(stopped_, true)) return;
@@ -304,8 +290,9 @@ class RunningServer final : public GrpcServer {
   }
 
  private:
-  InferenceService service_;
-  UnknownMethods unknown_methods_;
+  MessageIntake intake_;
+  Health health_;
+  Methods methods_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   std::string address_;
@@ -317,7 +304,7 @@ class RunningServer final : public GrpcServer {
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceContext* context,
                                                               const GrpcServerOptions& options) {
   SilenceLibraries();
-  auto server = std::make_unique<RunningServer>(context);
+  auto server = std::make_unique<RunningServer>(context, options);
   absl::Status status = server->Listen(*context, options);
   if (!status.ok()) return status;
   return server;

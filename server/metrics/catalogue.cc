@@ -183,6 +183,13 @@ constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kCatalogue
      "Always 1; the labels tell whose products --gemm chose, and whether a token's bits are the "
      "same in every batch with them.",
      {}},
+    {Metric::kWeightsInfo,
+     kGauge,
+     "tessera_weights_info",
+     "Always 1; the labels tell how the checkpoint stores its matrices, how they are kept in "
+     "memory "
+     "and what quantised ones multiply.",
+     {}},
     {Metric::kRankUp, kGauge, "tessera_rank_up", "1 while the rank serves, 0 after a failure.", {}},
     {Metric::kRankComputeSeconds,
      kCounter,

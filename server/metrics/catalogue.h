@@ -50,6 +50,7 @@ enum class Metric : uint8_t {
   kMoeCommCost,
   kMoeCommInfo,
   kGemmInfo,
+  kWeightsInfo,
   kRankUp,
   kRankComputeSeconds,
   kRankWaitSeconds,

@@ -86,6 +86,10 @@ void AppendGroupFamilies(const GroupFacts& group, bool alive, Families* out) {
   const char* const invariant = group.gemm == "ours" ? "true" : "false";
   out->push_back(
       Snapshot(Metric::kGemmInfo, {{{{"gemm", group.gemm}, {"batch_invariant", invariant}}, 1}}));
+  out->push_back(Snapshot(Metric::kWeightsInfo, {{{{"stored", group.weights.stored},
+                                                   {"kept", group.weights.kept},
+                                                   {"activations", group.weights.activations}},
+                                                  1}}));
   std::vector<Sample> costs;
   for (const MoeCommCost& cost : group.moe_comm.costs) {
     const std::string tokens = absl::StrCat(cost.tokens);

@@ -51,6 +51,22 @@ class GenerateTest(unittest.TestCase):
 
 
 class TokenizeTest(unittest.TestCase):
+    def test_a_chat_template_of_ones_own(self):
+        with tempfile.TemporaryDirectory() as folder:
+            own, messages = pathlib.Path(folder) / "own.jinja", pathlib.Path(folder) / "m.json"
+            own.write_text("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+            messages.write_text('[{"role": "user", "content": "hi"}]')
+            render = ("tokenize", NANO, "--messages", messages, "--render", "--chat-template", own)
+            self.assertEqual(run_tessera(*render).stdout, "[hi]")
+            run_tessera("check", NANO, "--chat-template", own)
+            own.write_text("\n{{ messages | groupby('role') }}")
+            for command in (("check", NANO, "--chat-template", own), render,
+                            ("serve", NANO, "--chat-template", own)):
+                refused = run_tessera(*command, check=False)
+                self.assertNotEqual(refused.returncode, 0, command)
+                self.assertIn("own.jinja: template line 2: there is no filter 'groupby'",
+                              refused.stderr)
+
     def test_tokenizer_goldens(self):
         goldens = load_jsonl(REFERENCE / "tokenizer/goldens.jsonl")
         with tempfile.TemporaryDirectory() as folder:

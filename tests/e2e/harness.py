@@ -26,7 +26,7 @@ REFERENCE = ROOT / "tests/data/reference"
 
 def generate_stubs():
     STUBS.mkdir(parents=True, exist_ok=True)
-    protos = sorted((ROOT / "proto").rglob("*.proto"))
+    protos = sorted((ROOT / "proto/tessera").rglob("*.proto"))
     subprocess.run(
         ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={STUBS}",
          "--plugin=protoc-gen-grpc_python=/usr/bin/grpc_python_plugin",

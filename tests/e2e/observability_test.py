@@ -137,23 +137,67 @@ class CallsThatNeverWereTest(unittest.TestCase):
 
 
 class ReflectionTest(unittest.TestCase):
-    def names(self, server):
-        """What ServerReflectionInfo answers to list_services; empty: there is no such service."""
+    def ask(self, server, question, version="v1"):
+        """What ServerReflectionInfo answers; empty: there is no such service."""
         call = server.channel.stream_stream(
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
         try:
-            return next(call(iter([b"\x3a\x01*"])))  # field 7, list_services
+            return next(call(iter([question])))
         except grpc.RpcError as error:
             self.assertEqual(error.code(), grpc.StatusCode.UNIMPLEMENTED)
             return b""
 
     def test_only_when_it_is_wanted(self):
+        for version in ("v1", "v1alpha"):
+            with Server() as server:
+                names = self.ask(server, b"\x3a\x01*", version)  # field 7, list_services
+                for name in (b"tessera.v1.Inference", b"grpc.health.v1.Health",
+                             b"grpc.reflection.v1.ServerReflection"):
+                    self.assertIn(name, names)
+            with Server("--no-reflection") as server:
+                self.assertEqual(self.ask(server, b"\x3a\x01*", version), b"")
+                watch = server.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+                self.assertEqual(next(watch), b"\x08\x01")
+
+    def test_a_client_can_build_the_messages(self):
         with Server() as server:
-            self.assertIn(b"tessera.v1.Inference", self.names(server))
-        with Server("--no-reflection") as server:
-            self.assertEqual(self.names(server), b"")
-            watch = server.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
-            self.assertEqual(next(watch), b"\x08\x01")
+            for symbol, parts in (
+                    (b"tessera.v1.Inference.StreamGenerate", [b"tessera/v1/inference.proto"]),
+                    (b"tessera.v1.StatusDetails", [b"tessera/v1/error_details.proto",
+                                                   b"google/protobuf/any.proto"])):
+                answer = self.ask(server, b"\x22" + bytes([len(symbol)]) + symbol)
+                for part in parts:
+                    self.assertIn(part, answer)
+            unknown = self.ask(server, b"\x22\x03a.b")
+            self.assertIn(b"there is no symbol a.b", unknown)
+            # Several questions on one stream, in order.
+            call = server.channel.stream_stream(
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+            answers = list(call(iter([b"\x22\x03a.b", b"\x3a\x01*", b""])))
+            self.assertEqual(len(answers), 3)
+            self.assertIn(b"tessera.v1.Inference", answers[1])
+            self.assertIn(b"message_request must be set", answers[2])
+
+
+class HealthTest(unittest.TestCase):
+    def test_by_service(self):
+        with Server() as server:
+            check = server.channel.unary_unary("/grpc.health.v1.Health/Check")
+            watch = server.channel.unary_stream("/grpc.health.v1.Health/Watch")
+            service = b"\x0a\x14tessera.v1.Inference"
+            self.assertEqual(check(b""), b"\x08\x01")
+            self.assertEqual(check(service), b"\x08\x01")
+            with self.assertRaises(grpc.RpcError) as unknown:
+                check(b"\x0a\x03a.b")
+            self.assertEqual(unknown.exception.code(), grpc.StatusCode.NOT_FOUND)
+            with self.assertRaises(grpc.RpcError) as garbage:
+                check(b"\xff")
+            self.assertEqual(garbage.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertEqual(next(watch(b"\x0a\x03a.b")), b"\x08\x03", "SERVICE_UNKNOWN")
+            states = watch(service)
+            self.assertEqual(next(states), b"\x08\x01")
+            server.process.terminate()
+            self.assertEqual(next(states), b"\x08\x02", "NOT_SERVING from the signal on")
 
 
 class MetricsNamesTest(unittest.TestCase):

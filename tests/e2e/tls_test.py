@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import ssl
+import subprocess
 import sys
 import tempfile
 import threading
@@ -13,6 +14,7 @@ import urllib.request
 
 import grpc
 
+from key_file import Keys
 from harness import NANO, ROOT, Server, chat_request, pb, pb_grpc, run_tessera
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -134,6 +136,25 @@ class TlsTest(unittest.TestCase):
                 with self.assertRaises(OSError):
                     fetch(server.http_port, "/v1/models", ca, pair)
             self.assertEqual(server.get("/readyz")[0], 200)
+
+    def test_the_minimal_client(self):
+        keys = Keys(self.root)
+        keys.add("reader", "generate")
+        mine = self.authority.issue("minimal")
+        files = ["--ca", self.authority.ca, "--cert", mine[0], "--key", mine[1]]
+        with Server(*self.flags(None, "--tls-client-ca", self.authority.ca),
+                    "--api-keys", keys.path) as server:
+            def chat(*options):
+                return subprocess.run(
+                    ["/usr/bin/python3", ROOT / "deploy/clients/chat.py", f"localhost:{server.port}",
+                     "What is 12 + 30?", *options], capture_output=True, text=True, timeout=60)
+            done = chat(*files, "--api-key-file", self.root / "reader.key")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("42", done.stdout)
+            refused = chat(*files)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("UNAUTHENTICATED", refused.stderr)
+            self.assertIn("--ca", chat(*files[2:]).stderr)
 
     def test_a_server_with_bad_files_does_not_start(self):
         ca, (certificate, key) = self.authority.ca, self.good

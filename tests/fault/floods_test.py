@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -19,6 +20,7 @@ sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "e2e")]
 
 import http2_client as h2  # noqa: E402
 from harness import Server, chat_request, grpc, pb, pb_grpc  # noqa: E402
+from key_file import Keys  # noqa: E402
 
 SOON = 15  # seconds in which the server has given back what a flood took
 LEFT = 48  # MiB that may stay
@@ -62,6 +64,7 @@ class HalfMessages:
     def __init__(self, port, calls, size=7 << 20):
         self.connection = h2.Connection(port)
         self.streams = range(1, 2 * calls, 2)
+        self.reset = set()
         self.initial = 65535
         self.window = dict.fromkeys([0, *self.streams], self.initial)
         self.left = dict.fromkeys(self.streams, size)
@@ -96,6 +99,7 @@ class HalfMessages:
             self.window[stream] += int.from_bytes(payload, "big")
         elif kind == h2.RST_STREAM:
             self.left[stream] = 0
+            self.reset.add(stream)
         elif kind == h2.PING and not flags & h2.ACK:
             self.connection.send(h2.frame(h2.PING, h2.ACK, 0, payload))
         elif kind == h2.SETTINGS and not flags & h2.ACK:
@@ -106,9 +110,10 @@ class HalfMessages:
                     self.initial = value
             self.connection.send(h2.frame(h2.SETTINGS, h2.ACK, 0))
 
-    def run(self, seconds):
+    def run(self, seconds, until_sent=True):
         end = time.monotonic() + seconds
-        while self.connection.alive and time.monotonic() < end and any(self.left.values()):
+        while self.connection.alive and time.monotonic() < end and \
+                not (until_sent and not any(self.left.values())):
             with contextlib.suppress(OSError):
                 self.listen()
             for stream in self.streams:
@@ -207,6 +212,57 @@ class FloodsTest(unittest.TestCase):
                   b"Content-Length: 1000000\r\n\r\n{"), 64)
         self.flood("garbage, gRPC", silent(lambda server: server.port, first=bytes(range(256))), 64)
         self.flood("garbage, HTTP", silent(lambda server: server.http_port, first=bytes(range(256))), 64)
+
+
+class HalfMessagesTest(unittest.TestCase):
+    """A call is known from its headers on: it counts, and its message must come."""
+
+    def test_they_count_and_end(self):
+        with Server("--threads", "1", "--stream-stall-timeout", "6") as server:
+            client = HalfMessages(server.port, 60)
+            client.run(1)
+            self.assertEqual(server.stub.GetLoad(pb.GetLoadRequest()).active_requests, 60)
+            client.run(3.5, until_sent=False)
+            self.assertEqual(len(client.reset), 60 - 32, "the oldest beyond 32 go after 2 s")
+            client.run(5, until_sent=False)
+            self.assertEqual(len(client.reset), 60, "none is waited for longer than 6 s")
+            self.assertEqual(server.wait_idle().active_requests, 0)
+            ends = {code: server.metrics()[f'tessera_requests_total{{code="{code}",method="Generate"}}']
+                    for code in ("RESOURCE_EXHAUSTED", "ABORTED")}
+            self.assertEqual(ends, {"RESOURCE_EXHAUSTED": 28, "ABORTED": 32})
+            client.connection.close()
+
+    def test_they_take_the_places_of_requests(self):
+        with Server("--threads", "1", "--max-concurrent-requests", "8") as server:
+            client = HalfMessages(server.port, 8, size=100)
+            client.run(0.5)
+            with self.assertRaises(grpc.RpcError) as refused:
+                server.stub.Generate(chat_request("Hi"), timeout=10)
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            client.connection.close()
+            server.wait_idle()
+            server.stub.Generate(chat_request("Hi"), timeout=10)
+
+    def test_a_drain_does_not_wait_for_them(self):
+        with Server("--threads", "1") as server:
+            client = HalfMessages(server.port, 4)
+            client.run(1)
+            begun = time.monotonic()
+            server.process.terminate()
+            self.assertEqual(server.process.wait(20), 0)
+            self.assertLess(time.monotonic() - begun, 10)
+            client.connection.close()
+
+    def test_strangers_send_nothing(self):
+        keys = Keys(self.enterContext(tempfile.TemporaryDirectory()))
+        keys.add("writer", "generate")
+        with Server("--threads", "1", "--api-keys", keys.path) as server:
+            before = server.resident()
+            client = HalfMessages(server.port, 60)
+            client.run(2)
+            client.connection.close()
+            self.assertEqual(len(client.reset), 60)
+            self.assertLess(server.resident("VmHWM") - before, 32, "MiB of 420")
 
 
 if __name__ == "__main__":

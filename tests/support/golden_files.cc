@@ -14,25 +14,21 @@ std::string FolderOf(const char* variable, const char* in_the_sources) {
   return elsewhere != nullptr ? elsewhere : in_the_sources;
 }
 
-std::string ReferenceModelsDir() {
-  return FolderOf("TESSERA_TEST_DATA", TESSERA_TEST_DATA) + "/reference/models";
+std::string ReferenceDir(const std::string& kind) {
+  return FolderOf("TESSERA_TEST_DATA", TESSERA_TEST_DATA) + "/reference/" + kind;
 }
 
-}  // namespace
-
-std::vector<std::string> ReferenceModels() {
+std::vector<std::string> ModelsIn(const std::string& directory) {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(ReferenceModelsDir())) {
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     names.push_back(entry.path().filename().string());
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-std::string ReferenceModelDir(const std::string& name) { return ReferenceModelsDir() + "/" + name; }
-
-std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
-  std::ifstream file(ReferenceModelDir(name) + "/golden.json");
+std::vector<ModelGolden> GoldensIn(const std::string& directory) {
+  std::ifstream file(directory + "/golden.json");
   const auto json = nlohmann::json::parse(file);
   std::vector<ModelGolden> goldens;
   for (const auto& prompt : json.at("prompts")) {
@@ -45,6 +41,28 @@ std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
     goldens.push_back(std::move(golden));
   }
   return goldens;
+}
+
+}  // namespace
+
+std::vector<std::string> ReferenceModels() { return ModelsIn(ReferenceDir("models")); }
+
+std::string ReferenceModelDir(const std::string& name) {
+  return ReferenceDir("models") + "/" + name;
+}
+
+std::vector<ModelGolden> LoadModelGoldens(const std::string& name) {
+  return GoldensIn(ReferenceModelDir(name));
+}
+
+std::vector<std::string> QuantizedModels() { return ModelsIn(ReferenceDir("quantised")); }
+
+std::string QuantizedModelDir(const std::string& name) {
+  return ReferenceDir("quantised") + "/" + name;
+}
+
+std::vector<ModelGolden> LoadQuantizedGoldens(const std::string& name) {
+  return GoldensIn(QuantizedModelDir(name));
 }
 
 std::string NanoModelDir() { return FolderOf("TESSERA_NANO_MODEL", TESSERA_NANO_MODEL); }

@@ -24,6 +24,12 @@ std::vector<std::string> ReferenceModels();
 std::string ReferenceModelDir(const std::string& name);
 std::vector<ModelGolden> LoadModelGoldens(const std::string& name);
 
+// The same of tests/data/reference/quantised: checkpoints with quantised weights, and what exactly
+// dequantised ones compute.
+std::vector<std::string> QuantizedModels();
+std::string QuantizedModelDir(const std::string& name);
+std::vector<ModelGolden> LoadQuantizedGoldens(const std::string& name);
+
 // One line of the nano model's golden.jsonl.
 struct NanoGolden {
   std::vector<int32_t> prompt_ids;

@@ -219,7 +219,9 @@ absl::StatusOr<Value> GetItem(Budget* budget, const Value& object, const Value& 
 }
 
 absl::StatusOr<Value> Slice(Budget* budget, const Value& object, const SliceBounds& bounds) {
-  if (bounds.step == 0) return absl::InvalidArgumentError("the step of a slice is zero");
+  if (bounds.step == 0 && (object.is_string() || object.is_list())) {
+    return absl::InvalidArgumentError("the step of a slice is zero");
+  }
   if (object.is_string()) return SliceText(budget, object.text(), bounds);
   if (object.is_undefined()) return absl::InvalidArgumentError(object.undefined_reason());
   if (!object.is_list()) {

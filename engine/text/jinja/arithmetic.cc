@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
-#include "absl/strings/str_format.h"
 #include "engine/text/jinja/concat.h"
+#include "engine/text/jinja/format.h"
 #include "engine/text/jinja/operators.h"
 #include "kernels/core/status_macros.h"
 
@@ -81,7 +81,11 @@ absl::StatusOr<Value> FloatArithmetic(std::string_view op, double a, double b) {
   if (b == 0) return absl::InvalidArgumentError("division by zero");
   if (op == "/") return Value::Float(a / b);
   double remainder = std::fmod(a, b);
-  if (remainder != 0 && ((remainder < 0) != (b < 0))) remainder += b;
+  if (remainder == 0) {
+    remainder = std::copysign(0.0, b);
+  } else if ((remainder < 0) != (b < 0)) {
+    remainder += b;
+  }
   if (op == "%") return Value::Float(remainder);
   return Value::Float(std::floor((a - remainder) / b + 0.5));
 }
@@ -125,36 +129,22 @@ absl::StatusOr<Value> Add(Budget* budget, const Value& a, const Value& b) {
   return Unsupported("+", a, b);
 }
 
+// digits % modulus, as `is divisibleby` and `is odd` need it; the modulus is at most kMaxModulus.
+constexpr int64_t kMaxModulus = 1'000'000'000'000'000'000;
+Value BigModulo(std::string_view digits, int64_t modulus) {
+  const bool negative = digits[0] == '-';
+  if (negative) digits.remove_prefix(1);
+  uint64_t remainder = 0;
+  const auto divisor = static_cast<uint64_t>(modulus);
+  for (const char digit : digits) {
+    remainder = (remainder * 10 + static_cast<uint64_t>(digit - '0')) % divisor;
+  }
+  if (negative && remainder != 0) remainder = divisor - remainder;
+  return Value::Int(static_cast<int64_t>(remainder));
+}
+
 bool IsRepeatable(const Value& value) { return value.is_string() || value.is_list(); }
 bool IsSmallInt(const Value& value) { return value.is_int() || value.is_bool(); }
-
-// One conversion of a % format, for example ".2f".
-absl::Status AppendFormatted(Budget* budget, std::string_view precision, char conversion,
-                             const Value& value, TextBuilder* out) {
-  if (conversion == 's') return AppendStr(budget, value, out);
-  if (conversion == 'r') return AppendRepr(budget, value, out);
-  if (!value.is_number()) {
-    return absl::InvalidArgumentError(
-        Concat("%", std::string(1, conversion), " needs a number, not '", value.type_name(), "'"));
-  }
-  if (conversion == 'f') {
-    const int digits = precision.empty() ? 6 : std::atoi(std::string(precision).c_str());
-    out->Append(absl::StrFormat("%.*f", std::min(digits, 50), ToDouble(value)));
-    return absl::OkStatus();
-  }
-  if (value.is_big()) {
-    out->Append(value.as_big());
-    return absl::OkStatus();
-  }
-  const double number = ToDouble(value);
-  if (!(std::fabs(number) < 9e18)) return Overflow();
-  const int64_t integer = value.is_float() ? static_cast<int64_t>(number) : value.as_int();
-  const bool hex = conversion == 'x';
-  const uint64_t magnitude = integer < 0 ? -static_cast<uint64_t>(integer) : integer;
-  out->Append(integer < 0 ? "-" : "");
-  out->Append(hex ? absl::StrFormat("%x", magnitude) : Concat(magnitude));
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -176,6 +166,9 @@ absl::StatusOr<Value> Arithmetic(Budget* budget, std::string_view op, const Valu
   if (IsSmallInt(a) && IsSmallInt(b)) return IntegerArithmetic(op, a.as_int(), b.as_int());
   if (a.is_number() && b.is_number()) {
     if (a.is_float() || b.is_float()) return FloatArithmetic(op, ToDouble(a), ToDouble(b));
+    if (op == "%" && IsSmallInt(b) && b.as_int() > 0 && b.as_int() <= kMaxModulus) {
+      return BigModulo(a.as_big(), b.as_int());
+    }
     return Overflow();
   }
   if (op == "+") return Add(budget, a, b);
@@ -183,45 +176,6 @@ absl::StatusOr<Value> Arithmetic(Budget* budget, std::string_view op, const Valu
   if (op == "*" && IsRepeatable(b) && IsSmallInt(a)) return Repeat(budget, b, a.as_int());
   if (op == "%" && a.is_string()) return FormatPercent(budget, a.text(), b);
   return Unsupported(op, a, b);
-}
-
-absl::StatusOr<Value> FormatPercent(Budget* budget, const Text& format, const Value& value) {
-  const bool many = value.is_list() && value.list().tuple;
-  size_t used = 0;
-  TextBuilder out;
-  const std::string& bytes = format.bytes();
-  for (size_t at = 0; at < bytes.size();) {
-    const size_t percent = std::min(bytes.find('%', at), bytes.size());
-    out.AppendRange(format, at, percent);
-    at = percent + 1;
-    if (percent == bytes.size()) break;
-    size_t precision_end = at;
-    if (at < bytes.size() && bytes[at] == '.') {
-      precision_end = std::min(bytes.find_first_not_of("0123456789", at + 1), bytes.size());
-    }
-    const char conversion = precision_end < bytes.size() ? bytes[precision_end] : '\0';
-    if (std::string_view("srdixf%").find(conversion) == std::string_view::npos) {
-      return absl::InvalidArgumentError("unsupported format after '%'");
-    }
-    if (conversion == '%') {
-      out.AppendRange(format, percent, percent + 1);
-    } else {
-      if (used >= (many ? value.list().items.size() : 1)) {
-        return absl::InvalidArgumentError("not enough arguments for the format string");
-      }
-      const Value& argument = many ? value.list().items[used] : value;
-      ++used;
-      const std::string_view precision =
-          precision_end > at ? std::string_view(bytes).substr(at + 1, precision_end - at - 1)
-                             : std::string_view();
-      RETURN_IF_ERROR(AppendFormatted(budget, precision, conversion, argument, &out));
-    }
-    at = precision_end + 1;
-  }
-  if (used < (many ? value.list().items.size() : value.is_dict() ? 0 : 1)) {
-    return absl::InvalidArgumentError("too many arguments for the format string");
-  }
-  return NewText(budget, std::move(out).Build());
 }
 
 }  // namespace tessera::jinja

@@ -19,26 +19,28 @@ using StmtPtr = std::unique_ptr<Stmt>;
 using Body = std::vector<StmtPtr>;
 
 enum class ExprKind {
-  kConstant,    // constant
-  kName,        // name
-  kList,        // args
-  kTuple,       // args
-  kDict,        // args: key, value, key, value ...
-  kAttribute,   // args[0].name
-  kItem,        // args[0][args[1]]
-  kSlice,       // args[0][args[1]:args[2]:args[3]]; absent parts are null
-  kCall,        // args[0](args[1..], named)
-  kFilter,      // args[0] | name(args[1..], named); args[0] is null in a filter block
-  kTest,        // args[0] is name(args[1..], named)
-  kNot,         // args[0]
-  kNegate,      // args[0]
-  kPlus,        // args[0]
-  kArithmetic,  // args[0] name args[1], name one of + - * / // % **
-  kConcat,      // args[0] ~ args[1] ~ ...
-  kCompare,     // args[0] operators[0] args[1] operators[1] args[2] ...
-  kAnd,         // args[0], args[1]
-  kOr,          // args[0], args[1]
-  kConditional  // args[0] if args[1] else args[2]; args[2] may be null
+  kConstant,     // constant
+  kName,         // name
+  kList,         // args
+  kTuple,        // args
+  kDict,         // args: key, value, key, value ...
+  kAttribute,    // args[0].name
+  kItem,         // args[0][args[1]]
+  kSlice,        // args[0][args[1]:args[2]:args[3]]; absent parts are null
+  kCall,         // args[0](args[1..], named)
+  kSpread,       // *args[0], an argument only
+  kSpreadNamed,  // **args[0], an argument only
+  kFilter,       // args[0] | name(args[1..], named); args[0] is null in a filter block
+  kTest,         // args[0] is name(args[1..], named)
+  kNot,          // args[0]
+  kNegate,       // args[0]
+  kPlus,         // args[0]
+  kArithmetic,   // args[0] name args[1], name one of + - * / // % **
+  kConcat,       // args[0] ~ args[1] ~ ...
+  kCompare,      // args[0] operators[0] args[1] operators[1] args[2] ...
+  kAnd,          // args[0], args[1]
+  kOr,           // args[0], args[1]
+  kConditional   // args[0] if args[1] else args[2]; args[2] may be null
 };
 
 struct Expr {
@@ -63,7 +65,7 @@ enum class StmtKind {
   kCall,      // macro (the caller), value (the call)
   kFilter,    // body filtered by value
   kWith,      // assignments, body
-  kGroup,     // body in the same scope
+  kGroup,     // body in a scope of its own
   kBreak,
   kContinue
 };

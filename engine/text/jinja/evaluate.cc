@@ -12,6 +12,28 @@
 
 namespace tessera::jinja {
 
+namespace {
+
+// **value
+absl::Status SpreadNamed(Budget* budget, const Value& value, Arguments* args) {
+  if (!value.is_dict()) {
+    return absl::InvalidArgumentError(Concat("'**' needs a dict, not '", value.type_name(), "'"));
+  }
+  for (const auto& [key, item] : value.dict().entries()) {
+    RETURN_IF_ERROR(budget->Charge(kElementCost));
+    if (!key.is_string()) return absl::InvalidArgumentError("'**' needs keys that are strings");
+    for (const auto& [name, given] : args->named) {
+      if (name == key.str()) {
+        return absl::InvalidArgumentError(Concat("argument '", name, "' is given twice"));
+      }
+    }
+    args->named.emplace_back(key.str(), item);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<Value> Interpreter::Evaluate(const Expr& expr, Scope* scope) {
   absl::Status ready = budget_.Step();
   if (ready.ok()) ready = budget_.Enter();
@@ -46,6 +68,9 @@ absl::StatusOr<Value> Interpreter::Dispatch(const Expr& expr, Scope* scope) {
       return EvaluateSlice(expr, scope);
     case ExprKind::kCall:
       return EvaluateCall(expr, scope);
+    case ExprKind::kSpread:
+    case ExprKind::kSpreadNamed:
+      break;  // read by EvaluateArguments
     case ExprKind::kFilter:
       return EvaluateFilter(expr, scope);
     case ExprKind::kTest:
@@ -117,8 +142,8 @@ absl::StatusOr<Value> Interpreter::EvaluateSlice(const Expr& expr, Scope* scope)
     ASSIGN_OR_RETURN(const Value bound, Evaluate(*expr.args[i + 1], scope));
     if (bound.is_none()) continue;
     if (!bound.is_int() && !bound.is_bool()) {
-      return absl::InvalidArgumentError(
-          Concat("a slice needs integers, not '", bound.type_name(), "'"));
+      if (object.is_undefined()) return absl::InvalidArgumentError(object.undefined_reason());
+      return Value::MakeUndefined(Concat("a slice needs integers, not '", bound.type_name(), "'"));
     }
     bounds[i] = bound.as_int();
   }
@@ -127,14 +152,26 @@ absl::StatusOr<Value> Interpreter::EvaluateSlice(const Expr& expr, Scope* scope)
 
 absl::StatusOr<Arguments> Interpreter::EvaluateArguments(const Expr& expr, Scope* scope) {
   Arguments args;
+  Value spread_named;
   for (size_t i = 1; i < expr.args.size(); ++i) {
-    ASSIGN_OR_RETURN(Value value, Evaluate(*expr.args[i], scope));
-    args.positional.push_back(std::move(value));
+    const Expr& arg = *expr.args[i];
+    const bool spreads = arg.kind == ExprKind::kSpread || arg.kind == ExprKind::kSpreadNamed;
+    ASSIGN_OR_RETURN(Value value, Evaluate(spreads ? *arg.args[0] : arg, scope));
+    if (arg.kind == ExprKind::kSpreadNamed) {
+      spread_named = std::move(value);
+    } else if (spreads) {
+      ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(&budget_, value));
+      for (Value& item : items) args.positional.push_back(std::move(item));
+    } else {
+      args.positional.push_back(std::move(value));
+    }
   }
   for (const auto& [name, arg] : expr.named) {
     ASSIGN_OR_RETURN(Value value, Evaluate(*arg, scope));
     args.named.emplace_back(name, std::move(value));
   }
+  if (spread_named.is_undefined()) return args;
+  RETURN_IF_ERROR(SpreadNamed(&budget_, spread_named, &args));
   return args;
 }
 

@@ -9,6 +9,11 @@
 #include "kernels/core/status_macros.h"
 
 namespace tessera::jinja {
+namespace {
+
+constexpr size_t kMaxDigits = 4300;  // of an integer, as Python has it
+
+}  // namespace
 
 ExprPtr ExpressionParser::NewNode(ExprKind kind, int line) {
   auto node = std::make_unique<Expr>();
@@ -273,6 +278,9 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseNumber() {
   double number = 0;
   if (token.kind == TokenKind::kInteger && absl::SimpleAtoi(token.text, &integer)) {
     node->constant = Value::Int(integer);
+  } else if (token.kind == TokenKind::kInteger && token.text.size() <= kMaxDigits) {
+    const size_t digits = std::min(token.text.find_first_not_of('0'), token.text.size() - 1);
+    node->constant = Value::Big(token.text.substr(digits));
   } else if (token.kind == TokenKind::kFloat && absl::SimpleAtod(token.text, &number)) {
     node->constant = Value::Float(number);
   } else {
@@ -320,166 +328,6 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseDict() {
     node->args.push_back(std::move(value));
   }
   return Finish(std::move(node));
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParsePostfix(ExprPtr node) {
-  while (true) {
-    if (tokens_.IsOperator(".")) {
-      ASSIGN_OR_RETURN(node, ParseAttribute(std::move(node)));
-    } else if (tokens_.IsOperator("[")) {
-      ASSIGN_OR_RETURN(node, ParseSubscript(std::move(node)));
-    } else if (tokens_.IsOperator("(")) {
-      ASSIGN_OR_RETURN(node, Wrap(ExprKind::kCall, tokens_.line(), std::move(node)));
-      RETURN_IF_ERROR(ParseArguments(node.get()));
-      ASSIGN_OR_RETURN(node, Finish(std::move(node)));
-    } else {
-      return node;
-    }
-  }
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseFiltersAndTests(ExprPtr node) {
-  while (true) {
-    if (tokens_.AcceptOperator("|")) {
-      ASSIGN_OR_RETURN(node, ParseFilter(std::move(node)));
-    } else if (tokens_.AcceptName("is")) {
-      ASSIGN_OR_RETURN(node, ParseTest(std::move(node)));
-    } else if (tokens_.IsOperator("(")) {
-      ASSIGN_OR_RETURN(node, Wrap(ExprKind::kCall, tokens_.line(), std::move(node)));
-      RETURN_IF_ERROR(ParseArguments(node.get()));
-      ASSIGN_OR_RETURN(node, Finish(std::move(node)));
-    } else {
-      return node;
-    }
-  }
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseAttribute(ExprPtr node) {
-  const int line = tokens_.line();
-  tokens_.Advance();
-  if (tokens_.Is(TokenKind::kInteger)) {
-    ASSIGN_OR_RETURN(ExprPtr index, ParseNumber());
-    return Wrap(ExprKind::kItem, line, std::move(node), std::move(index));
-  }
-  const std::string name = tokens_.current().text;
-  RETURN_IF_ERROR(tokens_.Expect(TokenKind::kName, "an attribute name"));
-  ASSIGN_OR_RETURN(node, Wrap(ExprKind::kAttribute, line, std::move(node)));
-  node->name = name;
-  return node;
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseSlicePart() {
-  if (tokens_.IsOperator(":") || tokens_.IsOperator("]")) return ExprPtr();
-  return ParseExpression();
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseSubscript(ExprPtr node) {
-  const int line = tokens_.line();
-  tokens_.Advance();
-  if (tokens_.IsOperator("]")) return tokens_.Expected("a subscript");
-  ASSIGN_OR_RETURN(ExprPtr first, ParseSlicePart());
-  if (tokens_.AcceptOperator("]")) {
-    return Wrap(ExprKind::kItem, line, std::move(node), std::move(first));
-  }
-  ExprPtr slice = NewNode(ExprKind::kSlice, line);
-  slice->args.push_back(std::move(node));
-  slice->args.push_back(std::move(first));
-  for (int part = 0; part < 2; ++part) {
-    ExprPtr bound;
-    if (part == 0 || tokens_.IsOperator(":")) {
-      RETURN_IF_ERROR(tokens_.ExpectOperator(":"));
-      ASSIGN_OR_RETURN(bound, ParseSlicePart());
-    }
-    slice->args.push_back(std::move(bound));
-  }
-  RETURN_IF_ERROR(tokens_.ExpectOperator("]"));
-  return Finish(std::move(slice));
-}
-
-absl::StatusOr<std::string> ExpressionParser::ParseDottedName() {
-  std::string name = tokens_.current().text;
-  RETURN_IF_ERROR(tokens_.Expect(TokenKind::kName, "a name"));
-  while (tokens_.AcceptOperator(".")) {
-    name += "." + tokens_.current().text;
-    RETURN_IF_ERROR(tokens_.Expect(TokenKind::kName, "a name"));
-  }
-  return name;
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseFilter(ExprPtr node) {
-  ExprPtr filter = NewNode(ExprKind::kFilter, tokens_.line());
-  filter->args.push_back(std::move(node));
-  ASSIGN_OR_RETURN(filter->name, ParseDottedName());
-  if (tokens_.IsOperator("(")) RETURN_IF_ERROR(ParseArguments(filter.get()));
-  return Finish(std::move(filter));
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseFilters(ExprPtr input, bool first_without_pipe) {
-  ExprPtr node = std::move(input);
-  if (first_without_pipe) {
-    ASSIGN_OR_RETURN(node, ParseFilter(std::move(node)));
-  }
-  while (tokens_.AcceptOperator("|")) {
-    ASSIGN_OR_RETURN(node, ParseFilter(std::move(node)));
-  }
-  return node;
-}
-
-bool ExpressionParser::AtTestArgument() const {
-  switch (tokens_.current().kind) {
-    case TokenKind::kString:
-    case TokenKind::kInteger:
-    case TokenKind::kFloat:
-      return true;
-    case TokenKind::kName:
-      return !tokens_.IsName("else") && !tokens_.IsName("or") && !tokens_.IsName("and");
-    default:
-      return tokens_.IsOperator("[") || tokens_.IsOperator("{");
-  }
-}
-
-absl::StatusOr<ExprPtr> ExpressionParser::ParseTest(ExprPtr node) {
-  const int line = tokens_.line();
-  const bool negated = tokens_.AcceptName("not");
-  ExprPtr test = NewNode(ExprKind::kTest, line);
-  test->args.push_back(std::move(node));
-  ASSIGN_OR_RETURN(test->name, ParseDottedName());
-  if (tokens_.IsOperator("(")) {
-    RETURN_IF_ERROR(ParseArguments(test.get()));
-  } else if (AtTestArgument()) {
-    if (tokens_.IsName("is")) return tokens_.Expected("no second test");
-    ASSIGN_OR_RETURN(ExprPtr argument, ParsePrimary());
-    ASSIGN_OR_RETURN(argument, ParsePostfix(std::move(argument)));
-    test->args.push_back(std::move(argument));
-  }
-  ASSIGN_OR_RETURN(test, Finish(std::move(test)));
-  if (!negated) return test;
-  return Wrap(ExprKind::kNot, line, std::move(test));
-}
-
-absl::Status ExpressionParser::ParseArguments(Expr* call) {
-  tokens_.Advance();
-  bool first = true;
-  while (!tokens_.AcceptOperator(")")) {
-    if (!first) {
-      RETURN_IF_ERROR(tokens_.ExpectOperator(","));
-      if (tokens_.AcceptOperator(")")) break;
-    }
-    first = false;
-    const Token& next = tokens_.next();
-    if (tokens_.Is(TokenKind::kName) && next.kind == TokenKind::kOperator && next.text == "=") {
-      std::string name = tokens_.current().text;
-      tokens_.Advance();
-      tokens_.Advance();
-      ASSIGN_OR_RETURN(ExprPtr value, ParseExpression());
-      call->named.emplace_back(std::move(name), std::move(value));
-      continue;
-    }
-    if (!call->named.empty()) return tokens_.Expected("a named argument");
-    ASSIGN_OR_RETURN(ExprPtr value, ParseExpression());
-    call->args.push_back(std::move(value));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace tessera::jinja

@@ -53,7 +53,10 @@ class ExpressionParser {
   absl::StatusOr<ExprPtr> ParseSlicePart();
   absl::StatusOr<ExprPtr> ParseFilter(ExprPtr node);
   absl::StatusOr<ExprPtr> ParseTest(ExprPtr node);
+  static absl::Status CheckNamedFunction(const Expr& filter);
+  static absl::Status CheckCallee(const Expr& callee);
   absl::Status ParseArguments(Expr* call);
+  absl::Status ParseArgument(Expr* call, bool* only_named);
   absl::StatusOr<std::string> ParseDottedName();
   bool AtTupleEnd() const;
   bool AtTestArgument() const;

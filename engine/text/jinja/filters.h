@@ -18,12 +18,17 @@ absl::StatusOr<Value> ApplyFilter(Budget* budget, std::string_view name, const V
 absl::StatusOr<bool> ApplyTest(Budget* budget, std::string_view name, const Value& input,
                                const Arguments& args);
 
+// Whether a template may use the name; checked when it is parsed.
+bool HasFilter(std::string_view name);
+bool HasTest(std::string_view name);
+
 using Filter = absl::StatusOr<Value> (*)(Budget*, const Value& input, const Arguments&);
 using FilterTable = std::map<std::string_view, Filter>;
 
 // The tables behind ApplyFilter.
 const FilterTable& ScalarFilters();
 const FilterTable& SequenceFilters();
+const FilterTable& TextFilters();
 
 }  // namespace tessera::jinja
 

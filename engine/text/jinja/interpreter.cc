@@ -37,6 +37,12 @@ Interpreter::Interpreter(const Dict& variables, const RenderOptions& options)
 
 Interpreter::~Interpreter() {
   for (const auto& made : namespaces_) made->Clear();
+  for (const auto& memory : memories_) memory->clear();
+}
+
+std::shared_ptr<std::vector<Value>> Interpreter::NewMemory() {
+  memories_.push_back(std::make_shared<std::vector<Value>>());
+  return memories_.back();
 }
 
 absl::Status Interpreter::Locate(const absl::Status& status, int line) {
@@ -104,8 +110,10 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Stmt& stmt, Scope*
       break;
     case StmtKind::kWith:
       return ExecuteWith(stmt, scope);
-    case StmtKind::kGroup:
-      return Execute(stmt.body, scope);
+    case StmtKind::kGroup: {
+      const ScopedScope inner(&scopes_, scope);
+      return Execute(stmt.body, inner.get());
+    }
     case StmtKind::kBreak:
       return Flow::kBreak;
     case StmtKind::kContinue:
@@ -181,7 +189,7 @@ absl::Status Interpreter::RunLoop(const Stmt& stmt, Scope* scope, std::vector<Va
 absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteWith(const Stmt& stmt, Scope* scope) {
   const ScopedScope inner(&scopes_, scope);
   for (const auto& [target, expr] : stmt.assignments) {
-    ASSIGN_OR_RETURN(const Value value, Evaluate(*expr, inner.get()));
+    ASSIGN_OR_RETURN(const Value value, Evaluate(*expr, scope));
     inner->Set(target->name, value);
   }
   return Execute(stmt.body, inner.get());

@@ -36,6 +36,10 @@ class Interpreter {
   absl::StatusOr<Value> CallMacro(const MacroCall& call, const Arguments& args);
   absl::StatusOr<Value> CallLoop(const Stmt& loop, Scope* scope, int depth, const Value& iterable);
 
+  // Values that one of the template's objects remembers; emptied at the end of the rendering, as
+  // they may come to hold that object.
+  std::shared_ptr<std::vector<Value>> NewMemory();
+
  private:
   enum class Flow { kNext, kBreak, kContinue };
 
@@ -83,6 +87,7 @@ class Interpreter {
   Budget budget_;
   ScopePool scopes_;
   std::vector<std::shared_ptr<Namespace>> namespaces_;
+  std::vector<std::shared_ptr<std::vector<Value>>> memories_;
   Dict functions_;
   TextBuilder* out_ = nullptr;
   Value block_text_;  // what a filter block or a filtered set block hands to its filters

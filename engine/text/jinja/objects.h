@@ -48,8 +48,11 @@ class NativeFunction : public Callable {
 class MacroObject : public Callable {
  public:
   MacroObject(Interpreter* interpreter, const Macro* macro, Scope* closure)
-      : interpreter_(*interpreter), macro_(*macro), closure_(closure) {}
-  std::string_view type_name() const override { return "macro"; }
+      : interpreter_(*interpreter),
+        macro_(*macro),
+        closure_(closure),
+        type_name_("Macro '" + macro->name + "'") {}
+  std::string_view type_name() const override { return type_name_; }
   Value GetAttribute(std::string_view name) const override;
   absl::StatusOr<Value> Call(Budget* budget, const Arguments& args) override;
 
@@ -57,6 +60,7 @@ class MacroObject : public Callable {
   Interpreter& interpreter_;
   const Macro& macro_;
   Scope* const closure_;
+  const std::string type_name_;
 };
 
 // The variable `loop`. Callable in a recursive loop.
@@ -81,14 +85,17 @@ class LoopObject : public Callable {
 
  private:
   Value Cycle() const;
+  Value Changed() const;
 
   const Site site_;
   const std::vector<Value> items_;
   int depth_ = 0;
   size_t index_ = 0;
+  // What loop.changed() was called with last: one tuple, or nothing yet.
+  mutable std::shared_ptr<std::vector<Value>> last_;
 };
 
-// range, dict, raise_exception and strftime_now.
+// range, dict, cycler, joiner, raise_exception and strftime_now.
 Dict MakeGlobalFunctions(const struct RenderOptions& options);
 
 }  // namespace tessera::jinja

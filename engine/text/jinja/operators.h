@@ -54,9 +54,6 @@ absl::StatusOr<Value> Slice(Budget* budget, const Value& object, const SliceBoun
 absl::StatusOr<std::vector<Value>> Iterate(Budget* budget, const Value& value);
 absl::StatusOr<int64_t> Length(Budget* budget, const Value& value);
 
-// "format" % value with %s %r %d %x %f %.Nf %%.
-absl::StatusOr<Value> FormatPercent(Budget* budget, const Text& format, const Value& value);
-
 }  // namespace tessera::jinja
 
 #endif  // TESSERA_ENGINE_TEXT_JINJA_OPERATORS_H_

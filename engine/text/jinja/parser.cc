@@ -281,11 +281,14 @@ class Parser {
     return stmt;
   }
 
-  // Marks assistant text for training; rendering ignores it.
+  // Marks assistant text for training. As with transformers, who render it as a call, names that
+  // are set inside stay inside, and it cannot be left by break or continue.
   absl::StatusOr<StmtPtr> ParseGeneration() {
     StmtPtr stmt = NewStmt(StmtKind::kGroup);
     tokens_.Advance();
+    const int loops = std::exchange(loop_depth_, 0);
     ASSIGN_OR_RETURN(stmt->body, ParseBlockUntil("endgeneration"));
+    loop_depth_ = loops;
     return stmt;
   }
 

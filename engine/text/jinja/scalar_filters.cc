@@ -1,11 +1,14 @@
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
 #include "engine/text/jinja/concat.h"
 #include "engine/text/jinja/filters.h"
 #include "engine/text/jinja/json_write.h"
@@ -15,56 +18,6 @@
 namespace tessera::jinja {
 namespace {
 
-absl::StatusOr<Value> CallMethod(Budget* budget, const Value& self, std::string_view name,
-                                 const Arguments& args) {
-  const Value method = BindMethod(self, name);
-  return static_cast<Callable&>(*method.object()).Call(budget, args);
-}
-
-// A filter that is str(input).name(args).
-absl::StatusOr<Value> StringMethod(Budget* budget, const Value& input, std::string_view name,
-                                   const Arguments& args) {
-  ASSIGN_OR_RETURN(Text text, Str(budget, input));
-  return CallMethod(budget, Value::FromText(std::move(text)), name, args);
-}
-absl::StatusOr<Value> Upper(Budget* budget, const Value& input, const Arguments&) {
-  return StringMethod(budget, input, "upper", {});
-}
-absl::StatusOr<Value> Lower(Budget* budget, const Value& input, const Arguments&) {
-  return StringMethod(budget, input, "lower", {});
-}
-absl::StatusOr<Value> Capitalize(Budget* budget, const Value& input, const Arguments&) {
-  return StringMethod(budget, input, "capitalize", {});
-}
-absl::StatusOr<Value> Trim(Budget* budget, const Value& input, const Arguments& args) {
-  Arguments strip = args;
-  for (auto& [name, value] : strip.named) strip.positional.push_back(value);
-  return StringMethod(budget, input, "strip", strip);
-}
-
-// Unlike str.title, a word starts only after white space, a dash or an opening bracket.
-absl::StatusOr<Value> Title(Budget* budget, const Value& input, const Arguments&) {
-  ASSIGN_OR_RETURN(const Text text, Str(budget, input));
-  RETURN_IF_ERROR(budget->Charge(4 * static_cast<int64_t>(text.size())));
-  TextBuilder builder;
-  size_t begin = 0;
-  for (size_t at = 0; at <= text.size();) {
-    const CodePoint point =
-        at < text.size() ? DecodeCodePoint(text.bytes(), at) : CodePoint{' ', 1};
-    const bool separator =
-        point.value >= 0 &&
-        (IsSpace(point.value) || std::string_view("-([{<").find(static_cast<char>(
-                                     std::min(point.value, 127))) != std::string_view::npos);
-    if (separator) {
-      builder.Append(MapCapitalize(text.Slice(begin, at)));
-      builder.AppendRange(text, at, at + point.length);
-      begin = at + point.length;
-    }
-    at += point.length;
-  }
-  return NewText(budget, std::move(builder).Build());
-}
-
 absl::StatusOr<Value> ToString(Budget* budget, const Value& input, const Arguments&) {
   ASSIGN_OR_RETURN(Text text, Str(budget, input));
   return NewText(budget, std::move(text));
@@ -72,59 +25,6 @@ absl::StatusOr<Value> ToString(Budget* budget, const Value& input, const Argumen
 
 absl::StatusOr<Value> Safe(Budget* budget, const Value& input, const Arguments& args) {
   return ToString(budget, input, args);
-}
-
-absl::StatusOr<Value> Escape(Budget* budget, const Value& input, const Arguments&) {
-  ASSIGN_OR_RETURN(const Text text, Str(budget, input));
-  static constexpr std::pair<std::string_view, std::string_view> kEntities[] = {
-      {"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}};
-  Value escaped = Value::FromText(text);
-  for (const auto& [character, entity] : kEntities) {
-    ASSIGN_OR_RETURN(escaped, ReplaceText(budget, escaped.text(), Text(std::string(character)),
-                                          Text(std::string(entity)), -1));
-  }
-  return escaped;
-}
-
-absl::StatusOr<Value> Replace(Budget* budget, const Value& input, const Arguments& args) {
-  if (args.count() < 2) return absl::InvalidArgumentError("replace needs two strings");
-  ASSIGN_OR_RETURN(const Text text, Str(budget, input));
-  ASSIGN_OR_RETURN(const Text from, TextArgument(args, 0, "old", ""));
-  ASSIGN_OR_RETURN(const Text to, TextArgument(args, 1, "new", ""));
-  ASSIGN_OR_RETURN(const int64_t count, IntArgument(args, 2, "count", -1));
-  return ReplaceText(budget, text, from, to, count);
-}
-
-absl::StatusOr<Value> Format(Budget* budget, const Value& input, const Arguments& args) {
-  if (!input.is_string()) return absl::InvalidArgumentError("format needs a string");
-  ASSIGN_OR_RETURN(const Value values, NewList(budget, args.positional, /*tuple=*/true));
-  return FormatPercent(budget, input.text(), values);
-}
-
-absl::StatusOr<Value> Indent(Budget* budget, const Value& input, const Arguments& args) {
-  ASSIGN_OR_RETURN(const Text text, Str(budget, input));
-  Text margin(std::string(4, ' '));
-  if (const Value* width = args.Find(0, "width")) {
-    if (width->is_string()) {
-      margin = width->text();
-    } else {
-      ASSIGN_OR_RETURN(const int64_t spaces, IntArgument(args, 0, "width", 4));
-      RETURN_IF_ERROR(budget->Charge(std::max<int64_t>(spaces, 0)));
-      margin = Text(std::string(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' '));
-    }
-  }
-  ASSIGN_OR_RETURN(const bool first, BoolArgument(args, 1, "first", false));
-  ASSIGN_OR_RETURN(const bool blank, BoolArgument(args, 2, "blank", false));
-  TextBuilder builder;
-  const std::string& bytes = text.bytes();
-  for (size_t at = 0; at <= bytes.size();) {
-    const size_t end = std::min(bytes.find('\n', at), bytes.size());
-    RETURN_IF_ERROR(budget->Charge(static_cast<int64_t>(end - at + margin.size() + 1)));
-    if (at == 0 ? first : (blank || end > at)) builder.Append(margin);
-    builder.AppendRange(text, at, end + 1);
-    at = end + 1;
-  }
-  return NewText(budget, std::move(builder).Build());
 }
 
 absl::StatusOr<Value> ToJsonFilter(Budget* budget, const Value& input, const Arguments& args) {
@@ -162,22 +62,53 @@ std::string_view TrimmedNumber(const Value& input) {
   return bytes.substr(span.begin, span.end - span.begin);
 }
 
+// An integer as int(text, base) reads it; undefined if it is none.
+Value ParseInteger(std::string text, int base) {
+  const bool negative = text.starts_with('-');
+  if (negative || text.starts_with('+')) text.erase(0, 1);
+  const std::string prefix = absl::AsciiStrToLower(text.substr(0, 2));
+  const bool prefixed = (base == 16 && prefix == "0x") || (base == 8 && prefix == "0o") ||
+                        (base == 2 && prefix == "0b");
+  if (prefixed) text.erase(0, text.size() > 2 && text[2] == '_' ? 3 : 2);
+  if (text.empty() || text.front() == '_' || text.back() == '_' ||
+      text.find("__") != std::string::npos) {
+    return Value();
+  }
+  std::erase(text, '_');
+  uint64_t magnitude = 0;
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), magnitude, base);
+  if (end != text.data() + text.size() || error == std::errc::invalid_argument) return Value();
+  const uint64_t limit = uint64_t{1} << 63;
+  if (error == std::errc() && magnitude < limit) {
+    const auto value = static_cast<int64_t>(magnitude);
+    return Value::Int(negative ? -value : value);
+  }
+  if (base != 10) return Value();
+  text.erase(0, std::min(text.find_first_not_of('0'), text.size() - 1));
+  return Value::Big((negative ? "-" : "") + text);
+}
+
 absl::StatusOr<Value> ToInt(Budget*, const Value& input, const Arguments& args) {
   const Value* fallback = args.Find(0, "default");
   const Value otherwise = fallback != nullptr ? *fallback : Value::Int(0);
+  ASSIGN_OR_RETURN(const int64_t base, IntArgument(args, 1, "base", 10));
+  if (base < 2 || base > 36) return absl::InvalidArgumentError("the base must be 2 to 36");
   if (input.is_big()) return input;
   if (input.is_int() || input.is_bool()) return Value::Int(input.as_int());
   double number = 0;
   if (input.is_float()) {
     number = input.as_float();
   } else if (input.is_string()) {
-    int64_t integer = 0;
-    if (absl::SimpleAtoi(ToAbsl(TrimmedNumber(input)), &integer)) return Value::Int(integer);
-    if (!absl::SimpleAtod(ToAbsl(TrimmedNumber(input)), &number)) return otherwise;
+    const std::string_view text = TrimmedNumber(input);
+    const Value integer = ParseInteger(std::string(text), static_cast<int>(base));
+    if (!integer.is_undefined()) return integer;
+    if (!absl::SimpleAtod(ToAbsl(text), &number)) return otherwise;
   } else {
     return otherwise;
   }
-  if (!(std::fabs(number) < 9.2e18)) return otherwise;
+  if (!std::isfinite(number)) return otherwise;
+  if (!(std::fabs(number) < 9.2e18)) return Value::Big(absl::StrFormat("%.0f", number));
   return Value::Int(static_cast<int64_t>(number));
 }
 
@@ -199,91 +130,87 @@ absl::StatusOr<Value> Abs(Budget*, const Value& input, const Arguments&) {
   return input.as_int() < 0 ? Negate(input) : Value::Int(input.as_int());
 }
 
+// An integer rounded to a power of ten, halves to even, as Python's round does.
+absl::StatusOr<Value> RoundInteger(int64_t value, int64_t digits) {
+  if (digits >= 0) return Value::Int(value);
+  if (digits < -18) return Value::Int(0);
+  int64_t unit = 1;
+  for (int64_t i = digits; i < 0; ++i) unit *= 10;
+  const int64_t down = value / unit - (value % unit < 0 ? 1 : 0);
+  const int64_t above = value - down * unit;
+  const bool up = above > unit - above || (above == unit - above && down % 2 != 0);
+  int64_t rounded = 0;
+  if (__builtin_mul_overflow(down + (up ? 1 : 0), unit, &rounded)) {
+    return absl::InvalidArgumentError("an integer computation exceeds 64 bits");
+  }
+  return Value::Int(rounded);
+}
+
+double RoundFloat(double value, int64_t digits) {
+  if (!std::isfinite(value) || digits > 300) return value;
+  if (digits < -300) return std::copysign(0.0, value);
+  if (digits >= 0) {  // correctly rounded: printed to that many digits and read again
+    double rounded = value;
+    const std::string text = absl::StrFormat("%.*f", static_cast<int>(digits), value);
+    return absl::SimpleAtod(text, &rounded) ? rounded : value;
+  }
+  const double unit = std::pow(10.0, static_cast<double>(-digits));
+  return std::nearbyint(value / unit) * unit;
+}
+
 absl::StatusOr<Value> Round(Budget*, const Value& input, const Arguments& args) {
   if (!input.is_number()) {
     return absl::InvalidArgumentError(Concat("round: '", input.type_name(), "' is no number"));
   }
   ASSIGN_OR_RETURN(const int64_t precision, IntArgument(args, 0, "precision", 0));
   ASSIGN_OR_RETURN(const Text method, TextArgument(args, 1, "method", "common"));
+  if (method.bytes() == "common") {
+    if (input.is_float()) return Value::Float(RoundFloat(input.as_float(), precision));
+    return input.is_big() ? input : RoundInteger(input.as_int(), precision);
+  }
   const double scale =
       std::pow(10.0, static_cast<double>(std::clamp<int64_t>(precision, -300, 300)));
   const double scaled = ToDouble(input) * scale;
   if (method.bytes() == "ceil") return Value::Float(std::ceil(scaled) / scale);
   if (method.bytes() == "floor") return Value::Float(std::floor(scaled) / scale);
-  if (method.bytes() != "common") return absl::InvalidArgumentError("round: unknown method");
-  return Value::Float(std::nearbyint(scaled) / scale);
-}
-
-absl::StatusOr<Value> WordCount(Budget* budget, const Value& input, const Arguments&) {
-  ASSIGN_OR_RETURN(const Value words, StringMethod(budget, input, "split", {}));
-  return Value::Int(static_cast<int64_t>(words.list().items.size()));
-}
-
-absl::StatusOr<Value> Truncate(Budget* budget, const Value& input, const Arguments& args) {
-  ASSIGN_OR_RETURN(const Text text, Str(budget, input));
-  ASSIGN_OR_RETURN(const int64_t length, IntArgument(args, 0, "length", 255));
-  ASSIGN_OR_RETURN(const bool kill_words, BoolArgument(args, 1, "killwords", false));
-  ASSIGN_OR_RETURN(const Text end, TextArgument(args, 2, "end", "..."));
-  ASSIGN_OR_RETURN(const int64_t leeway, IntArgument(args, 3, "leeway", 5));
-  RETURN_IF_ERROR(budget->Charge(16 * static_cast<int64_t>(text.size())));
-  const std::vector<size_t> offsets = CodePointOffsets(text.bytes());
-  const auto total = static_cast<int64_t>(offsets.size()) - 1;
-  const auto end_length = static_cast<int64_t>(CountCodePoints(end.bytes()));
-  if (length < end_length || leeway < 0) {
-    return absl::InvalidArgumentError("truncate: the length is too small");
-  }
-  if (total <= length || total - length <= leeway) return Value::FromText(text);
-  size_t cut = offsets[static_cast<size_t>(length - end_length)];
-  if (!kill_words) {
-    const size_t space = cut == 0 ? std::string::npos : text.bytes().rfind(' ', cut - 1);
-    if (space != std::string::npos) cut = space;
-  }
-  TextBuilder builder;
-  builder.AppendRange(text, 0, cut);
-  builder.Append(end);
-  return NewText(budget, std::move(builder).Build());
+  return absl::InvalidArgumentError("round: unknown method");
 }
 
 }  // namespace
 
 const FilterTable& ScalarFilters() {
   static const auto* const kFilters = new FilterTable{
-      {"abs", Abs},
-      {"capitalize", Capitalize},
-      {"d", Default},
-      {"default", Default},
-      {"e", Escape},
-      {"escape", Escape},
-      {"float", ToFloat},
-      {"format", Format},
-      {"indent", Indent},
-      {"int", ToInt},
-      {"lower", Lower},
-      {"replace", Replace},
-      {"round", Round},
-      {"safe", Safe},
-      {"string", ToString},
-      {"title", Title},
-      {"tojson", ToJsonFilter},
-      {"trim", Trim},
-      {"truncate", Truncate},
-      {"upper", Upper},
-      {"wordcount", WordCount},
+      {"abs", Abs},       {"d", Default},       {"default", Default},
+      {"float", ToFloat}, {"int", ToInt},       {"round", Round},
+      {"safe", Safe},     {"string", ToString}, {"tojson", ToJsonFilter},
   };
   return *kFilters;
 }
 
+namespace {
+
+Filter FindFilter(std::string_view name) {
+  for (const FilterTable* table : {&ScalarFilters(), &SequenceFilters(), &TextFilters()}) {
+    const auto it = table->find(name);
+    if (it != table->end()) return it->second;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool HasFilter(std::string_view name) { return FindFilter(name) != nullptr; }
+
 absl::StatusOr<Value> ApplyFilter(Budget* budget, std::string_view name, const Value& input,
                                   const Arguments& args) {
   RETURN_IF_ERROR(budget->Step());
-  for (const FilterTable* table : {&ScalarFilters(), &SequenceFilters()}) {
-    const auto it = table->find(name);
-    if (it == table->end()) continue;
-    absl::StatusOr<Value> result = it->second(budget, input, args);
-    if (result.ok() || !absl::IsInvalidArgument(result.status())) return result;
-    return absl::InvalidArgumentError(Concat("filter '", name, "': ", result.status().message()));
+  const Filter filter = FindFilter(name);
+  if (filter == nullptr) {
+    return absl::InvalidArgumentError(Concat("there is no filter '", name, "'"));
   }
-  return absl::InvalidArgumentError(Concat("there is no filter '", name, "'"));
+  absl::StatusOr<Value> result = filter(budget, input, args);
+  if (result.ok() || !absl::IsInvalidArgument(result.status())) return result;
+  return absl::InvalidArgumentError(Concat("filter '", name, "': ", result.status().message()));
 }
 
 }  // namespace tessera::jinja

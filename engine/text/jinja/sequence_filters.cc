@@ -14,9 +14,15 @@
 namespace tessera::jinja {
 namespace {
 
-// item.a.b or item[0], as the attribute argument of a filter names it.
-absl::StatusOr<Value> ResolvePath(Budget* budget, Value item, const Value& path) {
-  if (!path.is_string()) return GetItem(budget, item, path);
+// item.a.b or item[0], as the attribute argument of a filter names it. What is undefined on the
+// way becomes `fallback`, if there is one.
+absl::StatusOr<Value> ResolvePath(Budget* budget, Value item, const Value& path,
+                                  const Value* fallback = nullptr) {
+  if (fallback != nullptr && fallback->is_none()) fallback = nullptr;
+  if (!path.is_string()) {
+    ASSIGN_OR_RETURN(item, GetItem(budget, item, path));
+    return item.is_undefined() && fallback != nullptr ? *fallback : item;
+  }
   const std::string& names = path.str();
   for (size_t at = 0; at <= names.size();) {
     const size_t end = std::min(names.find('.', at), names.size());
@@ -26,6 +32,7 @@ absl::StatusOr<Value> ResolvePath(Budget* budget, Value item, const Value& path)
     const Value key = absl::SimpleAtoi(ToAbsl(part), &index) ? Value::Int(index)
                                                              : Value::String(std::string(part));
     ASSIGN_OR_RETURN(item, GetItem(budget, item, key));
+    if (item.is_undefined() && fallback != nullptr) item = *fallback;
   }
   return item;
 }
@@ -144,6 +151,29 @@ absl::StatusOr<std::vector<Keyed>> KeyedItems(Budget* budget, const Value& input
   return keyed;
 }
 
+// Sorting compares the list of all attributes that a comma separates: equal lists need no order, so
+// attributes that are all missing are no error.
+absl::StatusOr<std::vector<Keyed>> KeyedByAttributes(Budget* budget, const Value& input,
+                                                     const std::string& attributes,
+                                                     bool case_sensitive) {
+  ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(budget, input));
+  std::vector<Keyed> keyed;
+  keyed.reserve(items.size());
+  for (const Value& item : items) {
+    std::vector<Value> keys;
+    for (size_t at = 0; at <= attributes.size();) {
+      const size_t end = std::min(attributes.find(',', at), attributes.size());
+      const Value attribute = Value::String(attributes.substr(at, end - at));
+      ASSIGN_OR_RETURN(Value key, SortKey(budget, item, &attribute, case_sensitive));
+      keys.push_back(std::move(key));
+      at = end + 1;
+    }
+    ASSIGN_OR_RETURN(Value key, NewList(budget, std::move(keys)));
+    keyed.push_back({std::move(key), item});
+  }
+  return keyed;
+}
+
 absl::StatusOr<Value> Unkey(Budget* budget, std::vector<Keyed> keyed) {
   std::vector<Value> items;
   items.reserve(keyed.size());
@@ -154,8 +184,13 @@ absl::StatusOr<Value> Unkey(Budget* budget, std::vector<Keyed> keyed) {
 absl::StatusOr<Value> Sort(Budget* budget, const Value& input, const Arguments& args) {
   ASSIGN_OR_RETURN(const bool reverse, BoolArgument(args, 0, "reverse", false));
   ASSIGN_OR_RETURN(const bool case_sensitive, BoolArgument(args, 1, "case_sensitive", false));
-  ASSIGN_OR_RETURN(std::vector<Keyed> keyed,
-                   KeyedItems(budget, input, args.Find(2, "attribute"), case_sensitive));
+  const Value* attribute = args.Find(2, "attribute");
+  std::vector<Keyed> keyed;
+  if (attribute != nullptr && attribute->is_string()) {
+    ASSIGN_OR_RETURN(keyed, KeyedByAttributes(budget, input, attribute->str(), case_sensitive));
+  } else {
+    ASSIGN_OR_RETURN(keyed, KeyedItems(budget, input, attribute, case_sensitive));
+  }
   RETURN_IF_ERROR(StableSort(budget, reverse, &keyed));
   return Unkey(budget, std::move(keyed));
 }
@@ -196,9 +231,9 @@ absl::StatusOr<Value> Extreme(Budget* budget, const Value& input, const Argument
                    KeyedItems(budget, input, args.Find(1, "attribute"), case_sensitive));
   if (keyed.empty()) return Value::MakeUndefined("the sequence is empty");
   const Keyed* best = &keyed[0];
-  for (const Keyed& entry : keyed) {
-    ASSIGN_OR_RETURN(const auto order, Compare(budget, entry.key, best->key));
-    if (largest ? std::is_gt(order) : std::is_lt(order)) best = &entry;
+  for (size_t i = 1; i < keyed.size(); ++i) {
+    ASSIGN_OR_RETURN(const auto order, Compare(budget, keyed[i].key, best->key));
+    if (largest ? std::is_gt(order) : std::is_lt(order)) best = &keyed[i];
   }
   return best->item;
 }
@@ -224,8 +259,14 @@ absl::StatusOr<Value> Sum(Budget* budget, const Value& input, const Arguments& a
   return total;
 }
 
+// What map, select and the like run over: nothing for all that is false, None and 0 included.
+absl::StatusOr<std::vector<Value>> IterateTrue(Budget* budget, const Value& input) {
+  if (!IsTrue(input)) return std::vector<Value>();
+  return Iterate(budget, input);
+}
+
 absl::StatusOr<Value> Map(Budget* budget, const Value& input, const Arguments& args) {
-  ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(budget, input));
+  ASSIGN_OR_RETURN(const std::vector<Value> items, IterateTrue(budget, input));
   std::vector<Value> mapped;
   mapped.reserve(items.size());
   Arguments rest;
@@ -243,8 +284,7 @@ absl::StatusOr<Value> Map(Budget* budget, const Value& input, const Arguments& a
     if (attribute == nullptr) {
       ASSIGN_OR_RETURN(result, ApplyFilter(budget, args.positional[0].str(), item, rest));
     } else {
-      ASSIGN_OR_RETURN(result, ResolvePath(budget, item, *attribute));
-      if (result.is_undefined() && fallback != nullptr) result = *fallback;
+      ASSIGN_OR_RETURN(result, ResolvePath(budget, item, *attribute, fallback));
     }
     mapped.push_back(std::move(result));
   }
@@ -271,7 +311,7 @@ absl::StatusOr<Value> KeepWhere(Budget* budget, const Value& input, const Argume
                            args.positional.end());
   }
   rest.named = args.named;
-  ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(budget, input));
+  ASSIGN_OR_RETURN(const std::vector<Value> items, IterateTrue(budget, input));
   std::vector<Value> kept;
   for (const Value& item : items) {
     Value subject = item;
@@ -318,6 +358,31 @@ absl::StatusOr<Value> Batch(Budget* budget, const Value& input, const Arguments&
   return NewList(budget, std::move(batches));
 }
 
+// As many slices as asked for, the first ones longer by one where the items do not divide.
+absl::StatusOr<Value> SliceFilter(Budget* budget, const Value& input, const Arguments& args) {
+  ASSIGN_OR_RETURN(const int64_t slices, IntArgument(args, 0, "slices", 0));
+  const Value* filler = args.Find(1, "fill_with");
+  if (slices < 1 || slices > (int64_t{1} << 20)) {
+    return absl::InvalidArgumentError("the number of slices must be positive");
+  }
+  ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(budget, input));
+  RETURN_IF_ERROR(budget->Charge(kElementCost * slices));
+  const size_t each = items.size() / static_cast<size_t>(slices);
+  const size_t longer = items.size() % static_cast<size_t>(slices);
+  std::vector<Value> made;
+  size_t begin = 0;
+  for (size_t i = 0; i < static_cast<size_t>(slices); ++i) {
+    const size_t end = begin + each + (i < longer ? 1 : 0);
+    std::vector<Value> slice(items.begin() + static_cast<std::ptrdiff_t>(begin),
+                             items.begin() + static_cast<std::ptrdiff_t>(end));
+    if (filler != nullptr && !filler->is_none() && i >= longer) slice.push_back(*filler);
+    ASSIGN_OR_RETURN(Value list, NewList(budget, std::move(slice)));
+    made.push_back(std::move(list));
+    begin = end;
+  }
+  return NewList(budget, std::move(made));
+}
+
 absl::StatusOr<Value> Attr(Budget*, const Value& input, const Arguments& args) {
   ASSIGN_OR_RETURN(const Text name, TextArgument(args, 0, "name", ""));
   if (!input.is_object() && !HasMethod(input, name.bytes())) {
@@ -330,13 +395,28 @@ absl::StatusOr<Value> Attr(Budget*, const Value& input, const Arguments& args) {
 
 const FilterTable& SequenceFilters() {
   static const auto* const kFilters = new FilterTable{
-      {"attr", Attr},         {"batch", Batch},   {"count", LengthFilter},
-      {"dictsort", DictSort}, {"first", First},   {"items", Items},
-      {"join", JoinFilter},   {"last", Last},     {"length", LengthFilter},
-      {"list", ToList},       {"map", Map},       {"max", Max},
-      {"min", Min},           {"reject", Reject}, {"rejectattr", RejectAttr},
-      {"reverse", Reverse},   {"select", Select}, {"selectattr", SelectAttr},
-      {"sort", Sort},         {"sum", Sum},       {"unique", Unique},
+      {"attr", Attr},
+      {"batch", Batch},
+      {"count", LengthFilter},
+      {"dictsort", DictSort},
+      {"first", First},
+      {"items", Items},
+      {"join", JoinFilter},
+      {"last", Last},
+      {"length", LengthFilter},
+      {"list", ToList},
+      {"map", Map},
+      {"max", Max},
+      {"min", Min},
+      {"reject", Reject},
+      {"rejectattr", RejectAttr},
+      {"reverse", Reverse},
+      {"slice", SliceFilter},
+      {"select", Select},
+      {"selectattr", SelectAttr},
+      {"sort", Sort},
+      {"sum", Sum},
+      {"unique", Unique},
   };
   return *kFilters;
 }

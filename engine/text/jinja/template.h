@@ -1,7 +1,10 @@
 // A parsed Jinja template. The dialect is what chat templates use: Jinja2 with trim_blocks and
 // lstrip_blocks, loop controls, no auto-escaping, tojson as json.dumps(ensure_ascii=False), and the
-// functions raise_exception and strftime_now. Not there: inheritance, includes and imports, *args
-// and **kwargs in calls.
+// functions raise_exception and strftime_now. Not there, and refused when the template is parsed:
+// inheritance, blocks, includes and imports, `do`, `print`, `trans`, auto-escaping (`safe` and
+// `escape` make plain strings), the filters filesizeformat, groupby, pprint, random, striptags,
+// urlencode, urlize, wordwrap and xmlattr, and a few methods that no prompt needs. Integers that a
+// template computes with have 64 bits.
 #ifndef TESSERA_ENGINE_TEXT_JINJA_TEMPLATE_H_
 #define TESSERA_ENGINE_TEXT_JINJA_TEMPLATE_H_
 

@@ -3,8 +3,10 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
+#include "engine/text/jinja/special_casing.h"
 #include "engine/text/utf8.h"
 
 namespace tessera::jinja {
@@ -107,6 +109,26 @@ bool IsLetter(int32_t c) {
 
 bool IsDigit(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_ND; }
 
+bool IsNumeric(int32_t c) {
+  if (c < 0) return false;
+  const utf8proc_category_t category = utf8proc_category(c);
+  return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
+}
+
+bool IsDigitLike(int32_t c) {
+  if (IsDigit(c)) return true;
+  // Superscripts, subscripts and encircled digits.
+  return c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) ||
+         (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) ||
+         (c >= 0x2474 && c <= 0x247C) || (c >= 0x2488 && c <= 0x2490);
+}
+
+bool IsAlphanumeric(int32_t c) { return IsLetter(c) || IsNumeric(c); }
+
+bool IsCased(int32_t c) {
+  return c >= 0 && (IsUpper(c) || IsLower(c) || utf8proc_category(c) == UTF8PROC_CATEGORY_LT);
+}
+
 bool IsUpper(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_LU; }
 
 bool IsLower(int32_t c) { return c >= 0 && utf8proc_category(c) == UTF8PROC_CATEGORY_LL; }
@@ -133,25 +155,75 @@ size_t PreviousOffset(std::string_view bytes, size_t begin, size_t at) {
   return at - 1;
 }
 
-// Calls map(code_point) for every character and keeps its provenance.
+// Calls map(code_point, offset, &mapped) for every character and keeps its provenance.
 template <typename Map>
 Text MapCodePoints(const Text& text, Map map) {
   TextBuilder builder;
   size_t span = 0;
+  std::string mapped;
   for (size_t at = 0; at < text.size();) {
     const CodePoint point = DecodeCodePoint(text.bytes(), at);
     while (span < text.untrusted().size() && text.untrusted()[span].end <= at) ++span;
     const bool untrusted = span < text.untrusted().size() && text.untrusted()[span].begin <= at;
-    std::string mapped;
+    mapped.clear();
     if (point.value < 0) {
       mapped = text.bytes().substr(at, 1);
     } else {
-      AppendUtf8(static_cast<char32_t>(map(point.value)), &mapped);
+      map(point.value, at, &mapped);
     }
     builder.Append(mapped, untrusted ? Provenance::kUntrusted : Provenance::kTrusted);
     at += point.length;
   }
   return std::move(builder).Build();
+}
+
+void AppendCodePoint(int32_t c, std::string* out) { AppendUtf8(static_cast<char32_t>(c), out); }
+
+void AppendUpper(int32_t c, std::string* out) {
+  const SpecialCasing* special = FindSpecialCasing(c);
+  if (special != nullptr) {
+    out->append(special->upper);
+  } else {
+    AppendCodePoint(utf8proc_toupper(c), out);
+  }
+}
+
+void AppendTitle(int32_t c, std::string* out) {
+  const SpecialCasing* special = FindSpecialCasing(c);
+  if (special != nullptr) {
+    out->append(special->title);
+  } else {
+    AppendCodePoint(utf8proc_totitle(c), out);
+  }
+}
+
+// The character before byte `at`, -1 at the start.
+int32_t Previous(std::string_view bytes, size_t at) {
+  if (at == 0) return -1;
+  return DecodeCodePoint(bytes, PreviousOffset(bytes, 0, at)).value;
+}
+
+void AppendLower(std::string_view bytes, int32_t c, size_t at, std::string* out) {
+  constexpr int32_t kSigma = 0x3A3;
+  if (c == 0x130) {  // I with a dot keeps the dot
+    out->append("i\u0307");
+    return;
+  }
+  if (c == kSigma && IsCased(Previous(bytes, at))) {
+    const size_t next = at + 2;
+    const bool ends = next >= bytes.size() || !IsCased(DecodeCodePoint(bytes, next).value);
+    AppendCodePoint(ends ? 0x3C2 : 0x3C3, out);  // the sigma at the end of a word
+    return;
+  }
+  AppendCodePoint(utf8proc_tolower(c), out);
+}
+
+void AppendFolded(int32_t c, std::string* out) {
+  utf8proc_int32_t folded[8];
+  int boundary = 0;
+  const utf8proc_ssize_t count =
+      utf8proc_decompose_char(c, folded, std::size(folded), UTF8PROC_CASEFOLD, &boundary);
+  for (utf8proc_ssize_t i = 0; i < count; ++i) AppendCodePoint(folded[i], out);
 }
 
 }  // namespace
@@ -173,29 +245,50 @@ Span StripRange(std::string_view bytes, const std::string* characters, StripSide
 }
 
 Text MapUpper(const Text& text) {
-  return MapCodePoints(text, [](int32_t c) { return utf8proc_toupper(c); });
+  return MapCodePoints(text,
+                       [](int32_t c, size_t, std::string* out) { return AppendUpper(c, out); });
 }
 
 Text MapLower(const Text& text) {
-  return MapCodePoints(text, [](int32_t c) { return utf8proc_tolower(c); });
+  return MapCodePoints(text, [&text](int32_t c, size_t at, std::string* out) {
+    AppendLower(text.bytes(), c, at, out);
+  });
+}
+
+Text MapFold(const Text& text) {
+  return MapCodePoints(text,
+                       [](int32_t c, size_t, std::string* out) { return AppendFolded(c, out); });
+}
+
+Text MapSwapCase(const Text& text) {
+  return MapCodePoints(text, [&text](int32_t c, size_t at, std::string* out) {
+    if (IsUpper(c)) {
+      AppendLower(text.bytes(), c, at, out);
+    } else {
+      AppendUpper(c, out);
+    }
+  });
 }
 
 Text MapTitle(const Text& text) {
   bool in_word = false;
-  return MapCodePoints(text, [&in_word](int32_t c) {
-    const bool letter = IsLetter(c);
-    const int32_t mapped = in_word ? utf8proc_tolower(c) : utf8proc_totitle(c);
-    in_word = letter;
-    return mapped;
+  return MapCodePoints(text, [&text, &in_word](int32_t c, size_t at, std::string* out) {
+    if (in_word) {
+      AppendLower(text.bytes(), c, at, out);
+    } else {
+      AppendTitle(c, out);
+    }
+    in_word = IsCased(c);
   });
 }
 
 Text MapCapitalize(const Text& text) {
-  bool first = true;
-  return MapCodePoints(text, [&first](int32_t c) {
-    const int32_t mapped = first ? utf8proc_totitle(c) : utf8proc_tolower(c);
-    first = false;
-    return mapped;
+  return MapCodePoints(text, [&text](int32_t c, size_t at, std::string* out) {
+    if (at == 0) {
+      AppendTitle(c, out);
+    } else {
+      AppendLower(text.bytes(), c, at, out);
+    }
   });
 }
 

@@ -77,6 +77,12 @@ bool IsSpace(int32_t code_point);
 bool IsPrintable(int32_t code_point);
 bool IsLetter(int32_t code_point);
 bool IsDigit(int32_t code_point);
+// Also numbers that are no decimal digits (str.isnumeric), and digits such as superscripts
+// (str.isdigit).
+bool IsNumeric(int32_t code_point);
+bool IsDigitLike(int32_t code_point);
+bool IsAlphanumeric(int32_t code_point);
+bool IsCased(int32_t code_point);
 bool IsUpper(int32_t code_point);
 bool IsLower(int32_t code_point);
 
@@ -88,9 +94,11 @@ struct StripSides {
 };
 Span StripRange(std::string_view bytes, const std::string* characters, StripSides sides);
 
-// Case mapping, code point by code point; provenance stays with the character.
+// Case mapping as Python does it: one character may become several; provenance stays with it.
 Text MapUpper(const Text& text);
 Text MapLower(const Text& text);
+Text MapFold(const Text& text);  // str.casefold
+Text MapSwapCase(const Text& text);
 // First letter of each word upper case, the rest lower case (Python's str.title).
 Text MapTitle(const Text& text);
 // First letter upper case, the rest lower case (Python's str.capitalize).

@@ -20,6 +20,7 @@ std::optional<std::string> KeyOf(const Value& value) {
   if (value.is_bool() || value.is_int()) return Concat("i", value.as_int());
   if (value.is_big()) return Concat("i", value.as_big());
   if (value.is_none()) return "n";
+  if (value.is_undefined()) return "u";  // all undefined values are equal
   if (value.is_float()) {
     const double number = value.as_float();
     if (number == std::floor(number) && std::fabs(number) < kTwoTo63) {

@@ -129,7 +129,7 @@ class Dict {
   Dict(const Dict&) = delete;
   Dict& operator=(const Dict&) = delete;
 
-  // False if the key is not hashable (a list, a dict, an undefined value).
+  // False if the key is not hashable (a list, a dict).
   bool Set(Value key, Value value);
   void Set(std::string_view key, Value value) { Set(Value::String(std::string(key)), value); }
   // Null if absent.

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdint>
+#include <set>
 #include <string>
 
 #include "engine/text/jinja/concat.h"
@@ -31,7 +32,11 @@ const std::map<std::string_view, TypeTest>& TypeTests() {
       {"mapping", [](const Value& v) { return v.is_dict(); }},
       {"sequence", IsIterable},
       {"iterable", IsIterable},
-      {"callable", [](const Value& v) { return v.is_object() && v.object()->callable(); }},
+      // jinja2's Undefined has a method to call, which fails.
+      {"callable",
+       [](const Value& v) {
+         return v.is_undefined() || (v.is_object() && v.object()->callable());
+       }},
   };
   return *kTests;
 }
@@ -48,9 +53,11 @@ std::string_view ComparisonOf(std::string_view name) {
   return it == kComparisons->end() ? std::string_view() : it->second;
 }
 
-absl::StatusOr<bool> DivisibleBy(Budget* budget, const Value& input, const Value& divisor) {
+// input % divisor == expected.
+absl::StatusOr<bool> HasRemainder(Budget* budget, const Value& input, const Value& divisor,
+                                  int64_t expected) {
   ASSIGN_OR_RETURN(const Value remainder, Arithmetic(budget, "%", input, divisor));
-  return remainder.is_number() && ToDouble(remainder) == 0;
+  return remainder.is_number() && ToDouble(remainder) == static_cast<double>(expected);
 }
 
 absl::StatusOr<bool> HasOneCase(Budget* budget, std::string_view name, const Value& input) {
@@ -64,32 +71,32 @@ absl::StatusOr<bool> HasOneCase(Budget* budget, std::string_view name, const Val
 absl::StatusOr<bool> RunTest(Budget* budget, std::string_view name, const Value& input,
                              const Arguments& args) {
   if (const auto it = TypeTests().find(name); it != TypeTests().end()) return it->second(input);
-  if (name == "odd" || name == "even") {
-    ASSIGN_OR_RETURN(const bool even, DivisibleBy(budget, input, Value::Int(2)));
-    return even == (name == "even");
+  if (name == "odd" || name == "even") {  // 2.5 is neither
+    return HasRemainder(budget, input, Value::Int(2), name == "odd" ? 1 : 0);
   }
   if (name == "upper" || name == "lower") return HasOneCase(budget, name, input);
   if (name == "escaped") return false;
+  if (!HasTest(name)) return absl::InvalidArgumentError("there is no such test");
   const std::string_view comparison = ComparisonOf(name);
-  if (comparison.empty() && name != "sameas" && name != "divisibleby" && name != "filter" &&
-      name != "test") {
-    return absl::InvalidArgumentError("there is no such test");
-  }
   if (name == "filter" || name == "test") {
     if (!input.is_string()) return false;
-    if (name == "test") {
-      return TypeTests().contains(input.str()) || !ComparisonOf(input.str()).empty();
-    }
-    return ScalarFilters().contains(input.str()) || SequenceFilters().contains(input.str());
+    if (name == "test") return HasTest(input.str());
+    return HasFilter(input.str());
   }
   if (args.positional.size() != 1) return absl::InvalidArgumentError("the test needs one argument");
   const Value& other = args.positional[0];
   if (name == "sameas") return input.SameAs(other);
-  if (name == "divisibleby") return DivisibleBy(budget, input, other);
+  if (name == "divisibleby") return HasRemainder(budget, input, other, 0);
   return CompareWith(budget, comparison, input, other);
 }
 
 }  // namespace
+
+bool HasTest(std::string_view name) {
+  static const auto* const kOthers = new std::set<std::string_view>{
+      "divisibleby", "escaped", "even", "filter", "lower", "odd", "sameas", "test", "upper"};
+  return TypeTests().contains(name) || !ComparisonOf(name).empty() || kOthers->contains(name);
+}
 
 absl::StatusOr<bool> ApplyTest(Budget* budget, std::string_view name, const Value& input,
                                const Arguments& args) {

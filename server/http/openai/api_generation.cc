@@ -12,6 +12,7 @@
 #include "server/http/http_error.h"
 #include "server/http/openai/answer_format.h"
 #include "server/http/openai/api_error.h"
+#include "server/http/openai/api_kind.h"
 #include "server/http/openai/prompt_call.h"
 
 namespace tessera {
@@ -19,36 +20,6 @@ namespace {
 
 // Proxies end connections that are silent for longer.
 constexpr absl::Duration kKeepAlive = absl::Seconds(15);
-
-// What the routes differ in.
-struct KindFacts {
-  const char* method;  // as it is counted
-  const char* id_prefix;
-  absl::StatusOr<ApiRequest> (*read)(std::string_view body);
-  std::unique_ptr<AnswerFormat> (*new_format)(const AnswerFacts* facts);
-};
-
-const KindFacts& FactsOf(ApiKind kind) {
-  static constexpr KindFacts kChat = {"ChatCompletions", "chatcmpl-", &ReadChatRequest,
-                                      &NewChatFormat};
-  static constexpr KindFacts kCompletion = {"Completions", "cmpl-", &ReadCompletionRequest,
-                                            &NewCompletionFormat};
-  static constexpr KindFacts kResponses = {"Responses", "resp_", &ReadResponsesRequest,
-                                           &NewResponsesFormat};
-  static constexpr KindFacts kMessages = {"Messages", "msg_", &ReadMessagesRequest,
-                                          &NewMessagesFormat};
-  switch (kind) {
-    case ApiKind::kChat:
-      return kChat;
-    case ApiKind::kCompletion:
-      return kCompletion;
-    case ApiKind::kResponses:
-      return kResponses;
-    case ApiKind::kMessages:
-      break;
-  }
-  return kMessages;
-}
 
 class ApiGeneration final : public std::enable_shared_from_this<ApiGeneration> {
  public:

@@ -11,7 +11,8 @@ PromptCall::PromptCall(InferenceContext* context, v1::GenerateRequest request, O
 
 void PromptCall::Start(const std::shared_ptr<PromptCall>& self, std::string_view traceparent) {
   SetTraceparent(traceparent);
-  Submit({.deadline = absl::InfiniteFuture(), .caller = options_.caller}, self);
+  if (!Arrive({.deadline = absl::InfiniteFuture(), .caller = options_.caller})) return;
+  Submit(/*message_bytes=*/0, self);
 }
 
 void PromptCall::Advance() {

@@ -134,10 +134,12 @@ TEST(ModelConfigTest, ReadsEveryReferenceModelAndTheBundledOne) {
   EXPECT_THAT(nano->eos_token_ids, ElementsAre(1647));
 }
 
-TEST(ModelConfigTest, RefusesQuantisedCheckpointsByMethod) {
+TEST(ModelConfigTest, ReadsHowWeightsAreQuantised) {
   const auto config = ParseModelConfig(ReadReference("Qwen3-14B-FP8.config.json"), "config.json");
-  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(config.status().message(), HasSubstr("quant_method \"fp8\""));
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_TRUE(config->quantization.has_value());
+  EXPECT_EQ(config->quantization->method, "fp8");
+  EXPECT_EQ(SchemeText(config->quantization->groups.at(0).scheme), "fp8 in blocks of 128 x 128");
 }
 
 TEST(ModelConfigTest, FillsInTheClassDefaults) {
@@ -295,7 +297,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"qkv_bias", true, "architecture"},
         Refused{"shared_expert_intermediate_size", 512, "shared expert"},
         Refused{"partial_rotary_factor", 0.5, "whole heads"},
-        Refused{"quantization_config", {{"quant_method", "gptq"}}, "gptq"},
+        Refused{"quantization_config", {{"quant_method", "hqq"}}, "quant_method \"hqq\""},
+        Refused{"quantization_config", {{"quant_method", "gptq"}}, "bits is missing"},
         Refused{"quantization_config", 3, "object"}, Refused{"torch_dtype", "float8_e4m3", "only"},
         Refused{"torch_dtype", "int8", "only"}, Refused{"torch_dtype", 16, "string"}));
 

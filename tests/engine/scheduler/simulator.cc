@@ -161,6 +161,7 @@ void Simulation::RandomSampling(GenerateRequest* request) {
 
 void Simulation::MakeRequests() {
   const int64_t count = Random(1, 16);
+  const int64_t tenants = Chance(50) ? 1 : Random(2, 4);
   absl::Time at = now_;
   for (int64_t i = 0; i < count; ++i) {
     SimRequest sim;
@@ -172,7 +173,13 @@ void Simulation::MakeRequests() {
     sim.queued_at = at;
     sim.request->priority = static_cast<int32_t>(Chance(60) ? 0 : Random(-3, 3));
     if (Chance(10)) sim.request->deadline = at + absl::Milliseconds(Random(0, 300));
-    if (Chance(20)) sim.request->cache_salt = "tenant";
+    if (Chance(20)) sim.request->cache_salt = "salt";
+    if (tenants > 1) {
+      TenantClaim& tenant = sim.request->tenant;
+      tenant.name = absl::StrCat("tenant-", Random(1, tenants));
+      tenant.weight = Chance(70) ? 1 : static_cast<double>(Random(1, 50)) / 10;
+      tenant.kv_share = Chance(60) ? 0 : static_cast<double>(Random(1, 10)) / 10;
+    }
     sim.request->use_prefix_cache = !Chance(10);
     sim.seed = random_();
     if (Chance(70)) sim.stop_ids = {kEos};
@@ -229,11 +236,13 @@ void Simulation::CancelSome(int percent) {
 // Every running sequence is in the plan, unless it had to wait for a token or for room for its list
 // of penalties.
 void Simulation::CheckProgress(int32_t blocked, const BatchPlan& plan) {
-  const auto& reset = plan.sampling.penalty_reset;
+  const auto& offsets = plan.sampling.pen_offsets;
+  int32_t lists = 0;
+  for (size_t i = 1; i < offsets.size(); ++i) lists += offsets[i] > offsets[i - 1] ? 1 : 0;
   const auto listed = static_cast<int64_t>(plan.sampling.pen_tokens.size());
   if (listed > MaxListedTokens(options_.max_num_batched_tokens,
                                WithShortLists(options_).max_model_len) &&
-      std::count(reset.begin(), reset.end(), 1) > 1) {
+      lists > 1) {
     Fail("the lists of penalties are too long");
   }
   const int32_t left_out = scheduler_.stats().num_running - blocked - plan.num_sequences();
@@ -266,20 +275,22 @@ void Simulation::CheckSchedule(bool had_work, int32_t blocked, const ScheduleRes
   stats_.preemptions += static_cast<int64_t>(result.preempted.size());
 }
 
-// Whoever waits comes behind everyone who runs or entered later: nobody is overtaken.
+// Whoever waits comes behind everyone of the same tenant who runs or entered later: nobody is
+// overtaken.
 void Simulation::CheckOrder(const std::set<SequenceId>& waited) {
-  const Sequence* first_waiting = nullptr;
+  std::map<const TenantAccount*, const Sequence*> first_waiting;
   const auto before = [&](const Sequence& a, const Sequence& b) {
     return ServiceOrder::Of(a, options_.ageing) < ServiceOrder::Of(b, options_.ageing);
   };
   for (const Sequence* sequence : scheduler_.sequences()) {
     if (sequence->state != SequenceState::kWaiting) continue;
-    if (first_waiting == nullptr || before(*sequence, *first_waiting)) first_waiting = sequence;
+    const Sequence*& first = first_waiting[sequence->tenant];
+    if (first == nullptr || before(*sequence, *first)) first = sequence;
   }
-  if (first_waiting == nullptr) return;
   for (const Sequence* sequence : scheduler_.sequences()) {
-    if (sequence->state == SequenceState::kRunning && waited.contains(sequence->id()) &&
-        before(*first_waiting, *sequence)) {
+    const Sequence* first = first_waiting[sequence->tenant];
+    if (first != nullptr && sequence->state == SequenceState::kRunning &&
+        waited.contains(sequence->id()) && before(*first, *sequence)) {
       Fail("a waiting sequence was overtaken");
     }
   }

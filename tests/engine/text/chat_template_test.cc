@@ -192,8 +192,9 @@ class ModelFolder {
   std::filesystem::path path_;
 };
 
-std::string RenderEmpty(const ModelFolder& folder, const std::string& tools = "null") {
-  const absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(folder.path());
+std::string RenderEmpty(const ModelFolder& folder, const std::string& tools = "null",
+                        const std::string& choice = "") {
+  const absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(folder.path(), choice);
   if (!chat.ok()) return std::string(chat.status().message());
   ChatInput input;
   input.messages = Json("[]");
@@ -218,6 +219,40 @@ TEST(ChatTemplateTest, FindsTheTemplateOfAModel) {
   EXPECT_THAT(RenderEmpty(folder), HasSubstr("chat_template.jinja: template line 1:"));
   folder.Write("tokenizer_config.json", "{");
   EXPECT_THAT(RenderEmpty(folder), HasSubstr("tokenizer_config.json: invalid JSON at byte 1"));
+}
+
+// As transformers finds and chooses them.
+TEST(ChatTemplateTest, ChoosesAmongSeveralTemplates) {
+  const std::string tools = R"([{"function": {"name": "f"}}])";
+  const ModelFolder folder;
+  folder.Write("tokenizer_config.json",
+               R"({"chat_template": [{"name": "default", "template": "d"},
+                                     {"name": "rag", "template": "r"}]})");
+  EXPECT_EQ(RenderEmpty(folder, tools), "d");
+  EXPECT_EQ(RenderEmpty(folder, tools, "rag"), "r");
+  EXPECT_THAT(RenderEmpty(folder, tools, "other"),
+              HasSubstr("--chat-template other: there is no such file, and the model has only "
+                        "these templates: default, rag"));
+  folder.Write("own.jinja", "<function={{ tools }}");
+  const std::string own = folder.path() + "/own.jinja";
+  EXPECT_EQ(RenderEmpty(folder, "null", own), "<function=None");
+  EXPECT_EQ(ChatTemplate::Load(folder.path(), own)->tool_call_format(), ToolCallFormat::kCoderXml);
+  folder.Write("own.jinja", "\n{% do x %}");
+  EXPECT_THAT(RenderEmpty(folder, "null", own),
+              HasSubstr("own.jinja: template line 2: unknown or misplaced tag 'do'"));
+
+  // Files win over tokenizer_config.json, together.
+  std::filesystem::create_directory(folder.path() + "/additional_chat_templates");
+  folder.Write("additional_chat_templates/tool_use.jinja", "<function=t");
+  folder.Write("additional_chat_templates/broken.jinja", "{% nonsense %}");
+  folder.Write("additional_chat_templates/README.md", "no template");
+  EXPECT_THAT(RenderEmpty(folder), HasSubstr("(broken, tool_use) but none called default"));
+  EXPECT_EQ(RenderEmpty(folder, "null", "tool_use"), "<function=t");
+  folder.Write("chat_template.jinja", "file");
+  EXPECT_EQ(RenderEmpty(folder), "file");
+  EXPECT_EQ(RenderEmpty(folder, tools), "<function=t");
+  EXPECT_EQ(ChatTemplate::Load(folder.path())->tool_call_format(), ToolCallFormat::kCoderXml);
+  EXPECT_THAT(RenderEmpty(folder, "null", "broken"), HasSubstr("broken.jinja: template line 1:"));
 }
 
 // Messages, then the error that names what is wrong with them.

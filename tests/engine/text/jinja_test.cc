@@ -68,6 +68,7 @@ TEST(JinjaTest, ErrorsNameTheLine) {
        "template line 2: the template refuses the input: no 1"},
       {"{{ 'a'|nope }}", "template line 1: there is no filter 'nope'"},
       {"{{ '\\N{DASH}' }}", "template line 1: invalid escape sequence in a string"},
+      {"\n{% if x is nope %}{% endif %}", "template line 2: there is no test 'nope'"},
       {"{{ [1].append(2) }}", "template line 1: a template must not change a list"},
   };
   for (const auto& [source, message] : kCases) {
@@ -75,12 +76,35 @@ TEST(JinjaTest, ErrorsNameTheLine) {
   }
 }
 
+// What is missing is named when the template is read, not when the first prompt needs it.
+TEST(JinjaTest, RefusesWhatIsMissingAtOnce) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {"{% if false %}\n{{ x | groupby('a') }}{% endif %}", "line 2: there is no filter 'groupby'"},
+      {"{% if false %}{{ x is prime }}{% endif %}", "line 1: there is no test 'prime'"},
+      {"{{ x | map('wordwrap') }}", "line 1: there is no filter 'wordwrap'"},
+      {"{{ x | selectattr('a', 'prime') }}", "line 1: there is no test 'prime'"},
+      {"{{ x | reject('prime') }}", "line 1: there is no test 'prime'"},
+      {"\n{{ x.encode('utf-8') }}", "line 2: the method 'encode' is not supported"},
+      {"{{ lipsum() }}", "line 1: the function 'lipsum' is not supported"},
+      {"\n{% include 'other' %}", "line 2: unknown or misplaced tag 'include'"},
+      {"{% do x.append(1) %}", "line 1: unknown or misplaced tag 'do'"},
+      {"{% block b %}{% endblock %}", "line 1: unknown or misplaced tag 'block'"},
+      {"{% for x in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+       "line 1: 'break' outside a loop"},
+  };
+  for (const auto& [source, message] : kCases) {
+    const absl::Status status = Template::Parse(source).status();
+    EXPECT_EQ(status.message(), std::string("template ") + message) << source;
+  }
+}
+
 TEST(JinjaTest, TimeIsTheHosts) {
   RenderOptions options;
   options.now = absl::FromCivil(absl::CivilDay(2025, 4, 28), absl::LocalTimeZone());
-  const auto text = RenderSource("{{ strftime_now('%d %B %Y') }}", Json("{}"), options);
+  const auto text =
+      RenderSource("{{ strftime_now('%d %B %Y %H:%M:%S.%f%z%Z %%x') }}", Json("{}"), options);
   ASSERT_TRUE(text.ok()) << text.status();
-  EXPECT_EQ(text->bytes(), "28 April 2025");
+  EXPECT_EQ(text->bytes(), "28 April 2025 00:00:00.000000 %x");
 }
 
 // A hostile template or message ends with an error, quickly, and without a deep stack.
@@ -107,6 +131,13 @@ TEST(JinjaTest, LimitsHold) {
       "{{ 'a' * 1000000000000 }}",
       "{{ [1] * 1000000000000 }}",
       "{{ 'a'|indent(1000000000000, true) }}",
+      "{{ 'a'|center(1000000000000) }}",
+      "{{ 'a'.rjust(1000000000000) }}",
+      "{{ '%1000000000000s' % 'a' }}",
+      "{{ '{:1000000000000}'.format('a') }}",
+      "{{ '\\t'.expandtabs(1000000000000) }}",
+      "{{ [1]|slice(1000000)|map('list')|list }}{% for i in range(90000) %}{{ [1]|slice(1000000) }}"
+      "{% endfor %}",
       "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",
       "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
       "{{ " + deep_list + " }}",
@@ -134,7 +165,8 @@ TEST(JinjaTest, CyclesThroughNamespacesAreFreed) {
   const auto text = RenderSource(
       "{% set ns = namespace() %}{% set ns.me = [ns, ns] %}"
       "{% for i in [1] recursive %}{% set ns.loop = loop %}{% macro m() %}{{ i }}{% endmacro %}"
-      "{% set ns.m = m %}{% endfor %}{{ ns.m() }}",
+      "{% set ns.m = m %}{% set ns.f = loop.changed %}{{ '' if ns.f(ns.f, loop) }}{% endfor %}"
+      "{{ ns.m() }}",
       Json("{}"));
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(text->bytes(), "1");
@@ -163,6 +195,11 @@ TEST(JinjaTest, ProvenanceFollowsTheText) {
       {"{{ u|indent(2, true) }}", "  «Hi, you»"},
       {"{{ [u]|map('lower')|first }}", "«hi, you»"},
       {"{% filter upper %}a{{ u }}{% endfilter %}", "A«HI, YOU»"},
+      {"{{ '%5s|%.2s' % ('a', u) }}", "    a|«Hi»"},
+      {"{{ '{}-{:>8}'.format(u, 'x') }}", "«Hi, you»-       x"},
+      {"{{ u.partition(', ')|join }}{{ u.center(9) }}", "«Hi, you» «Hi, you» "},
+      {"{{ u.swapcase() }}", "«hI, YOU»"},
+      {"{{ '{0.key}'.format(d) }}", "«value»"},
       {"{{ 'yes' if u else 'no' }}", "yes"},
   };
   for (const auto& [source, expected] : kCases) {

@@ -58,7 +58,8 @@ TEST(ApiKeysTest, ReadsAndWritesLimitsOfTenants) {
   const std::string key = Entry("a", "one", "tenant: acme, scopes: [generate]");
   const auto file = ParseApiKeys(
       absl::StrCat("tenants:\n  acme: {requests-per-second: 2.5, tokens-per-minute: 60000,\n"
-                   "         concurrent-streams: 8, priority: -3}\n  free:\nkeys:\n",
+                   "         concurrent-streams: 8, priority: -3, weight: 2.5, kv-share: 0.25}\n  "
+                   "free:\nkeys:\n",
                    key),
       "k");
   ASSERT_TRUE(file.ok()) << file.status();
@@ -67,6 +68,8 @@ TEST(ApiKeysTest, ReadsAndWritesLimitsOfTenants) {
   EXPECT_EQ(acme.tokens_per_minute, 60000);
   EXPECT_EQ(acme.concurrent_streams, 8);
   EXPECT_EQ(acme.priority, -3);
+  EXPECT_EQ(acme.weight, 2.5);
+  EXPECT_EQ(acme.kv_share, 0.25);
   EXPECT_EQ(file->tenants.at("free"), TenantLimits{});
   const auto again = ParseApiKeys(FormatApiKeys(*file), "again");
   ASSERT_TRUE(again.ok()) << again.status();
@@ -82,6 +85,12 @@ TEST(ApiKeysTest, ReadsAndWritesLimitsOfTenants) {
                 HasSubstr("tokens-per-minute must be a number above 0"));
   }
   EXPECT_THAT(limits("concurrent-streams: 0.5"), HasSubstr("must be a number of 1 or more"));
+  for (const char* number : {"0", "-1", "nan", "1001", "much", "[1]"}) {
+    EXPECT_THAT(limits(absl::StrCat("weight: ", number)),
+                HasSubstr("tenants.acme: weight must be a number in [0.001, 1000]"));
+    EXPECT_THAT(limits(absl::StrCat("kv-share: ", number)),
+                HasSubstr("kv-share must be a number in [0.001, 1]"));
+  }
   EXPECT_THAT(limits("priority: 1000"), HasSubstr("priority must be an integer in [-100, 100]"));
   EXPECT_THAT(ErrorOf(absl::StrCat("tenants: {acne: {}}\nkeys:\n", key)),
               HasSubstr("keys[0]: unknown tenant \"acme\"; did you mean \"acne\"?"));

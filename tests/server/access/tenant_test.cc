@@ -93,8 +93,12 @@ TEST(TenantTest, NewLimitsCountAtOnceAndForgiveNothing) {
   Tenant tenant("acme", {.tokens_per_minute = 60});
   EXPECT_EQ(Enter(&tenant, absl::ZeroDuration()), "");
   tenant.UsePromptTokens(90);
-  tenant.SetLimits({.tokens_per_minute = 120, .priority = 7});
+  EXPECT_EQ(tenant.claim().weight, 1);
+  tenant.SetLimits({.tokens_per_minute = 120, .priority = 7, .weight = 3, .kv_share = 0.5});
   EXPECT_EQ(tenant.priority(), 7);
+  EXPECT_EQ(tenant.claim().name, "acme");
+  EXPECT_EQ(tenant.claim().weight, 3);
+  EXPECT_EQ(tenant.claim().kv_share, 0.5);
   EXPECT_EQ(Enter(&tenant, absl::Seconds(1)), "tokens");
   EXPECT_EQ(Enter(&tenant, absl::Seconds(16)), "");
   tenant.SetLimits({});

@@ -161,6 +161,8 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_info{mode=\"alltoall\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_gemm_info{batch_invariant=\"false\",gemm=\"cublas\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_weights_info{activations=\"full\",kept=\"bfloat16\","
+                              "stored=\"plain\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_up{rank=\"1\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"0\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_rank_compute_seconds_total{rank=\"1\"} 0.25\n"));
