@@ -90,6 +90,9 @@ absl::StatusOr<GenerateRequest> RequestBuilder::Build(
     if (!out.output.tools_json.empty()) out.output.tool_call_format = model_->tool_call_format;
   }
   RETURN_IF_ERROR(ReadStructure(request, *model_, &out));
+  if (out.beams.grammar_penalty.has_value() && out.structure.structure == nullptr) {
+    return FieldError("beams.grammar_penalty", "only with a structure of the answer");
+  }
   return out;
 }
 

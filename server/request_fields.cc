@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/chat_json.h"
+#include "server/request_beams.h"
 
 namespace tessera {
 namespace {
@@ -247,6 +248,7 @@ void ReadPlainFields(const v1::GenerateRequest& request, const ServedModel& mode
   CheckReasoning(request, model, limits, violations);
   ReadStopping(request.stopping(), model.vocab_size, limits, &out->stopping, violations);
   ReadConstraints(request.constraints(), model.vocab_size, limits, &out->sampling, violations);
+  ReadBeams(request, out, violations);
 }
 
 }  // namespace tessera

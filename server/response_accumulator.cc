@@ -77,6 +77,7 @@ void SetFinish(const ChoiceFinish& finish, v1::Finish* out) {
     out->mutable_confidence()->set_lowest(finish.confidence->lowest);
     out->mutable_confidence()->set_tokens(finish.confidence->num_tokens);
   }
+  if (finish.beam_score) out->set_beam_score(*finish.beam_score);
   if (finish.stop_string) {
     out->set_stop(*finish.stop_string);
   } else if (finish.stop_token_id) {

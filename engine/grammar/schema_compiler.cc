@@ -143,6 +143,7 @@ absl::StatusOr<std::vector<ValueShape>> SchemaCompiler::ShapesOf(const Claims& c
     RETURN_IF_ERROR(Advance(&work));
     if (work.shape.types == 0) continue;
     if (work.choices.empty()) {
+      RETURN_IF_ERROR(AddLeftOvers(&work));
       SortUnique(&work.shape.schemas);
       shapes.push_back(std::move(work.shape));
     } else {
@@ -159,6 +160,19 @@ absl::StatusOr<std::vector<ValueShape>> SchemaCompiler::ShapesOf(const Claims& c
     }
   }
   return shapes;
+}
+
+absl::Status SchemaCompiler::AddLeftOvers(Work* work) {
+  if (!document_.looks_back()) return absl::OkStatus();
+  const HeldClaims held(work->seen);
+  for (const Claim& claim : work->seen) {
+    if (claim.negated) continue;
+    ASSIGN_OR_RETURN(const JsonNode* schema, document_.LeftOver(claim.schema, held));
+    if (schema == nullptr) continue;
+    work->shape.schemas.push_back(schema);
+    if (!budget_->Take(static_cast<int64_t>(work->seen.size()))) return budget_->status();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SchemaCompiler::CheckOneOf(const JsonNode* schema) {

@@ -63,9 +63,9 @@ class SchemaCompiler {
   struct ArrayShape {
     SizeBounds sizes;
     size_t num_prefix = 0;
-    Claims rest;        // of the items behind the prefix
-    Claims special;     // of the items that `contains` asks for
-    int64_t times = 1;  // how many of these
+    Claims rest;                 // of the items behind the prefix
+    Claims special;              // of the items that `contains` asks for
+    SizeBounds times{.min = 1};  // how many of these
   };
   struct Pattern {
     std::string text;
@@ -76,6 +76,7 @@ class SchemaCompiler {
   absl::Status Define(RuleId rule, const Claims& claims);
   absl::StatusOr<std::vector<ValueShape>> ShapesOf(const Claims& claims);
   absl::Status Advance(Work* work);
+  absl::Status AddLeftOvers(Work* work);
   absl::Status CheckOneOf(const JsonNode* schema);
 
   absl::StatusOr<RuleId> TypeRule(uint8_t type, const ValueShape& shape);

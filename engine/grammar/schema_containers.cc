@@ -24,13 +24,9 @@ uint32_t CountOf(int64_t bound) { return bound < 0 ? kUnbounded : static_cast<ui
 absl::Status SchemaCompiler::ReadContains(const JsonNode* schema, ArrayShape* shape) const {
   const JsonNode* contains = document_.Keyword(schema, "contains");
   if (contains == nullptr) return absl::OkStatus();
-  if (document_.Keyword(schema, "maxContains") != nullptr) {
-    return document_.Refusal(schema, "maxContains", "this keyword is not supported");
-  }
-  ASSIGN_OR_RETURN(const SizeBounds wanted, Bounds({schema}, "minContains", "maxContains"));
-  const bool is_set = document_.Keyword(schema, "minContains") != nullptr;
-  const int64_t times = is_set ? wanted.min : 1;
-  if (times == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(SizeBounds times, Bounds({schema}, "minContains", "maxContains"));
+  if (document_.Keyword(schema, "minContains") == nullptr) times.min = 1;
+  if (times.min == 0 && times.max < 0) return absl::OkStatus();
   if (!shape->special.empty()) {
     return document_.Refusal(schema, "contains", "only one can be enforced");
   }
@@ -62,7 +58,8 @@ absl::StatusOr<SchemaCompiler::ArrayShape> SchemaCompiler::ReadArray(const Schem
     return document_.Refusal(schemas[0], "prefixItems", "has too many entries");
   }
   const bool is_bounded = shape.num_prefix > 0 || shape.sizes.min > 0 || shape.sizes.max >= 0;
-  if (!shape.special.empty() && (is_bounded || shape.times > kMaxUnrolled)) {
+  if (!shape.special.empty() &&
+      (is_bounded || std::max(shape.times.min, shape.times.max) > kMaxUnrolled)) {
     return document_.Refusal(schemas[0], "contains",
                              "not together with prefixItems, minItems or maxItems");
   }
@@ -133,24 +130,37 @@ absl::Status SchemaCompiler::DefineArray(RuleId rule, const Schemas& schemas) {
   return absl::OkStatus();
 }
 
-// Any items, and between them `times` special ones.
+// Any items, and between them so many special ones. States count these, as far as it matters. With
+// a most the others are not special.
 absl::Status SchemaCompiler::DefineContaining(RuleId rule, const ArrayShape& shape) {
+  const auto [min, max] = shape.times;
   Claims special = shape.special;
+  Claims others = shape.rest;
   special.insert(special.end(), shape.rest.begin(), shape.rest.end());
-  ASSIGN_OR_RETURN(const RuleId item, ValuesOf(shape.rest));
+  if (max >= 0) others.push_back({shape.special[0].schema, true});
+  ASSIGN_OR_RETURN(const RuleId item, ValuesOf(others));
   ASSIGN_OR_RETURN(const RuleId wanted, ValuesOf(special));
   Nfa nfa(budget_);
-  const auto item_and_comma = [&] { return nfa.Concat(nfa.Call(item), Between(',', &nfa)); };
-  Fragment out = nfa.Concat(nfa.Literal("["), Space(&nfa));
-  for (int64_t i = 0; i < shape.times; ++i) {
-    if (i > 0) out = nfa.Concat(out, Between(',', &nfa));
-    out = nfa.Concat(out, nfa.Star(item_and_comma()));
-    out = nfa.Concat(out, nfa.Call(wanted));
+  const Fragment open = nfa.Concat(nfa.Literal("["), Space(&nfa));
+  const Fragment close = nfa.Concat(Space(&nfa), nfa.Literal("]"));
+  const auto add = [&](RuleId values, StateId from, StateId to, bool first) {
+    const Fragment value = nfa.Call(values);
+    const Fragment whole = first ? value : nfa.Concat(Between(',', &nfa), value);
+    nfa.AddEmpty(from, whole.begin);
+    nfa.AddEmpty(whole.end, to);
+  };
+  const int64_t most = max < 0 ? min : max;
+  std::vector<StateId> counted;  // behind an item
+  for (int64_t i = 0; i <= most; ++i) counted.push_back(nfa.AddState());
+  add(item, open.end, counted[0], true);
+  if (most > 0) add(wanted, open.end, counted[1], true);
+  if (min == 0) nfa.AddEmpty(open.end, close.begin);
+  for (int64_t i = 0; i <= most; ++i) {
+    add(item, counted[i], counted[i], false);
+    if (i < most) add(wanted, counted[i], counted[i + 1], false);
+    if (i >= min) nfa.AddEmpty(counted[i], close.begin);
   }
-  const Fragment separator = Between(',', &nfa);
-  out = nfa.Concat(out, nfa.Star(nfa.Concat(separator, nfa.Call(item))));
-  out = nfa.Concat({out, Space(&nfa), nfa.Literal("]")});
-  builder_.Define(rule, std::move(nfa), out);
+  builder_.Define(rule, std::move(nfa), {open.begin, close.end});
   return absl::OkStatus();
 }
 

@@ -105,7 +105,10 @@ void SchemaDocument::IndexNode(const JsonNode* node) {
     const JsonNode* anchor = node->Find(name);
     if (anchor == nullptr || !anchor->is(Kind::kString)) continue;
     anchors_.emplace(std::pair(place.resource, anchor->text), node);
+    if (name[1] == 'd') dynamic_anchors_.push_back(anchor->text);
   }
+  looks_back_ = looks_back_ || node->Find("unevaluatedProperties") != nullptr ||
+                node->Find("unevaluatedItems") != nullptr;
 }
 
 absl::StatusOr<const JsonNode*> SchemaDocument::Resolve(const JsonNode* schema,

@@ -33,6 +33,14 @@ struct Claim {
 // All of these hold. Sorted, each once.
 using Claims = std::vector<Claim>;
 
+// Claims that hold of the same value, for questions about them.
+struct HeldClaims {
+  explicit HeldClaims(Claims all);
+
+  Claims claims;                              // sorted
+  absl::flat_hash_set<std::string> required;  // names that some of them ask for
+};
+
 // What one claim says, apart from the keywords that look into values of one type.
 struct Facts {
   bool impossible = false;
@@ -63,9 +71,14 @@ class SchemaDocument {
   const JsonNode* object() const { return object_; }    // {"type": "object"}
   JsonTree& tree() { return tree_; }
 
+  // Whether some schema has unevaluatedProperties or unevaluatedItems.
+  bool looks_back() const { return looks_back_; }
   // A keyword of a schema, null without it.
   const JsonNode* Keyword(const JsonNode* schema, std::string_view name) const;
   absl::StatusOr<const Facts*> FactsOf(const Claim& claim);
+  // What unevaluatedProperties and unevaluatedItems of a schema come to where `held` is all that
+  // is known to hold: a schema with properties and items in their place. Null without them.
+  absl::StatusOr<const JsonNode*> LeftOver(const JsonNode* schema, const HeldClaims& held);
   // `oneOf` is read as anyOf whose branches must not overlap. For these nodes it is spelled out:
   // one branch and none of the others.
   void set_exact(absl::flat_hash_set<const JsonNode*> nodes) {
@@ -90,6 +103,15 @@ class SchemaDocument {
   void Index();
   void IndexNode(const JsonNode* node);
   absl::StatusOr<const JsonNode*> Resolve(const JsonNode* schema, const std::string& reference);
+  absl::StatusOr<std::vector<const JsonNode*>> InPlace(const JsonNode* schema,
+                                                       const HeldClaims& held);
+  // `schema`, and what it applies to its value directly or through others.
+  absl::StatusOr<std::vector<const JsonNode*>> Applied(const JsonNode* schema,
+                                                       const HeldClaims& held);
+  void LeftOverMembers(const std::vector<const JsonNode*>& applied, JsonNode* node);
+  absl::Status LeftOverItems(const std::vector<const JsonNode*>& applied, JsonNode* node);
+  absl::Status CheckDynamic(const JsonNode* schema, const JsonNode* target,
+                            std::string_view reference) const;
 
   JsonTree tree_;
   const JsonNode* root_ = nullptr;
@@ -100,6 +122,9 @@ class SchemaDocument {
   absl::flat_hash_map<const JsonNode*, std::string> ids_;  // absolute, of resources
   absl::flat_hash_map<std::string, const JsonNode*> resources_;
   std::map<std::pair<const JsonNode*, std::string>, const JsonNode*> anchors_;
+  std::vector<std::string> dynamic_anchors_;
+  bool looks_back_ = false;
+  std::map<std::vector<const JsonNode*>, const JsonNode*> left_over_;  // by what was applied
   absl::flat_hash_set<const JsonNode*> ours_;
   absl::flat_hash_set<const JsonNode*> exact_;
   std::map<Claim, std::unique_ptr<Facts>> facts_;

@@ -16,9 +16,8 @@ namespace {
 
 using Kind = JsonNode::Kind;
 
-constexpr std::string_view kUnsupported[] = {"$dynamicRef",      "$recursiveRef",
-                                             "unevaluatedItems", "unevaluatedProperties",
-                                             "dependencies",     "additionalItems"};
+constexpr std::string_view kUnsupported[] = {"$recursiveRef", "dependencies", "additionalItems"};
+constexpr size_t kMaxSubsets = 4;  // branches of which every set may hold
 constexpr std::string_view kLooking[] = {"minimum",
                                          "maximum",
                                          "exclusiveMinimum",
@@ -119,6 +118,19 @@ class FactReader {
     return out;
   }
 
+  // What unevaluated… see depends on all branches that hold, not on one of them.
+  static std::vector<Claims> Subsets(const Claims& claims) {
+    if (claims.size() > kMaxSubsets) return Each(claims);
+    std::vector<Claims> out;
+    for (size_t set = 1; set < size_t{1} << claims.size(); ++set) {
+      out.emplace_back();
+      for (size_t i = 0; i < claims.size(); ++i) {
+        if ((set >> i & 1) != 0) out.back().push_back(claims[i]);
+      }
+    }
+    return out;
+  }
+
   // --- Asserted ---
   absl::Status ReadAsserted() {
     for (const Keyword& keyword : schema_->members) {
@@ -138,7 +150,7 @@ class FactReader {
       facts_.has_keywords = true;
       return absl::OkStatus();
     }
-    if (name == "$ref") return ReadReference(value);
+    if (name == "$ref" || name == "$dynamicRef") return ReadReference(keyword);
     if (name == "type") return ReadType(value);
     if (name == "const") return ReadValues({value});
     if (name == "enum") {
@@ -150,7 +162,7 @@ class FactReader {
       facts_.also.insert(facts_.also.end(), all.begin(), all.end());
     } else if (name == "anyOf") {
       ASSIGN_OR_RETURN(const Claims any, List(keyword, false));
-      facts_.choices.push_back(Each(any));
+      facts_.choices.push_back(document_.looks_back_ ? Subsets(any) : Each(any));
     } else if (name == "oneOf") {
       return ReadOneOf(keyword);
     } else if (name == "not") {
@@ -162,9 +174,13 @@ class FactReader {
     return absl::OkStatus();
   }
 
-  absl::Status ReadReference(const JsonNode* value) {
-    if (!value->is(Kind::kString)) return Refusal("$ref", "must be a string");
+  absl::Status ReadReference(const Keyword& keyword) {
+    const JsonNode* value = keyword.second;
+    if (!value->is(Kind::kString)) return Refusal(keyword.first, "must be a string");
     ASSIGN_OR_RETURN(const JsonNode* target, document_.Resolve(schema_, value->text));
+    if (keyword.first == "$dynamicRef") {
+      RETURN_IF_ERROR(document_.CheckDynamic(schema_, target, value->text));
+    }
     facts_.also.push_back({target, false});
     return absl::OkStatus();
   }
@@ -276,13 +292,16 @@ class FactReader {
 
   absl::Status ReadDependent(const Keyword& keyword) {
     for (const auto& [name, value] : keyword.second->members) {
-      Claim then{value, false};
+      JsonNode* node = NewSchema();
       if (keyword.first == "dependentRequired") {
-        JsonNode* node = NewSchema();
         node->members.emplace_back("required", value);
-        then.schema = node;
+        facts_.choices.push_back({Lacks(name), {{node, false}}});
+        continue;
       }
-      facts_.choices.push_back({Lacks(name), {then}});
+      JsonNode* required = document_.tree().Add(Kind::kArray);
+      required->items.push_back(Text(name));
+      node->members.emplace_back("required", required);
+      facts_.choices.push_back({Lacks(name), {{value, false}, {node, false}}});
     }
     return absl::OkStatus();
   }
@@ -453,6 +472,7 @@ class FactReader {
     const bool is_known = std::count(std::begin(kLooking), std::end(kLooking), name) > 0 ||
                           std::count(std::begin(kUnsupported), std::end(kUnsupported), name) > 0 ||
                           name == "oneOf" || name.starts_with("dependent") ||
+                          name.starts_with("unevaluated") || name == "$dynamicRef" ||
                           document_.ours_.contains(schema_);
     if (is_known) return Refusal(name, "cannot be negated");
     return absl::OkStatus();

@@ -91,8 +91,10 @@ int32_t Sequence::ForcedToken() const {
 }
 
 bool Sequence::LeavesStructure(int32_t token) const {
-  return structure_ != nullptr && request().beams.grammar_penalty.has_value() && mask_ != nullptr &&
-         !IsInMask(mask_->words().data(), token);
+  const bool may_leave = structure_ != nullptr && request().beams.grammar_penalty.has_value();
+  // A forced token asks no mask, and mask_ is of an earlier step.
+  if (!may_leave || mask_ == nullptr || ForcedToken() >= 0) return false;
+  return !IsInMask(mask_->words().data(), token);
 }
 
 bool Sequence::Ends(int32_t token, StructureState::Verdict verdict, bool may_end, int32_t length,

@@ -276,6 +276,74 @@ TEST_F(RequestBuilderTest, AModelThatDoesNotSampleIsGreedyByDefault) {
   EXPECT_EQ(Build(request)->sampling.temperature, 1);
 }
 
+TEST_F(RequestBuilderTest, BeamsReplaceSampling) {
+  v1::GenerateRequest request = Request();
+  request.set_n(2);
+  v1::BeamOptions* beams = request.mutable_beams();
+  beams->set_width(4);
+  beams->set_length_penalty(0.5);
+  beams->set_early_stopping(v1::BeamOptions::EARLY_STOPPING_NEVER);
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_sampling()->set_top_p(1);
+  request.mutable_sampling()->set_top_k(-1);
+  model_.generation.repetition_penalty = 1.05;
+  const auto built = Build(request);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_EQ(built->beams.width, 4);
+  EXPECT_EQ(built->beams.length_penalty, 0.5);
+  EXPECT_EQ(built->beams.early_stopping, BeamEarlyStopping::kNever);
+  EXPECT_FALSE(built->beams.grammar_penalty.has_value());
+  EXPECT_EQ(built->sampling.repetition_penalty, 1) << "the model's default is about sampling";
+}
+
+TEST_F(RequestBuilderTest, OneBeamIsTheGreedyAnswer) {
+  v1::GenerateRequest request = Request();
+  request.mutable_beams()->set_width(1);
+  model_.generation.temperature = 0.7;
+  const auto built = Build(request);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_FALSE(built->beams.search());
+  EXPECT_EQ(built->sampling.temperature, 0);
+}
+
+TEST_F(RequestBuilderTest, WhatABeamSearchCannotDoIsRefused) {
+  struct Case {
+    const char* field;
+    std::function<void(v1::GenerateRequest*)> change;
+  };
+  const std::vector<Case> cases = {
+      {"beams.width", [](auto* r) { r->mutable_beams()->set_width(0); }},
+      {"beams.width", [](auto* r) { r->mutable_beams()->set_width(-1); }},
+      {"beams.width", [](auto* r) { r->mutable_beams()->set_width(17); }},
+      {"beams.width", [](auto* r) { r->mutable_beams()->set_width(int64_t{1} << 40); }},
+      {"n", [](auto* r) { r->set_n(5); }},
+      {"beams.length_penalty", [](auto* r) { r->mutable_beams()->set_length_penalty(kNaN); }},
+      {"beams.length_penalty", [](auto* r) { r->mutable_beams()->set_length_penalty(-11); }},
+      {"beams.early_stopping",
+       [](auto* r) {
+         r->mutable_beams()->set_early_stopping(static_cast<v1::BeamOptions::EarlyStopping>(9));
+       }},
+      {"beams.grammar_penalty", [](auto* r) { r->mutable_beams()->set_grammar_penalty(-1); }},
+      {"beams.grammar_penalty", [](auto* r) { r->mutable_beams()->set_grammar_penalty(1); }},
+      {"sampling.temperature", [](auto* r) { r->mutable_sampling()->set_temperature(0.5); }},
+      {"sampling.top_k", [](auto* r) { r->mutable_sampling()->set_top_k(5); }},
+      {"sampling.top_p", [](auto* r) { r->mutable_sampling()->set_top_p(0.9); }},
+      {"sampling.min_p", [](auto* r) { r->mutable_sampling()->set_min_p(0.1); }},
+      {"sampling.repetition_penalty",
+       [](auto* r) { r->mutable_sampling()->set_repetition_penalty(2); }},
+      {"sampling.presence_penalty",
+       [](auto* r) { r->mutable_sampling()->set_presence_penalty(1); }},
+      {"sampling.frequency_penalty",
+       [](auto* r) { r->mutable_sampling()->set_frequency_penalty(1); }},
+      {"stopping.stop", [](auto* r) { r->mutable_stopping()->add_stop("x"); }}};
+  for (const Case& refused : cases) {
+    v1::GenerateRequest request = Request();
+    request.mutable_beams()->set_width(4);
+    refused.change(&request);
+    ExpectRefused(request, refused.field);
+  }
+}
+
 TEST_F(RequestBuilderTest, TinyTemperaturesAreRaised) {
   v1::GenerateRequest request = Request();
   request.mutable_sampling()->set_temperature(1e-30);

@@ -79,6 +79,12 @@ void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string*
   json->push_back(']');
 }
 
+void AppendBeamScore(double score, std::string* json) {
+  char digits[32];
+  const auto end = std::to_chars(std::begin(digits), std::end(digits), score);
+  json->append(",\"beam_score\":").append(std::begin(digits), end.ptr);
+}
+
 void AppendFinish(const v1::Choice& choice, const v1::StoppingOptions& stopping,
                   std::string* json) {
   if (!choice.has_finish()) {
@@ -99,6 +105,7 @@ void AppendFinish(const v1::Choice& choice, const v1::StoppingOptions& stopping,
   }
   json->append(Concat("\"finish_reason\":\"", reason, "\",\"stop_reason\":", matched));
   if (finish.thinking_budget_enforced()) json->append(",\"thinking_budget_enforced\":true");
+  if (finish.has_beam_score()) AppendBeamScore(finish.beam_score(), json);
   if (!finish.has_confidence()) return;
   json->append(",\"confidence\":{\"mean\":");
   AppendLogprob(finish.confidence().mean(), json);

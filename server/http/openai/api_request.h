@@ -34,6 +34,7 @@ struct ApiRequest {
   std::string max_tokens_name = "max_tokens";
   std::string budget_name = "thinking_token_budget";
   std::string structure_name = "response_format";
+  std::string beam_width_name = "n";
 };
 
 // Prompts of one request at most.

@@ -112,10 +112,38 @@ void ReadRoutingFields(const ApiFields& fields, ApiRequest* request, v1::Generat
   request->tokens_as_ids = fields.Bool("return_tokens_as_token_ids").value_or(false);
 }
 
-void RefuseUnknownFeatures(const ApiFields& fields) {
-  if (fields.Bool("use_beam_search").value_or(false)) {
-    fields.Fail("use_beam_search", "this server has no beam search");
+void ReadEarlyStopping(const ApiFields& fields, v1::BeamOptions* out) {
+  const Value* value = fields.Find("early_stopping");
+  if (value == nullptr) return;
+  if (value->is_string() && value->str() == "never") {
+    return out->set_early_stopping(v1::BeamOptions::EARLY_STOPPING_NEVER);
   }
+  if (!value->is_bool()) return fields.Fail("early_stopping", "must be true, false or \"never\"");
+  out->set_early_stopping(value->as_bool() ? v1::BeamOptions::EARLY_STOPPING_YES
+                                           : v1::BeamOptions::EARLY_STOPPING_NO);
+}
+
+// vLLM's fields, where the width is n; and beam_width for fewer answers than beams.
+void ReadBeamFields(const ApiFields& fields, ApiRequest* request, v1::GenerateRequest* prompt) {
+  v1::BeamOptions beams;
+  ReadEarlyStopping(fields, &beams);
+  const auto width = fields.Integer("beam_width");
+  if (const auto value = fields.Number("length_penalty")) beams.set_length_penalty(*value);
+  if (const auto value = fields.Number("grammar_penalty")) beams.set_grammar_penalty(*value);
+  if (fields.Bool("use_beam_search").value_or(false)) {
+    request->beam_width_name = width ? "beam_width" : "n";
+    beams.set_width(width ? *width : prompt->has_n() ? prompt->n() : 1);
+    *prompt->mutable_beams() = beams;
+    return;
+  }
+  // Values that say nothing are sent by clients that know no search.
+  const bool asks = width.has_value() || beams.has_grammar_penalty() ||
+                    beams.early_stopping() > v1::BeamOptions::EARLY_STOPPING_NO ||
+                    (beams.has_length_penalty() && beams.length_penalty() != 1);
+  if (asks) fields.Fail("use_beam_search", "must be true for the fields of a beam search");
+}
+
+void RefuseUnknownFeatures(const ApiFields& fields) {
   for (const char* name : {"prompt_embeds", "truncate_prompt_tokens", "logits_processors"}) {
     fields.Refuse(name, "not supported; leave the field out");
   }
@@ -130,6 +158,7 @@ void ReadCommonFields(const ApiFields& fields, ApiRequest* request, v1::Generate
   ReadConstraintFields(fields, prompt->mutable_constraints());
   ReadStructureFields(fields, request, prompt->mutable_constraints());
   ReadStreamFields(fields, request);
+  ReadBeamFields(fields, request, prompt);
   RefuseUnknownFeatures(fields);
   if (const auto value = fields.Integer("prompt_logprobs")) {
     prompt->mutable_response()->set_prompt_logprobs(*value);
@@ -142,7 +171,9 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
   const std::string_view prompt = is_completion                         ? "prompt"
                                   : request.kind == ApiKind::kResponses ? "input"
                                                                         : "messages";
-  const std::array<std::pair<std::string_view, std::string_view>, 25> names = {{
+  const std::array<std::pair<std::string_view, std::string_view>, 27> names = {{
+      {"beams.width", request.beam_width_name},
+      {"beams.", ""},
       {"stopping.max_tokens", request.max_tokens_name},
       {"stopping.include_stop", "include_stop_str_in_output"},
       {"response.logprobs", is_completion ? "logprobs" : "top_logprobs"},

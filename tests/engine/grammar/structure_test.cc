@@ -71,6 +71,35 @@ const std::vector<Case>& Cases() {
        {"\"ab\"", "\"\\u00e9\\ud83d\\ude00é\""},
        {"\"a\"", "\"abcd\"", "\"\\ud83d\\ud83d\""}},
       {Kind::kJsonSchema,
+       R"({"contains":{"const":1},"minContains":1,"maxContains":2,"items":{"type":"integer"}})",
+       {"[1]", "[2,1,3,1]", "[1,1,2]"},
+       {"[]", "[2]", "[1,1,1]", "[1,null]"}},
+      {Kind::kJsonSchema,
+       R"({"contains":{"type":"null"},"minContains":0,"maxContains":0,"type":"array"})",
+       {"[]", "[1,2]"},
+       {"[null]", "[1,null]"}},
+      {Kind::kJsonSchema,
+       R"({"type":"object","allOf":[{"properties":{"a":true}}],"anyOf":[{"properties":{"b":true},
+       "required":["b"]},{"patternProperties":{"^c":true}}],"unevaluatedProperties":false})",
+       {R"({"a":1,"b":2})", R"({"a":1,"cc":2})", R"({"b":1,"c":2})", "{}"},
+       {R"({"d":1})", R"({"a":1,"d":2})"}},
+      {Kind::kJsonSchema,
+       R"({"type":"object","$defs":{"x":{"properties":{"a":true}}},"$ref":"#/$defs/x","if":
+       {"properties":{"k":{"const":1}},"required":["k"]},"then":{"properties":{"b":true}},
+       "const":{"k":1,"b":2},"unevaluatedProperties":{"type":"string"}})",
+       {R"({"k":1,"b":2})"},
+       {R"({"b":2,"k":2})"}},
+      {Kind::kJsonSchema,
+       R"({"type":"array","anyOf":[{"prefixItems":[{"type":"integer"}]},{"prefixItems":
+       [true,{"type":"integer"}]}],"unevaluatedItems":{"type":"null"}})",
+       {"[]", "[1,null]", "[\"x\",2]", "[1,2,null]"},
+       {"[1,2,3]", "[\"x\",\"y\"]"}},
+      {Kind::kJsonSchema,
+       R"({"$dynamicAnchor":"node","type":"object","properties":{"n":{"$dynamicRef":"#node"}},
+       "additionalProperties":false})",
+       {"{}", R"({"n":{"n":{}}})"},
+       {R"({"n":1})", R"({"n":{"x":1}})"}},
+      {Kind::kJsonSchema,
        "{\"type\":\"integer\",\"minimum\":-3,\"exclusiveMaximum\":12}",
        {"-3", "0", "11", "9"},
        {"-4", "12", "100", "1.5", "01"}},
@@ -182,6 +211,11 @@ TEST(StructureTest, RefusesWhatItCannotEnforce) {
       WhyNot(Kind::kJsonSchema, "{\"properties\":{\"a\":{\"uniqueItems\":true}}}"),
       "#/properties/a/uniqueItems"));
   EXPECT_NE(WhyNot(Kind::kJsonSchema, "{\"pattern\":\"(?=a)\"}"), "");
+  EXPECT_NE(WhyNot(Kind::kJsonSchema, R"({"const":{"a":1},"unevaluatedProperties":false})"), "")
+      << "a constant evaluates no members";
+  EXPECT_TRUE(
+      absl::StrContains(WhyNot(Kind::kJsonSchema, R"({"contains":true,"unevaluatedItems":false})"),
+                        "#/unevaluatedItems"));
   EXPECT_NE(WhyNot(Kind::kJsonSchema, "false"), "");
   EXPECT_NE(WhyNot(Kind::kJsonSchema,
                    "{\"type\":\"object\",\"required\":[\"a\"],\"properties\":"
