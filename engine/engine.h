@@ -76,15 +76,18 @@ class Engine {
   virtual ~Engine() = default;
 
   // RESOURCE_EXHAUSTED when the queue is full of requests that are as important; less important
-  // ones make room, and end RESOURCE_EXHAUSTED. UNAVAILABLE when draining or dead, INVALID_ARGUMENT
+  // ones, and those of a tenant who has more there than others, make room and end
+  // RESOURCE_EXHAUSTED. UNAVAILABLE when draining or dead, INVALID_ARGUMENT
   // when prompt + max_tokens can never fit. The sink is called from now on.
   virtual absl::StatusOr<RequestId> Submit(GenerateRequest request,
                                            std::shared_ptr<ResponseSink> sink) = 0;
   // Idempotent. OnDone(CANCELLED or `status`) follows within one step.
   virtual void Cancel(RequestId id, absl::Status status = absl::CancelledError("cancelled")) = 0;
   virtual EngineStats stats() const = 0;
-  // Requests that wait and would run before one of this priority that came now.
-  virtual int32_t NumWaitingBefore(int32_t priority) const = 0;
+  // Requests that wait and would run before one of this priority and tenant that came now.
+  virtual int32_t NumWaitingBefore(int32_t priority, const TenantClaim& tenant) const = 0;
+  // What each tenant has waiting, of those who have anything.
+  virtual std::vector<TenantBacklog> Backlogs() const = 0;
   // The context limit in force, tokens.
   virtual int32_t max_model_len() const = 0;
   // Refuses new requests, waits for the running ones; those left at the deadline end UNAVAILABLE.

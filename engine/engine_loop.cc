@@ -80,7 +80,9 @@ absl::StatusOr<RequestId> EngineLoop::Submit(GenerateRequest request,
   RETURN_IF_ERROR(CheckRequest(request, max_model_len(), options_.defaults.vocab_size));
   RETURN_IF_ERROR(FitBeams(options_.scheduler, &request));
   QueuedRequest queued{.priority = request.priority,
-                       .tokens = static_cast<int64_t>(request.prompt_ids.size())};
+                       .tokens = static_cast<int64_t>(request.prompt_ids.size()),
+                       .tenant = request.tenant.name,
+                       .weight = request.tenant.weight};
   {
     MutexLock lock(&mutex_);
     if (!death_.ok()) return absl::UnavailableError("the engine has failed");

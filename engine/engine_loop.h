@@ -42,9 +42,13 @@ class EngineLoop final : public Engine {
                                    std::shared_ptr<ResponseSink> sink) override;
   void Cancel(RequestId id, absl::Status status) override;
   EngineStats stats() const override;
-  int32_t NumWaitingBefore(int32_t priority) const override {
+  int32_t NumWaitingBefore(int32_t priority, const TenantClaim& tenant) const override {
     MutexLock lock(&mutex_);
-    return queue_.num_before(priority);
+    return queue_.num_before(priority, tenant);
+  }
+  std::vector<TenantBacklog> Backlogs() const override {
+    MutexLock lock(&mutex_);
+    return queue_.Backlogs();
   }
   int32_t max_model_len() const override { return options_.scheduler.max_model_len; }
   absl::Status Drain(absl::Time deadline) override;

@@ -49,7 +49,11 @@ struct RequestState {
   }
   int64_t prompt_tokens() const { return static_cast<int64_t>(request->prompt_ids.size()); }
   QueuedRequest queued() const {
-    return {.id = id, .priority = request->priority, .tokens = prompt_tokens()};
+    return {.id = id,
+            .priority = request->priority,
+            .tokens = prompt_tokens(),
+            .tenant = request->tenant.name,
+            .weight = request->tenant.weight};
   }
   Usage TotalUsage() const;
 };

@@ -126,6 +126,13 @@ struct TenantClaim {
   double kv_share = 0;  // of the KV blocks, (0, 1]; 0: by weight among those who are there
 };
 
+// What a tenant has waiting.
+struct TenantBacklog {
+  std::string tenant;
+  int32_t requests = 0;
+  int64_t tokens = 0;  // of their prompts
+};
+
 struct GenerateRequest {
   std::string external_id;          // the client's or a generated id, for logs only
   std::vector<int32_t> prompt_ids;  // 1 … context limit - 1 ids

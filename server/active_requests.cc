@@ -1,5 +1,6 @@
 #include "server/active_requests.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/random/random.h"
@@ -9,6 +10,9 @@
 namespace tessera {
 namespace {
 
+// With all its tenants a server has less than so many times the limit.
+constexpr int64_t kMostOver = 2;
+
 std::string RandomName() {
   thread_local absl::BitGen generator;
   return absl::StrCat("req-", absl::Hex(absl::Uniform<uint64_t>(generator), absl::kZeroPad16),
@@ -17,13 +21,30 @@ std::string RandomName() {
 
 }  // namespace
 
-absl::Status ActiveRequests::Enter() {
-  absl::MutexLock lock(&mutex_);
-  if (num_open_ >= limit_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(limit_, " requests are open already; try again later"));
-  }
+bool ActiveRequests::HasRoom(const TenantClaim& tenant) const {
+  if (num_open_ < limit_) return true;
+  double weights = 0;
+  for (const auto& [name, open] : tenants_) weights += name == tenant.name ? 0 : open.weight;
+  const auto own = tenants_.find(tenant.name);
+  const int32_t calls = own == tenants_.end() ? 0 : own->second.calls;
+  if (weights == 0 || num_open_ >= kMostOver * limit_) return false;
+  return calls < std::max(1.0, limit_ * tenant.weight / (weights + tenant.weight));
+}
+
+void ActiveRequests::Count(const TenantClaim& tenant) {
   ++num_open_;
+  Open& open = tenants_[tenant.name];
+  ++open.calls;
+  open.weight = tenant.weight;
+}
+
+absl::Status ActiveRequests::Enter(const TenantClaim& tenant) {
+  absl::MutexLock lock(&mutex_);
+  if (!HasRoom(tenant)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(num_open_, " requests are open already; try again later"));
+  }
+  Count(tenant);
   return absl::OkStatus();
 }
 
@@ -50,14 +71,16 @@ void ActiveRequests::Release(const std::string& name) {
   entries_.erase(name);
 }
 
-void ActiveRequests::Leave() {
+void ActiveRequests::Leave(const TenantClaim& tenant) {
   absl::MutexLock lock(&mutex_);
   --num_open_;
+  const auto found = tenants_.find(tenant.name);
+  if (--found->second.calls == 0) tenants_.erase(found);
 }
 
-void ActiveRequests::Linger() {
+void ActiveRequests::Linger(const TenantClaim& tenant) {
   absl::MutexLock lock(&mutex_);
-  ++num_open_;
+  Count(tenant);
 }
 
 std::optional<ActiveRequests::Found> ActiveRequests::Abort(const std::string& name) {

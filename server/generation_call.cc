@@ -40,7 +40,7 @@ absl::Status GenerationCall::TryArrive(const Arrival& arrival) {
   RETURN_IF_ERROR(arrival.caller.status());
   if (context_.gate.closed()) return ShuttingDown();
   RETURN_IF_ERROR(EnterTenant(arrival.caller->tenant));
-  RETURN_IF_ERROR(context_.active.Enter());
+  RETURN_IF_ERROR(context_.active.Enter(claim_));
   absl::MutexLock lock(&mutex_);
   counts_ = true;
   return absl::OkStatus();
@@ -53,7 +53,7 @@ void GenerationCall::Submit(size_t message_bytes, std::shared_ptr<ResponseSink> 
     return SubmitNow(self, *std::move(submission), /*on_worker=*/false);
   }
   // Large messages do not take the workers' places only to be refused.
-  if (const absl::Status room = context_.Admit(deadline_, kMostImportant); !room.ok())
+  if (const absl::Status room = context_.Admit(deadline_, kMostImportant, claim_); !room.ok())
     return Refuse(room);
   const absl::StatusOr<CallWorkers::Ticket> ticket =
       context_.workers.Add([this, self = std::move(self), held = *std::move(submission)]() mutable {
@@ -110,7 +110,7 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   // A request that is wrong is told so, also when there is no room for it.
   ASSIGN_OR_RETURN(GenerateRequest built,
                    context_.builder.Build(request, [this](const GenerateRequest& fields) {
-                     return context_.Admit(deadline_, PriorityOf(fields));
+                     return context_.Admit(deadline_, PriorityOf(fields), claim_);
                    }));
   ASSIGN_OR_RETURN(const std::string name, context_.active.Name(built.external_id));
   built.external_id = name;
@@ -118,7 +118,7 @@ absl::Status GenerationCall::TrySubmit(const std::shared_ptr<ResponseSink>& self
   built.deadline = deadline_;
   built.priority = PriorityOf(built);
   if (tenant_ != nullptr) {
-    built.tenant = tenant_->claim();
+    built.tenant = claim_;
     // No salt of a client has a slash.
     built.cache_salt = absl::StrCat(tenant_->name(), "/", built.cache_salt);
     tenant_->UsePromptTokens(static_cast<int64_t>(built.prompt_ids.size()));
@@ -150,6 +150,7 @@ absl::Status GenerationCall::EnterTenant(const std::shared_ptr<Tenant>& tenant) 
     return WithRetryDelay(absl::ResourceExhaustedError(refusal->message), refusal->delay);
   }
   tenant_ = tenant;
+  claim_ = tenant->claim();
   absl::MutexLock lock(&mutex_);
   is_in_tenant_ = true;
   return absl::OkStatus();
@@ -240,13 +241,13 @@ absl::Status GenerationCall::ClientGoneStatus() const {
 
 void GenerationCall::LeaveActive() {
   if (std::exchange(is_in_tenant_, false)) tenant_->Leave();
-  if (std::exchange(counts_, false)) context_.active.Leave();
+  if (std::exchange(counts_, false)) context_.active.Leave(claim_);
 }
 
 void GenerationCall::CountLingering() {
   // What was refused holds next to nothing, and who has gone will read no more.
   if (name_.empty() || client_gone_) return;
-  if (!std::exchange(counts_, true)) context_.active.Linger();
+  if (!std::exchange(counts_, true)) context_.active.Linger(claim_);
 }
 
 void GenerationCall::RecordEnd(const absl::Status& status) {

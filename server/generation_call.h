@@ -115,6 +115,7 @@ class GenerationCall : public ResponseSink {
   absl::Time deadline_ = absl::InfiniteFuture();  // written by Arrive()
   std::string trace_id_;                          // written before Arrive(); may be empty
   std::shared_ptr<Tenant> tenant_;                // written by Arrive(); null without keys
+  TenantClaim claim_;                             // of the tenant, written by Arrive()
   std::string name_ ABSL_GUARDED_BY(mutex_);      // in ActiveRequests, once it is there
   int32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   CallWorkers* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that the ticket is of

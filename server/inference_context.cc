@@ -5,8 +5,9 @@
 
 namespace tessera {
 
-absl::Status InferenceContext::Admit(absl::Time deadline, int32_t priority) {
-  const int32_t waiting = engine->NumWaitingBefore(priority);
+absl::Status InferenceContext::Admit(absl::Time deadline, int32_t priority,
+                                     const TenantClaim& tenant) {
+  const int32_t waiting = engine->NumWaitingBefore(priority, tenant);
   const absl::Time now = clock.Now();
   const WaitForecast::Forecast expected = forecast.Of(now, waiting);
   if (waiting >= engine_options.scheduler.max_queued_requests) {

@@ -44,10 +44,10 @@ struct InferenceContext {
         active(the_limits.max_concurrent_requests),
         stalls(the_limits.stream_stall_timeout) {}
 
-  // Whether a generation with this deadline and priority (lower runs first) may join the queue:
-  // RESOURCE_EXHAUSTED when it is full, or when it could not be answered in time. Costs
+  // Whether a tenant's generation with this deadline and priority (lower runs first) may join the
+  // queue: RESOURCE_EXHAUSTED when it is full, or when it could not be answered in time. Costs
   // nothing that grows with the request.
-  absl::Status Admit(absl::Time deadline, int32_t priority);
+  absl::Status Admit(absl::Time deadline, int32_t priority, const TenantClaim& tenant);
 
   // Who may do what it asks for, counted when it may not.
   absl::StatusOr<Caller> Authorize(const Credentials& credentials, Permission wanted) const;

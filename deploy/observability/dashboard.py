@@ -98,6 +98,20 @@ ROWS = {
         ("lines", "Slow readers ended", "reqps", "Streams whose client did not read.",
          rate("tessera_slow_reader_evictions_total", "instance", "{{instance}}")),
     ],
+    "Tenants": [
+        ("lines", "Generations/s by tenant", "reqps", "That its limits let in.",
+         rate("tessera_tenant_requests_total", "tenant", "{{tenant}}")),
+        ("lines", "Tokens/s by tenant", "short", "Prompts and answers.",
+         rate("tessera_tenant_tokens_total", "tenant, kind", "{{tenant}} {{kind}}")),
+        ("lines", "Open calls by tenant", "short", "Running and waiting.",
+         [(f"sum by (tenant) (tessera_tenant_open_requests{{{SERVER}}})", "{{tenant}}")]),
+        ("lines", "Waiting requests by tenant", "short", "A long queue of one is in nobody else's way.",
+         [(f"sum by (tenant) (tessera_tenant_waiting_requests{{{SERVER}}})", "{{tenant}}")]),
+        ("lines", "Waiting prompt tokens by tenant", "short", "Of the requests that wait.",
+         [(f"sum by (tenant) (tessera_tenant_waiting_tokens{{{SERVER}}})", "{{tenant}}")]),
+        ("lines", "Refused by a limit of the tenant", "reqps", "By limit.",
+         rate("tessera_tenant_refused_total", "tenant, limit", "{{tenant}} {{limit}}")),
+    ],
     "Engine": [
         ("lines", "Tokens/s", "short", "Prompts in, of those from the prefix cache, output, of that reasoning.",
          rate("tessera_prompt_tokens_total", "job", "prompt")

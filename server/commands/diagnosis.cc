@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -161,22 +162,40 @@ class Diagnosis {
 
   void LookAtQueue() {
     constexpr double kManyBatches = 4;
+    constexpr double kMost = 0.5;  // of those who wait
     const double waiting = Now("tessera_num_requests_waiting");
     const double places = Limit("max-queued-requests");
     const double batch = Limit("max-num-seqs");
     const bool is_long = places > 0 && waiting > kNearlyAll * places;
     if (waiting == 0 || (!is_long && waiting <= kManyBatches * batch)) return;
     const double ended = Growth("tessera_request_success_total");
+    const auto most = LongestBacklog();
+    const bool is_of_one = most && most->second > kMost * waiting;
     const double pace = ended / std::max(1e-3, absl::ToDoubleSeconds(facts_.between));
-    Problem(
-        "queue",
-        absl::StrCat(absl::StrFormat("%.0f requests wait, for a batch of %.0f; %.0f may", waiting,
-                                     batch, places),
-                     ended > 0 ? absl::StrFormat("; at the present pace that is %.0f s of work",
-                                                 waiting / pace)
-                               : "; none has ended meanwhile"),
-        "give requests deadlines, so that what cannot be answered in time is refused at once; add "
-        "servers (docs/runbook.md#tesserarefusing)");
+    Problem("queue",
+            absl::StrCat(absl::StrFormat("%.0f requests wait, for a batch of %.0f; %.0f may",
+                                         waiting, batch, places),
+                         ended > 0 ? absl::StrFormat("; at the present pace that is %.0f s of work",
+                                                     waiting / pace)
+                                   : "; none has ended meanwhile",
+                         is_of_one ? absl::StrFormat("; %.0f of them are the tenant \"%s\"'s",
+                                                     most->second, most->first)
+                                   : ""),
+            is_of_one ? "others are served before its queue; limit its requests-per-second, or its "
+                        "weight, in "
+                        "the key file (docs/user-guide.md#api-keys)"
+                      : "give requests deadlines, so that what cannot be answered in time is "
+                        "refused at once; add "
+                        "servers (docs/runbook.md#tesserarefusing)");
+  }
+
+  // The tenant who has most waiting, and how many requests.
+  std::optional<std::pair<std::string, double>> LongestBacklog() const {
+    std::optional<std::pair<std::string, double>> most;
+    for (const auto& [labels, value] : page_.Series("tessera_tenant_waiting_requests")) {
+      if (!most || value > most->second) most = {labels.at("tenant"), value};
+    }
+    return most;
   }
 
   void LookAtKv(double usage, double preemptions) {

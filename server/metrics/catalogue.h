@@ -70,6 +70,8 @@ enum class Metric : uint8_t {
   kTenantTokens,
   kTenantRefused,
   kTenantOpenRequests,
+  kTenantWaitingRequests,
+  kTenantWaitingTokens,
   kLogLinesDropped,
   kRequestPromptTokens,
   kRequestGenerationTokens,

@@ -66,7 +66,25 @@ prometheus::Gauge& AddGauge(prometheus::Registry& registry, Metric m) {
       .Add({});
 }
 
-void AppendTenants(const std::vector<TenantFacts>& tenants, Families* families) {
+// What tenants have waiting. Who waits has a key, and is one of `tenants`.
+void AppendBacklogs(const std::vector<TenantFacts>& tenants,
+                    const std::vector<TenantBacklog>& backlogs, Families* families) {
+  std::map<std::string_view, TenantBacklog> by_name;
+  for (const TenantBacklog& backlog : backlogs) by_name[backlog.tenant] = backlog;
+  std::vector<Sample> requests;
+  std::vector<Sample> tokens;
+  for (const TenantFacts& tenant : tenants) {
+    const TenantBacklog& backlog = by_name[tenant.name];
+    const Labels name = {{"tenant", tenant.name}};
+    requests.push_back({name, static_cast<double>(backlog.requests)});
+    tokens.push_back({name, static_cast<double>(backlog.tokens)});
+  }
+  families->push_back(Snapshot(Metric::kTenantWaitingRequests, requests));
+  families->push_back(Snapshot(Metric::kTenantWaitingTokens, tokens));
+}
+
+void AppendTenants(const std::vector<TenantFacts>& tenants,
+                   const std::vector<TenantBacklog>& backlogs, Families* families) {
   std::vector<Sample> requests;
   std::vector<Sample> tokens;
   std::vector<Sample> refused;
@@ -90,6 +108,7 @@ void AppendTenants(const std::vector<TenantFacts>& tenants, Families* families) 
   families->push_back(Snapshot(Metric::kTenantTokens, tokens));
   families->push_back(Snapshot(Metric::kTenantRefused, refused));
   families->push_back(Snapshot(Metric::kTenantOpenRequests, open));
+  AppendBacklogs(tenants, backlogs, families);
 }
 
 // The series of one rank.
@@ -232,7 +251,11 @@ void MetricsRecorder::State::AppendSources(Families* families) const {
   for (const auto& [option, value] : sources.limits) limits.push_back({{{"limit", option}}, value});
   if (!limits.empty()) families->push_back(Snapshot(Metric::kLimit, limits));
   if (readiness) AppendReadiness(readiness(), families);
-  if (tenants) AppendTenants(tenants(), families);
+  if (tenants) {
+    const auto backlogs =
+        sources.engine != nullptr ? sources.engine->Backlogs() : std::vector<TenantBacklog>();
+    AppendTenants(tenants(), backlogs, families);
+  }
   const absl::Time expiry = certificate_expiry ? certificate_expiry() : absl::InfiniteFuture();
   families->push_back(
       Snapshot(Metric::kCertificateExpiry, absl::ToDoubleSeconds(expiry - absl::UnixEpoch())));

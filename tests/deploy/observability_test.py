@@ -35,6 +35,7 @@ import harness  # noqa: E402
 import monitoring  # noqa: E402
 from harness import pb  # noqa: E402
 from monitoring import yaml  # noqa: E402
+from key_file import Keys, bearer  # noqa: E402
 from returning_server import ReturningServer, free_ports  # noqa: E402
 
 SHIPPED = harness.ROOT / "deploy/observability"
@@ -165,7 +166,9 @@ class LiveTest(Copied):
         cls.processes = []
         cls.webhook = Webhook()
         # The second has ranks that exchange tokens and experts that may move, for the panels of those.
-        cls.servers = [ReturningServer(), ReturningServer(
+        keys = Keys(cls.folder)
+        cls.key = keys.add("somebody", tenant="acme")  # for the panels of tenants
+        cls.servers = [ReturningServer("--api-keys", keys.path), ReturningServer(
             "--tensor-parallel-size", 2, "--enable-expert-parallel", "--expert-rebalance-interval", 20)]
         try:
             for server in cls.servers:
@@ -236,18 +239,19 @@ class LiveTest(Copied):
         for server in cls.servers:
             for number in range(4):
                 harness.collect(server.stub.StreamGenerate(
-                    harness.chat_request(f"What is {number} + 9809?"), timeout=60))
+                    harness.chat_request(f"What is {number} + 9809?"), timeout=60,
+                    metadata=bearer(cls.key)))
             body = {"model": "nano", "messages": [{"role": "user", "content": "What is 44 + 9809?"}]}
             request = urllib.request.Request(
                 f"http://127.0.0.1:{server.http_port}/v1/chat/completions", json.dumps(body).encode(),
-                {"content-type": "application/json"})
+                {"content-type": "application/json", "authorization": f"Bearer {cls.key}"})
             urllib.request.urlopen(request, timeout=60).close()
             try:
-                server.stub.Generate(pb.GenerateRequest(), timeout=60)
+                server.stub.Generate(pb.GenerateRequest(), timeout=60, metadata=bearer(cls.key))
             except harness.grpc.RpcError:
                 pass
             endless = harness.chat_request("Hi", stopping=pb.StoppingOptions(max_tokens=3000, ignore_eos=True))
-            stream = server.stub.StreamGenerate(endless, timeout=60)
+            stream = server.stub.StreamGenerate(endless, timeout=60, metadata=bearer(cls.key))
             next(stream)
             stream.cancel()
 

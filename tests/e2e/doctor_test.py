@@ -224,6 +224,12 @@ class RareStatesTest(unittest.TestCase):
 
         def calls(code, number):
             return [f'tessera_requests_total{{code="{code}",method="Generate"}} {number}']
+
+        def queue(*waiting):
+            return ["tessera_num_requests_waiting 9", 'tessera_limit{limit="max-num-seqs"} 1',
+                    'tessera_limit{limit="max-queued-requests"} 99',
+                    *(f'tessera_tenant_waiting_requests{{tenant="t{n}"}} {number}'
+                      for n, number in enumerate(waiting))]
         for first, second, code, finding in (
                 (ranks(5, 5, 5), ranks(5.1, 5.1, 5.3), 3, "slow_rank"),
                 (ranks(1, 9, 1), ranks(1.1, 9.1, 1.1), 0, None),      # slow once, not now
@@ -244,11 +250,16 @@ class RareStatesTest(unittest.TestCase):
                 (["tessera_kv_cache_usage_ratio 0.99", "tessera_num_preemptions_total 1"],
                  ["tessera_kv_cache_usage_ratio 0.99", "tessera_num_preemptions_total 2"], 1, "kv_full"),
                 (["tessera_kv_cache_usage_ratio 0.99"], None, 3, "kv_full"),
+                (queue(5, 4), None, 1, "queue"),
                 (["tessera_certificate_expiry_timestamp_seconds 1000"], None, 1, "certificate"),
                 (["tessera_certificate_expiry_timestamp_seconds +Inf"], None, 0, None)):
             with self.subTest((first, second)):
                 got, findings = self.found(first, second)
                 self.assertEqual((got, list(findings)), (code, [finding] if finding else []))
+
+        what = self.found(queue(2, 7))[1]["queue"]["what"]
+        self.assertIn('7 of them are the tenant "t1"\'s', what)
+        self.assertNotIn("the tenant", self.found(queue(3, 3, 3))[1]["queue"]["what"])
 
     def test_clocks(self):
         for skew, code, words in ((60, 3, "ahead of this machine's"), (-90, 3, "behind this machine's"), (0, 0, ""),

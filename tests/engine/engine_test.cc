@@ -312,10 +312,10 @@ TEST_F(EngineTest, AFullQueueShedsTheLeastImportant) {
   control_->WaitForSteps(1);  // has left the queue
   const auto important = Submit(request(1));
   const auto shed = Submit(request(2));
-  EXPECT_EQ(engine_->NumWaitingBefore(1), 1);
-  EXPECT_EQ(engine_->NumWaitingBefore(2), 2);
+  EXPECT_EQ(engine_->NumWaitingBefore(1, {}), 1);
+  EXPECT_EQ(engine_->NumWaitingBefore(2, {}), 2);
   const auto more_important = Submit(request(0));
-  EXPECT_EQ(engine_->NumWaitingBefore(2), 2);
+  EXPECT_EQ(engine_->NumWaitingBefore(2, {}), 2);
   EXPECT_EQ(engine_->Submit(request(2), std::make_shared<RecordingSink>()).status().code(),
             absl::StatusCode::kResourceExhausted);
   control_->Open();

@@ -65,9 +65,12 @@ class FakeEngine : public Engine {
     return stats;
   }
 
-  int32_t NumWaitingBefore(int32_t /*priority*/) const override {
+  int32_t NumWaitingBefore(int32_t /*priority*/, const TenantClaim& /*tenant*/) const override {
     absl::MutexLock lock(&mutex_);
     return stats_.num_waiting;
+  }
+  std::vector<TenantBacklog> Backlogs() const override {
+    return {{.tenant = "acme", .requests = 3, .tokens = 50}};
   }
 
   int32_t max_model_len() const override { return 4096; }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <vector>
 
 #include "engine/scheduler/queue_limits.h"
 #include "tests/engine/scheduler/scheduler_fixture.h"
@@ -74,9 +75,9 @@ TEST(QueueLimits, TheLeastImportantMakeRoom) {
     const int32_t priority = id == 2 ? 9 : 5;
     ASSERT_TRUE(limits.Enter({.id = Id(id), .priority = priority, .tokens = 20}).ok());
   }
-  EXPECT_EQ(limits.num_before(4), 0);
-  EXPECT_EQ(limits.num_before(5), 3);
-  EXPECT_EQ(limits.num_before(9), 4);
+  EXPECT_EQ(limits.num_before(4, {}), 0);
+  EXPECT_EQ(limits.num_before(5, {}), 3);
+  EXPECT_EQ(limits.num_before(9, {}), 4);
   // Nobody is less important than this one.
   EXPECT_FALSE(limits.Enter({.id = Id(5), .priority = 9, .tokens = 1}).ok());
   EXPECT_THAT(*limits.Enter({.id = Id(6), .priority = 5, .tokens = 20}), ElementsAre(Id(2)));
@@ -84,10 +85,65 @@ TEST(QueueLimits, TheLeastImportantMakeRoom) {
   // As many as it takes, the last first.
   EXPECT_THAT(*limits.Enter({.id = Id(8), .priority = 0, .tokens = 60}), ElementsAre(Id(6), Id(4)));
   EXPECT_EQ(limits.num_tokens(), 100);
-  EXPECT_EQ(limits.num_before(0), 1);
+  EXPECT_EQ(limits.num_before(0, {}), 1);
   // Nobody leaves in vain.
   EXPECT_FALSE(limits.Enter({.id = Id(9), .priority = 1, .tokens = 90}).ok());
   EXPECT_EQ(limits.num_requests(), 3);
+}
+
+TEST(QueueLimits, ATenantCannotFillTheQueueForOthers) {
+  SchedulerOptions options;
+  options.max_queued_requests = 8;
+  QueueLimits limits(options);
+  for (uint64_t id = 1; id <= 8; ++id) {
+    ASSERT_TRUE(limits.Enter({.id = Id(id), .tokens = 10, .tenant = "flood"}).ok());
+  }
+  EXPECT_FALSE(limits.Enter({.id = Id(9), .tokens = 10, .tenant = "flood"}).ok());
+  EXPECT_EQ(limits.num_before(0, {.name = "flood"}), 8);
+  // Of those who would run before it there is one of each other tenant for each of its own.
+  EXPECT_EQ(limits.num_before(0, {.name = "other"}), 1);
+  EXPECT_EQ(limits.num_before(0, {.name = "other", .weight = 0.5}), 2);
+  EXPECT_EQ(limits.num_before(1, {.name = "other"}), 8);
+  // Who came last leaves, until both have the same.
+  for (uint64_t id = 11; id <= 14; ++id) {
+    EXPECT_THAT(*limits.Enter({.id = Id(id), .tokens = 10, .tenant = "other"}),
+                ElementsAre(Id(19 - id)));
+  }
+  EXPECT_FALSE(limits.Enter({.id = Id(15), .tokens = 10, .tenant = "other"}).ok());
+  EXPECT_FALSE(limits.Enter({.id = Id(16), .tokens = 10, .tenant = "flood"}).ok());
+  EXPECT_EQ(limits.num_before(0, {.name = "other"}), 8);
+  const std::vector<TenantBacklog> backlogs = limits.Backlogs();
+  ASSERT_EQ(backlogs.size(), 2U);
+  EXPECT_EQ(backlogs[1].tenant, "other");
+  EXPECT_EQ(backlogs[1].requests, 4);
+  EXPECT_EQ(backlogs[1].tokens, 40);
+  // A third one takes from both in turn; one of more weight may have more.
+  EXPECT_EQ(limits.Enter({.id = Id(21), .tokens = 10, .tenant = "third", .weight = 3})->size(), 1U);
+  for (uint64_t id = 22; id <= 25; ++id) {
+    EXPECT_TRUE(limits.Enter({.id = Id(id), .tokens = 10, .tenant = "third", .weight = 3}).ok());
+  }
+  for (const TenantBacklog& backlog : limits.Backlogs()) {
+    EXPECT_EQ(backlog.requests, backlog.tenant == "third"   ? 5
+                                : backlog.tenant == "flood" ? 2
+                                                            : 1)
+        << backlog.tenant;
+  }
+}
+
+TEST(QueueLimits, NobodyOfATenantLeavesInVain) {
+  SchedulerOptions options;
+  options.max_queued_tokens = 100;
+  QueueLimits limits(options);
+  for (uint64_t id = 1; id <= 5; ++id) {
+    ASSERT_TRUE(limits.Enter({.id = Id(id), .tokens = 20, .tenant = "flood"}).ok());
+  }
+  // It would have more than is left to the other.
+  EXPECT_FALSE(limits.Enter({.id = Id(6), .tokens = 70, .tenant = "other"}).ok());
+  EXPECT_EQ(limits.num_requests(), 5);
+  EXPECT_EQ(limits.num_tokens(), 100);
+  EXPECT_THAT(*limits.Enter({.id = Id(7), .tokens = 40, .tenant = "other"}),
+              ElementsAre(Id(5), Id(4)));
+  EXPECT_EQ(limits.num_tokens(), 100);
 }
 
 }  // namespace

@@ -156,6 +156,8 @@ TEST(RecorderTest, PageHasEveryMetric) {
   EXPECT_THAT(page,
               HasSubstr("tessera_tenant_refused_total{limit=\"tokens\",tenant=\"acme\"} 4\n"));
   EXPECT_THAT(page, HasSubstr("tessera_tenant_open_requests{tenant=\"acme\"} 2\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_tenant_waiting_requests{tenant=\"acme\"} 3\n"));
+  EXPECT_THAT(page, HasSubstr("tessera_tenant_waiting_tokens{tenant=\"acme\"} 50\n"));
   EXPECT_THAT(page, HasSubstr("tessera_requests_total{code=\"OK\",method=\"Generate\"} 1\n"));
   EXPECT_THAT(page, HasSubstr("tessera_cache_config_info{block_size=\"16\",num_blocks=\"100\"} 1"));
   EXPECT_THAT(page, HasSubstr("tessera_moe_comm_cost_seconds{mode=\"alltoall\",tokens=\"8\"} "));
