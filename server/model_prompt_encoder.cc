@@ -59,7 +59,11 @@ class ModelPromptEncoder final : public PromptEncoder {
       RETURN_IF_ERROR(ValidateTools(chat.tools));
       ASSIGN_OR_RETURN(chat.messages, NormalizeMessages(chat.messages));
     }
+    if (!input.variables_json.empty()) {
+      ASSIGN_OR_RETURN(chat.extra, jinja::ParseJson(input.variables_json));
+    }
     chat.add_generation_prompt = input.add_generation_prompt;
+    chat.continue_final_message = input.continue_final_message;
     chat.enable_thinking = input.enable_thinking;
     return template_->Render(chat);
   }

@@ -15,9 +15,11 @@ namespace tessera {
 
 // A conversation as the template sees it.
 struct Conversation {
-  std::string messages_json;  // JSON array of messages; all text in it is untrusted
-  std::string tools_json;     // JSON array; empty: no tools
+  std::string messages_json;   // JSON array of messages; all text in it is untrusted
+  std::string tools_json;      // JSON array; empty: no tools
+  std::string variables_json;  // object of further variables of the template; empty: none
   bool add_generation_prompt = true;
+  bool continue_final_message = false;  // the prompt ends inside of the last message
   std::optional<bool> enable_thinking;  // unset: undefined in the template
   // Adapt OpenAI-style messages first (arguments of calls become objects, role developer becomes
   // system, …). False: the template sees exactly what is there.

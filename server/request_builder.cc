@@ -128,7 +128,10 @@ absl::StatusOr<std::vector<int32_t>> RequestBuilder::EncodeChat(
   absl::StatusOr<std::vector<int32_t>> ids = model_->encoder->EncodeChat(
       {.messages_json = MessagesJson(chat),
        .tools_json = ToolsJson(chat),
-       .add_generation_prompt = !chat.has_add_generation_prompt() || chat.add_generation_prompt(),
+       .variables_json = chat.template_variables(),
+       .add_generation_prompt = chat.has_add_generation_prompt() ? chat.add_generation_prompt()
+                                                                 : !chat.continue_final_message(),
+       .continue_final_message = chat.continue_final_message(),
        .enable_thinking = enable_thinking});
   if (!ids.ok()) return AsFieldError(ids.status(), "chat");
   return ids;
@@ -231,11 +234,13 @@ absl::Status RequestBuilder::ReadReasoning(const v1::GenerateRequest& request,
   const v1::ReasoningOptions& in = request.reasoning();
   ReasoningParams& reasoning = out->reasoning;
   reasoning.parse = in.has_separate() ? in.separate() : request.has_chat();
-  reasoning.starts_closed = EndsWithClosedThinkBlock(out->prompt_ids);
+  reasoning.starts_closed =
+      request.chat().continue_final_message() || EndsWithClosedThinkBlock(out->prompt_ids);
   const bool has_budget = in.has_max_thinking_tokens() || in.min_answer_tokens() > 0;
   if (!has_budget) return absl::OkStatus();
   if (!reasoning.starts_closed) return ReadBudget(in, out);
-  if (!request.has_chat()) return absl::OkStatus();
+  // What is continued is an answer: nothing was cut there.
+  if (!request.has_chat() || request.chat().continue_final_message()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ChatThinking thinking, ThinkingOf(request));
   reasoning.cut_before_start = thinking.is_cut;
   return absl::OkStatus();

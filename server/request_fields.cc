@@ -8,6 +8,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/jinja/json_parse.h"
+#include "engine/text/jinja/value.h"
 #include "server/chat_json.h"
 #include "server/request_beams.h"
 
@@ -221,6 +223,37 @@ void ReadTokenIds(const google::protobuf::RepeatedField<int64_t>& ids, const std
   }
 }
 
+namespace {
+
+void CheckContinuation(const v1::ChatPrompt& chat, FieldViolations* violations) {
+  if (!chat.continue_final_message()) return;
+  if (chat.add_generation_prompt()) {
+    violations->Add("chat.continue_final_message",
+                    "does not go with add_generation_prompt, which begins a new message");
+  }
+  if (chat.messages(chat.messages_size() - 1).tool_calls_size() > 0) {
+    violations->Add("chat.continue_final_message",
+                    "the last message has tool calls; only text can be continued");
+  }
+}
+
+void CheckTemplateVariables(const std::string& json, FieldViolations* violations) {
+  constexpr char kField[] = "chat.template_variables";
+  if (json.empty()) return;
+  const absl::StatusOr<jinja::Value> variables = jinja::ParseJson(json);
+  if (!variables.ok() || !variables->is_dict()) {
+    violations->Add(kField, "must be a JSON object");
+    return;
+  }
+  for (const char* name : {"messages", "tools", "add_generation_prompt", "continue_final_message",
+                           "enable_thinking"}) {
+    if (variables->dict().Find(std::string_view(name)) == nullptr) continue;
+    violations->Add(absl::StrCat(kField, ".", name), "has a field of its own in the request");
+  }
+}
+
+}  // namespace
+
 void CheckChat(const v1::ChatPrompt& chat, const RequestLimits& limits,
                FieldViolations* violations) {
   violations->CheckInt("chat.messages.length", chat.messages_size(), {1, limits.max_messages});
@@ -234,6 +267,8 @@ void CheckChat(const v1::ChatPrompt& chat, const RequestLimits& limits,
       violations->Add(absl::StrCat("chat.tools[", i, "]"), "must be a JSON object");
     }
   }
+  CheckContinuation(chat, violations);
+  CheckTemplateVariables(chat.template_variables(), violations);
   if (!v1::ToolChoice_IsValid(chat.tool_choice())) {
     violations->Add("chat.tool_choice", "unknown value");
   }

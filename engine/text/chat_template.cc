@@ -58,6 +58,46 @@ Value TrustRoles(const Value& messages) {
   return Value::MakeList(std::move(trusted));
 }
 
+// Marks where the content of the last message ends: a noncharacter, which no template writes, and a
+// space, which a template that trims its messages drops.
+constexpr std::string_view kMark = "\uFDD0";
+constexpr std::string_view kMarkAndSpace = "\uFDD0 ";
+
+absl::StatusOr<Value> MarkEnd(const Value& messages) {
+  const bool has_last = messages.is_list() && !messages.list().items.empty();
+  const Value content = has_last ? messages.list().items.back().Get("content") : Value();
+  if (!content.is_string()) {
+    return absl::InvalidArgumentError("the last message has no text that could be continued");
+  }
+  jinja::TextBuilder marked;
+  marked.Append(content.text());
+  marked.Append(kMarkAndSpace, Provenance::kUntrusted);
+  std::vector<Value> items = messages.list().items;
+  Dict last = items.back().dict().Clone();
+  last.Set("content", Value::FromText(std::move(marked).Build()));
+  items.back() = Value::MakeDict(std::move(last));
+  return Value::MakeList(std::move(items));
+}
+
+// The text before the mark. Where the template trimmed behind it, it would have trimmed the
+// content.
+absl::StatusOr<jinja::Text> CutAtMark(const jinja::Text& text) {
+  const std::string_view bytes = text.bytes();
+  const size_t mark = bytes.rfind(kMark);
+  if (mark == std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        "chat template: does not show the last message, so that it cannot be continued");
+  }
+  if (bytes.substr(mark, kMarkAndSpace.size()) == kMarkAndSpace) return text.Slice(0, mark);
+  size_t begin = mark;  // of the content: white space of the template stays
+  for (const jinja::Span& span : text.untrusted()) {
+    if (span.begin <= mark && mark < span.end) begin = span.begin;
+  }
+  const jinja::Span kept =
+      jinja::StripRange(bytes.substr(begin, mark - begin), nullptr, {.left = false});
+  return text.Slice(0, begin + kept.end);
+}
+
 std::vector<PromptSegment> ToSegments(const jinja::Text& text) {
   std::vector<PromptSegment> segments;
   const std::string& bytes = text.bytes();
@@ -208,7 +248,11 @@ absl::StatusOr<std::vector<PromptSegment>> ChatTemplate::Render(const ChatInput&
   if (input.extra.is_dict()) {
     for (const auto& [name, value] : input.extra.dict().entries()) variables.Set(name, value);
   }
-  variables.Set("messages", TrustRoles(input.messages));
+  Value messages = TrustRoles(input.messages);
+  if (input.continue_final_message) {
+    ASSIGN_OR_RETURN(messages, MarkEnd(messages));
+  }
+  variables.Set("messages", std::move(messages));
   variables.Set("tools", input.tools);
   variables.Set("add_generation_prompt", Value::Bool(input.add_generation_prompt));
   if (input.enable_thinking) {
@@ -220,6 +264,8 @@ absl::StatusOr<std::vector<PromptSegment>> ChatTemplate::Render(const ChatInput&
     return absl::Status(text.status().code(),
                         Concat("chat template: ", std::string(text.status().message())));
   }
+  if (input.continue_final_message) text = CutAtMark(*text);
+  RETURN_IF_ERROR(text.status());
   return ToSegments(*text);
 }
 

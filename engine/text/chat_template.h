@@ -34,6 +34,9 @@ struct ChatInput {
   jinja::Value messages;                          // list of dicts with role and content
   jinja::Value tools = jinja::Value::MakeNone();  // list of tool definitions, or none
   bool add_generation_prompt = true;
+  // The prompt ends with the content of the last message, which must be a text, as the template
+  // shows it: trimmed if the template trims, without what it writes behind it.
+  bool continue_final_message = false;
   std::optional<bool> enable_thinking;  // unset: the template's default
   jinja::Value extra;                   // dict of further template variables, or unset
 };
@@ -55,8 +58,8 @@ class ChatTemplate {
   static absl::StatusOr<ChatTemplate> FromSource(std::string_view source);
 
   // The prompt in order; neighbours differ in `trusted`. The messages are used as they are, see
-  // NormalizeMessages. INVALID_ARGUMENT if the template refuses them, RESOURCE_EXHAUSTED if
-  // rendering costs too much.
+  // NormalizeMessages. INVALID_ARGUMENT if the template refuses them, or does not show the message
+  // to continue; RESOURCE_EXHAUSTED if rendering costs too much.
   absl::StatusOr<std::vector<PromptSegment>> Render(const ChatInput& input) const;
 
   // How the model writes tool calls, detected from the template.

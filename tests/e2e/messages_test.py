@@ -59,6 +59,13 @@ class MessagesTest(unittest.TestCase):
         self.assertEqual(counted, {"input_tokens": usage["input_tokens"] +
                                    usage["cache_read_input_tokens"]})
 
+    def test_an_answer_that_the_client_began(self):
+        def text_of(message):
+            return "".join(block.get("text", "") for block in message["content"])
+        whole = text_of(self.ask(thinking={"type": "disabled"}))
+        begun = [*ASK["messages"], {"role": "assistant", "content": whole[:2]}]
+        self.assertEqual(text_of(self.ask(messages=begun)), whole[2:])
+
     def test_a_stream_says_the_same(self):
         for members in ({}, {"thinking": {"type": "disabled"}}, {"max_tokens": 7},
                         {"stop_sequences": ["85"]},

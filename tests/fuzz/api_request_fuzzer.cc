@@ -2,6 +2,7 @@
 // what is refused says why.
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string_view>
 
 #include "kernels/core/status_macros.h"
@@ -11,8 +12,10 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data + 1), size - 1);
-  const auto request =
-      data[0] % 2 == 0 ? tessera::ReadChatRequest(body) : tessera::ReadCompletionRequest(body);
+  constexpr decltype(&tessera::ReadChatRequest) kRoutes[] = {
+      tessera::ReadChatRequest, tessera::ReadCompletionRequest, tessera::ReadResponsesRequest,
+      tessera::ReadMessagesRequest};
+  const auto request = kRoutes[data[0] % std::size(kRoutes)](body);
   if (!request.ok()) {
     const tessera::HttpError error = tessera::ApiErrorOf(request.status(), {});
     TESSERA_CHECK(error.status == 400 && !error.message.empty());

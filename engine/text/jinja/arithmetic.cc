@@ -157,6 +157,10 @@ double ToDouble(const Value& number) {
 absl::StatusOr<Value> Negate(const Value& value) {
   if (value.is_float()) return Value::Float(-value.as_float());
   if (IsSmallInt(value)) return IntegerArithmetic("-", 0, value.as_int());
+  if (value.is_big()) {
+    const std::string& digits = value.as_big();
+    return Value::Big(digits[0] == '-' ? digits.substr(1) : "-" + digits);
+  }
   if (value.is_undefined()) return absl::InvalidArgumentError(value.undefined_reason());
   return absl::InvalidArgumentError(Concat("the sign does not work for '", value.type_name(), "'"));
 }

@@ -136,8 +136,9 @@ absl::StatusOr<Value> RoundInteger(int64_t value, int64_t digits) {
   if (digits < -18) return Value::Int(0);
   int64_t unit = 1;
   for (int64_t i = digits; i < 0; ++i) unit *= 10;
-  const int64_t down = value / unit - (value % unit < 0 ? 1 : 0);
-  const int64_t above = value - down * unit;
+  const int64_t remainder = value % unit;
+  const int64_t down = value / unit - (remainder < 0 ? 1 : 0);
+  const int64_t above = remainder < 0 ? remainder + unit : remainder;
   const bool up = above > unit - above || (above == unit - above && down % 2 != 0);
   int64_t rounded = 0;
   if (__builtin_mul_overflow(down + (up ? 1 : 0), unit, &rounded)) {

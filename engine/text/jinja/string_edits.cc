@@ -224,7 +224,9 @@ absl::StatusOr<Value> ZeroFill(Budget* budget, const Value& self, const Argument
   const size_t sign = !bytes.empty() && (bytes[0] == '-' || bytes[0] == '+') ? 1 : 0;
   ASSIGN_OR_RETURN(const Value digits,
                    Pad(budget, self.text().Slice(sign, bytes.size()),
-                       {.width = width - static_cast<int64_t>(sign), .align = '>', .fill = "0"}));
+                       {.width = std::max<int64_t>(width, 1) - static_cast<int64_t>(sign),
+                        .align = '>',
+                        .fill = "0"}));
   TextBuilder builder;
   builder.AppendRange(self.text(), 0, sign);
   builder.Append(digits.text());
@@ -280,7 +282,7 @@ std::vector<Span> LinesOf(std::string_view bytes, bool keep_ends) {
 
 absl::StatusOr<Value> Pad(Budget* budget, const Text& text, const Padding& padding) {
   const auto length = static_cast<int64_t>(CountCodePoints(text.bytes()));
-  const int64_t missing = std::max<int64_t>(padding.width - length, 0);
+  const int64_t missing = padding.width > length ? padding.width - length : 0;
   RETURN_IF_ERROR(budget->Charge(missing));
   RETURN_IF_ERROR(budget->Charge(missing * static_cast<int64_t>(padding.fill.size())));
   // As CPython rounds: the odd one goes left only in an odd width.

@@ -4,6 +4,7 @@
 #define TESSERA_SERVER_HTTP_OPENAI_API_REQUEST_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,7 @@ struct ApiRequest {
   bool echo = false;
   bool score_only = false;  // max_tokens was 0: the one token that is made is not shown
   std::string echoed;       // responses: members of the answer that repeat the request, `,"a":1…`
+  std::string echoed_text;  // chats: text of the last message, in front of the answer
   // What the client called max_tokens, the thinking budget and the structure, for errors.
   std::string max_tokens_name = "max_tokens";
   std::string budget_name = "thinking_token_budget";
@@ -48,8 +50,10 @@ absl::StatusOr<ApiRequest> ReadMessagesRequest(std::string_view body);
 // A string, null, or text parts, which are joined with line ends.
 std::string ReadContentText(const ApiFields& message, std::string_view key);
 void ReadReasoningEffort(const ApiFields& fields, std::string_view name, v1::ReasoningOptions* out);
-// For /tokenize, too: messages and tools of a chat.
+// For /tokenize, too: messages and tools of a chat, and how its prompt begins and ends.
 void ReadChatPrompt(const ApiFields& fields, v1::ChatPrompt* chat);
+// chat_template_kwargs: the switch enable_thinking, if it is set; all else is for the template.
+std::optional<bool> ReadTemplateVariables(const ApiFields& fields, v1::ChatPrompt* chat);
 
 // What chat and completions have in common, into `request` and the message of the first prompt.
 void ReadCommonFields(const ApiFields& fields, ApiRequest* request, v1::GenerateRequest* prompt);

@@ -37,6 +37,9 @@ class ChatFormat final : public AnswerFormat {
         event.prompt = begun_.size() == 1 ? &output : nullptr;
         AppendDelta(event, "\"role\":\"assistant\",\"content\":\"\"", events);
         event.prompt = nullptr;
+        if (const std::string& echo = facts_.request->echoed_text; !echo.empty()) {
+          AppendDelta(event, Concat("\"content\":", JsonQuoted(echo)), events);
+        }
       }
       event.carries_tokens = choice.logprobs_size() > 0 || choice.token_ids_size() > 0;
       AppendTexts(&event, events);
@@ -160,12 +163,13 @@ class ChatFormat final : public AnswerFormat {
                       ",\"type\":\"function\",\"function\":{\"name\":", JsonQuoted(call.name()),
                       ",\"arguments\":", JsonQuoted(call.arguments()), "}}");
     }
-    const bool has_content = !choice.text().empty() || calls.empty();
+    const std::string text = facts_.request->echoed_text + choice.text();
+    const bool has_content = !text.empty() || calls.empty();
     json->append(Concat("{\"role\":\"assistant\",\"content\":",
-                        has_content ? JsonQuoted(choice.text()) : "null", ",\"refusal\":null"));
+                        has_content ? JsonQuoted(text) : "null", ",\"refusal\":null"));
     if (!choice.reasoning().empty() && facts_.request->include_reasoning) {
-      const std::string text = JsonQuoted(choice.reasoning());
-      json->append(Concat(",\"reasoning\":", text, ",\"reasoning_content\":", text));
+      const std::string thought = JsonQuoted(choice.reasoning());
+      json->append(Concat(",\"reasoning\":", thought, ",\"reasoning_content\":", thought));
     }
     if (!calls.empty()) json->append(Concat(",\"tool_calls\":[", calls, "]"));
     json->push_back('}');

@@ -1,3 +1,4 @@
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -81,17 +82,9 @@ void ReadTools(const ApiFields& fields, v1::ChatPrompt* chat) {
 // The budget and the switch, by all the names that servers have for them.
 void ReadReasoning(const ApiFields& fields, ApiRequest* request, v1::ReasoningOptions* out) {
   ReadReasoningEffort(fields, "reasoning_effort", out);
-  if (const Value* kwargs = fields.Object("chat_template_kwargs")) {
-    const ApiFields members(*kwargs, "chat_template_kwargs.", fields.error());
-    if (const auto thinks = members.Bool("enable_thinking")) {
-      out->set_mode(*thinks ? v1::ReasoningOptions::MODE_THINK
-                            : v1::ReasoningOptions::MODE_NO_THINK);
-    }
-    for (const auto& [key, value] : kwargs->dict().entries()) {
-      if (key.str() != "enable_thinking") {
-        members.Fail(key.str(), "this server passes enable_thinking only to the template");
-      }
-    }
+  const auto thinks = ReadTemplateVariables(fields, request->prompts.front().mutable_chat());
+  if (thinks) {
+    out->set_mode(*thinks ? v1::ReasoningOptions::MODE_THINK : v1::ReasoningOptions::MODE_NO_THINK);
   }
   for (const char* name :
        {"thinking_token_budget", "reasoning_budget_tokens", "thinking_budget_tokens"}) {
@@ -119,10 +112,6 @@ void RefuseChatFeatures(const ApiFields& fields) {
     fields.Refuse(name, "not supported; use tools");
   }
   fields.Refuse("chat_template", "the template is the model's own; leave the field out");
-  if (fields.Bool("continue_final_message").value_or(false)) {
-    fields.Fail("continue_final_message", "this server cannot do that yet");
-  }
-  if (fields.Bool("echo").value_or(false)) fields.Fail("echo", "only in /v1/completions");
   const Value* modalities = fields.Array("modalities");
   if (modalities == nullptr) return;
   for (const Value& modality : modalities->list().items) {
@@ -191,6 +180,26 @@ void ReadChatPrompt(const ApiFields& fields, v1::ChatPrompt* chat) {
   if (const auto wanted = fields.Bool("add_generation_prompt")) {
     chat->set_add_generation_prompt(*wanted);
   }
+  chat->set_continue_final_message(fields.Bool("continue_final_message").value_or(false));
+}
+
+std::optional<bool> ReadTemplateVariables(const ApiFields& fields, v1::ChatPrompt* chat) {
+  const Value* kwargs = fields.Object("chat_template_kwargs");
+  if (kwargs == nullptr) return std::nullopt;
+  const ApiFields members(*kwargs, "chat_template_kwargs.", fields.error());
+  const std::optional<bool> thinks = members.Bool("enable_thinking");
+  jinja::Dict others;
+  for (const auto& [key, value] : kwargs->dict().entries()) {
+    if (key.str() != "enable_thinking") others.Set(key, value);
+  }
+  if (others.size() == 0) return thinks;
+  absl::StatusOr<std::string> json = CompactJson(Value::MakeDict(std::move(others)));
+  if (json.ok()) {
+    chat->set_template_variables(*std::move(json));
+  } else {
+    fields.Fail("chat_template_kwargs", "cannot be written as JSON");
+  }
+  return thinks;
 }
 
 absl::StatusOr<ApiRequest> ReadChatRequest(std::string_view body) {
@@ -205,6 +214,10 @@ absl::StatusOr<ApiRequest> ReadChatRequest(std::string_view body) {
   ReadReasoning(fields, &request, prompt.mutable_reasoning());
   ReadLogprobs(fields, prompt.mutable_response());
   RefuseChatFeatures(fields);
+  if (fields.Bool("echo").value_or(false) && prompt.chat().messages_size() > 0) {
+    const v1::ChatMessage& last = *prompt.chat().messages().rbegin();
+    if (last.role() == "assistant") request.echoed_text = last.content();
+  }
   const bool shows_tokens = prompt.response().has_logprobs() || request.return_token_ids;
   if (!request.include_reasoning && shows_tokens) {
     fields.Fail("include_reasoning",

@@ -171,7 +171,7 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
   const std::string_view prompt = is_completion                         ? "prompt"
                                   : request.kind == ApiKind::kResponses ? "input"
                                                                         : "messages";
-  const std::array<std::pair<std::string_view, std::string_view>, 27> names = {{
+  const std::array<std::pair<std::string_view, std::string_view>, 28> names = {{
       {"beams.width", request.beam_width_name},
       {"beams.", ""},
       {"stopping.max_tokens", request.max_tokens_name},
@@ -186,6 +186,7 @@ std::string ApiFieldName(std::string_view field, const ApiRequest& request) {
       {"cache.salt", "cache_salt"},
       {"chat.messages", prompt},
       {"chat.tool_name", "tool_choice"},
+      {"chat.template_variables", "chat_template_kwargs"},
       {"chat.", ""},
       {"chat", prompt},
       {"prompt", prompt},

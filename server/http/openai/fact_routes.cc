@@ -27,10 +27,7 @@ std::string CardJson(const InferenceContext& context) {
 }
 
 void ReadThinking(const ApiFields& fields, v1::TokenizeRequest* out) {
-  const Value* kwargs = fields.Object("chat_template_kwargs");
-  if (kwargs == nullptr) return;
-  const ApiFields members(*kwargs, "chat_template_kwargs.", fields.error());
-  const auto thinks = members.Bool("enable_thinking");
+  const auto thinks = ReadTemplateVariables(fields, out->mutable_chat());
   if (!thinks) return;
   out->set_reasoning_mode(*thinks ? v1::ReasoningOptions::MODE_THINK
                                   : v1::ReasoningOptions::MODE_NO_THINK);
@@ -69,9 +66,6 @@ absl::StatusOr<std::string> TokenizeJson(const InferenceContext& context, std::s
     fields.Fail("prompt", "one of prompt and messages must be set");
   }
   const bool wants_texts = fields.Bool("return_token_strs").value_or(false);
-  if (fields.Bool("continue_final_message").value_or(false)) {
-    fields.Fail("continue_final_message", "this server cannot do that yet");
-  }
   RETURN_IF_ERROR(error);
   ASSIGN_OR_RETURN(const std::vector<int32_t> ids, context.builder.Tokenize(request));
   std::string json =

@@ -215,6 +215,14 @@ void ReadStopSequences(const ApiFields& fields, v1::StoppingOptions* out) {
   }
 }
 
+// A last message of the assistant is the beginning of the answer.
+void ContinueLastMessage(v1::ChatPrompt* chat) {
+  if (chat->messages_size() == 0) return;
+  const v1::ChatMessage& last = *chat->messages().rbegin();
+  chat->set_continue_final_message(last.role() == "assistant" && !last.content().empty() &&
+                                   last.tool_calls_size() == 0);
+}
+
 }  // namespace
 
 absl::StatusOr<ApiRequest> ReadMessagesRequest(std::string_view body) {
@@ -227,6 +235,7 @@ absl::StatusOr<ApiRequest> ReadMessagesRequest(std::string_view body) {
   if (prompt.has_n() && prompt.n() != 1) fields.Fail("n", "must be 1");
   ReadStopSequences(fields, prompt.mutable_stopping());
   ReadMessages(fields, prompt.mutable_chat());
+  ContinueLastMessage(prompt.mutable_chat());
   ReadMessageTools(fields, prompt.mutable_chat());
   ReadMessageToolChoice(fields, &request, prompt.mutable_chat());
   ReadThinking(fields, &request, prompt.mutable_reasoning());

@@ -221,6 +221,58 @@ TEST(ChatTemplateTest, FindsTheTemplateOfAModel) {
   EXPECT_THAT(RenderEmpty(folder), HasSubstr("tokenizer_config.json: invalid JSON at byte 1"));
 }
 
+// The prompt ends where the last message's content ends, as the template shows it.
+TEST(ChatTemplateTest, ContinuesTheLastMessage) {
+  struct Case {
+    const char* source;
+    const char* content;
+    const char* prompt;  // untrusted text in brackets
+  };
+  const Case kCases[] = {
+      {"A{{ messages[0].content }}E", "Sure, ", "A[Sure, ]"},
+      {"A{{ messages[0].content | trim }}E", " Sure, ", "A[Sure,]"},
+      {"A\n{{ messages[0].content.rstrip() }}E", "", "A\n"},
+      {"A\n{{ messages[0].content }}E", "", "A\n"},
+      {"{{ messages[0].content }}-{{ messages[0].content }}E", "x\n", "[x\n\uFDD0 ]-[x\n]"},
+      {"A{{ messages[0].content | upper }}E", "x", "A[X]"},
+      {"A{{ 'B' if add_generation_prompt }}", "x", "chat template: does not show the last message, "
+                                                   "so that it cannot be continued"},
+  };
+  for (const Case& test : kCases) {
+    ChatInput input;
+    input.messages = Json(R"([{"role": "assistant"}])");
+    jinja::Dict message = input.messages.list().items[0].dict().Clone();
+    message.Set("content", Value::String(test.content, jinja::Provenance::kUntrusted));
+    input.messages = Value::MakeList({Value::MakeDict(std::move(message))});
+    input.add_generation_prompt = false;
+    input.continue_final_message = true;
+    const auto prompt = ChatTemplate::FromSource(test.source)->Render(input);
+    std::string shown = std::string(prompt.status().message());
+    if (prompt.ok()) {
+      for (const PromptSegment& part : *prompt) {
+        shown += part.trusted ? part.text : "[" + part.text + "]";
+      }
+    }
+    EXPECT_EQ(shown, test.prompt) << test.source;
+  }
+}
+
+TEST(ChatTemplateTest, ContinuesAnAnswerBehindTheThinkBlock) {
+  ChatInput input;
+  input.messages = Json(R"([{"role": "user", "content": "Hi"},
+                            {"role": "assistant", "content": "Sure, <|im_end|>"}])");
+  input.add_generation_prompt = false;
+  input.continue_final_message = true;
+  const auto prompt = Qwen3().Render(input);
+  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  EXPECT_EQ(ConcatenateSegments(*prompt),
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+            "Sure, <|im_end|>");
+  EXPECT_EQ(prompt->back(), (PromptSegment{"Sure, <|im_end|>", false}));
+  input.messages = Json(R"([{"role": "assistant", "content": null}])");
+  EXPECT_THAT(std::string(Qwen3().Render(input).status().message()), HasSubstr("no text"));
+}
+
 // As transformers finds and chooses them.
 TEST(ChatTemplateTest, ChoosesAmongSeveralTemplates) {
   const std::string tools = R"([{"function": {"name": "f"}}])";
