@@ -286,7 +286,7 @@ SIMT_DEVICE void WriteAlternatives(const SampleLaunch& args, int n, Field field,
       for (int j = 0; j < size; ++j) {
         if (Before(shared.list[j], own)) ++at;
       }
-      const bool possible = own.logit != -kInfinity || !HasEdits(field.logits);
+      const bool possible = own.logit != -kInfinity || args.forced[n] != kCandidateRow;
       WriteAlternative(args, n, at, possible ? own.id : kNoToken,
                        static_cast<float>(own.logit - log_total));
     }
