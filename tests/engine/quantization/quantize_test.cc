@@ -19,7 +19,9 @@ TEST(E4M3Test, EveryCodeComesBackAndEveryNumberGoesToTheNearest) {
     EXPECT_EQ(FloatToE4M3(value), code);
     EXPECT_EQ(FloatToE4M3(-value), code | 0x80);
     EXPECT_EQ(E4M3ToFloat(static_cast<uint8_t>(code | 0x80)), -value);
-    if (code > 0) EXPECT_GT(value, values.back());
+    if (code > 0) {
+      EXPECT_GT(value, values.back());
+    }
     values.push_back(value);
   }
   EXPECT_EQ(values[1], 0x1p-9F);
@@ -100,7 +102,9 @@ TEST(QuantizeTest, GroupsOfFourBitsHaveTheScaleOfLeastError) {
     EXPECT_LE(ErrorOf(group, scale), least * 1.001) << seed;
     for (size_t i = 0; i < group.size(); ++i) {
       EXPECT_EQ(codes[i], std::min(7.0F, std::max(-8.0F, std::nearbyint(group[i] / scale))));
-      if (group[i] == largest) EXPECT_EQ(codes[i], -8);
+      if (group[i] == largest) {
+        EXPECT_EQ(codes[i], -8);
+      }
     }
   }
 }
