@@ -62,7 +62,7 @@ TEST(DocumentTest, TextOfHtmlWithLinesOfTheSource) {
 TEST(DocumentTest, FilesThatCannotBeReadAreNamed) {
   const std::string path = absl::StrCat(::testing::TempDir(), "/ask_", getpid());
   EXPECT_TRUE(absl::IsNotFound(ReadDocument(path).status()));
-  for (const std::string bytes : {std::string(" \n\n"), std::string("a\0b", 3)}) {
+  for (const std::string& bytes : {std::string(" \n\n"), std::string("a\0b", 3)}) {
     std::ofstream(path, std::ios::binary) << bytes;
     const auto document = ReadDocument(path);
     EXPECT_TRUE(absl::IsInvalidArgument(document.status()));
