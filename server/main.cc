@@ -20,7 +20,7 @@ struct Command {
   int (*run)(const Arguments&);
 };
 
-constexpr std::array<Command, 15> kCommands = {{
+constexpr auto kCommands = std::to_array<Command>({
     {"serve", "serve a model over gRPC", &RunServe},
     {"worker", "run ranks of a model that another process serves", &RunWorker},
     {"generate", "answer one prompt without a server", &RunGenerate},
@@ -37,7 +37,7 @@ constexpr std::array<Command, 15> kCommands = {{
     {"quantize", "write a model with int8, int4 or FP8 weights", &RunQuantize},
     {"keys", "make, list and remove the API keys of a server", &RunKeys},
     {"version", "print the version", &RunVersion},
-}};
+});
 
 std::string Usage() {
   std::string text = "Usage: tessera COMMAND [arguments]\n\nCommands:\n";
