@@ -235,8 +235,9 @@ TEST(ChatTemplateTest, ContinuesTheLastMessage) {
       {"A\n{{ messages[0].content }}E", "", "A\n"},
       {"{{ messages[0].content }}-{{ messages[0].content }}E", "x\n", "[x\n\uFDD0 ]-[x\n]"},
       {"A{{ messages[0].content | upper }}E", "x", "A[X]"},
-      {"A{{ 'B' if add_generation_prompt }}", "x", "chat template: does not show the last message, "
-                                                   "so that it cannot be continued"},
+      {"A{{ 'B' if add_generation_prompt }}", "x",
+       "chat template: does not show the last message, "
+       "so that it cannot be continued"},
   };
   for (const Case& test : kCases) {
     ChatInput input;
