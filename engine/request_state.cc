@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "engine/grammar/structure.h"
 #include "kernels/core/status_macros.h"
 
 namespace tessera {
@@ -117,14 +118,17 @@ absl::Status FitBeams(const SchedulerOptions& options, GenerateRequest* request)
   const int64_t room = std::min<int64_t>(
       options.max_model_len, int64_t{(options.num_blocks - 1) / width} * options.block_size);
   const auto prompt = static_cast<int64_t>(request->prompt_ids.size());
+  // A limit at the end of the context is none that somebody chose: what fits is the limit then.
+  const int64_t rest = options.max_model_len - prompt;
+  if (request->stopping.max_tokens.value_or(rest) >= rest && room > prompt) {
+    request->stopping.max_tokens = static_cast<int32_t>(room - prompt);
+  }
   const int64_t wanted = request->stopping.max_tokens.value_or(1);
-  if (prompt + wanted > room) {
+  const auto& structure = request->structure.structure;
+  if (prompt + wanted > room || (structure != nullptr && structure->shortest_tokens() > wanted)) {
     return absl::InvalidArgumentError(absl::StrCat("the KV cache has room for ", width,
                                                    " beams of ", room, " tokens, the prompt ",
                                                    "has ", prompt, " and max_tokens is ", wanted));
-  }
-  if (!request->stopping.max_tokens.has_value()) {
-    request->stopping.max_tokens = static_cast<int32_t>(room - prompt);
   }
   return absl::OkStatus();
 }

@@ -76,7 +76,7 @@ absl::Status CheckRequest(const GenerateRequest& request, int32_t max_model_len,
 
 // INVALID_ARGUMENT when the server cannot hold all beams of the request at once. Sharing nothing,
 // that is, as when they were preempted; and with a block more, which lets the last in while others
-// run. Sets max_tokens where the request does not.
+// run. Sets max_tokens where the request does not, or has the end of the context for one.
 absl::Status FitBeams(const SchedulerOptions& options, GenerateRequest* request);
 
 std::unique_ptr<RequestState> MakeRequestState(RequestId id, GenerateRequest request,

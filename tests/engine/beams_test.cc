@@ -228,11 +228,13 @@ TEST_F(BeamsTest, RefusesWhatCannotRun) {
   // Without a limit of its own a search has the one that fits.
   GenerateRequest request = Request({5, 6, 7}, 8, 0);
   request.beams.width = 4;
-  request.stopping.max_tokens.reset();
   request.stopping.ignore_eos = true;
-  const auto sink = Submit(request);
-  ASSERT_TRUE(sink->Wait().ok());
-  EXPECT_EQ(sink->tokens().size(), 53U);
+  for (const std::optional<int32_t> limit : {std::optional<int32_t>(), {197}}) {
+    request.stopping.max_tokens = limit;
+    const auto sink = Submit(request);
+    ASSERT_TRUE(sink->Wait().ok());
+    EXPECT_EQ(sink->tokens().size(), 53U);
+  }
 }
 
 }  // namespace
