@@ -197,6 +197,7 @@ int RunAsk(const Arguments& arguments) {
   RuntimeOptions options;
   AddOptions(&table, &flags);
   AddTargetOptions(&table, &flags.server);
+  AddChatTemplateOption(&table, &options.chat_template);
   AddModelOptions(&table, &options.engine);
   AddHeadOptions(&table, &options);
   std::vector<std::string> words;

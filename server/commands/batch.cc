@@ -138,6 +138,7 @@ int RunBatchFile(const Arguments& arguments) {
   BatchFlags flags;
   RuntimeOptions options;
   AddOptions(&table, &flags);
+  AddChatTemplateOption(&table, &options.chat_template);
   AddModelOptions(&table, &options.engine);
   AddHeadOptions(&table, &options);
   std::vector<std::string> paths;

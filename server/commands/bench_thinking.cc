@@ -187,6 +187,7 @@ int RunBenchThinking(const Arguments& arguments) {
   table.Text("chats", &path,
              "File with a line {\"messages\", \"tools\", \"answer\"} for each chat; empty: "
              "MODEL/heldout.jsonl.");
+  AddChatTemplateOption(&table, &options.chat_template);
   AddModelOptions(&table, &options.engine);
   AddHeadOptions(&table, &options);
   std::vector<std::string> positional;
