@@ -22,6 +22,7 @@ using Case = ToolCallCase;
 constexpr ToolCallFormat kHermes = ToolCallFormat::kHermes;
 constexpr ToolCallFormat kCoder = ToolCallFormat::kCoderXml;
 
+std::string Hermes(const std::string& json) { return "<tool_call>\n" + json + "\n</tool_call>"; }
 std::string HermesArguments(const std::string& arguments) {
   return Hermes("{\"name\": \"f\", \"arguments\": " + arguments + "}");
 }
