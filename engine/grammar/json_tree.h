@@ -2,6 +2,7 @@
 #ifndef TESSERA_ENGINE_GRAMMAR_JSON_TREE_H_
 #define TESSERA_ENGINE_GRAMMAR_JSON_TREE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -16,7 +17,8 @@ namespace tessera::grammar {
 struct JsonNode {
   enum class Kind : uint8_t { kNull, kFalse, kTrue, kNumber, kString, kArray, kObject };
   Kind kind = Kind::kNull;
-  std::string text;  // a string's characters, a number as written
+  size_t number = 0;  // of the node in its tree, in the order in which they were added
+  std::string text;   // a string's characters, a number as written
   std::vector<const JsonNode*> items;
   // In the order of the document; of keys that repeat, the last one's value.
   std::vector<std::pair<std::string, const JsonNode*>> members;
@@ -30,7 +32,7 @@ struct JsonNode {
 class JsonTree {
  public:
   JsonNode* Add(JsonNode::Kind kind) {
-    nodes_.push_back({.kind = kind});
+    nodes_.push_back({.kind = kind, .number = nodes_.size()});
     return &nodes_.back();
   }
 

@@ -50,8 +50,11 @@ constexpr std::pair<uint8_t, std::string_view> kLooksInto[] = {
     {kObjectType, "minProperties"},
     {kObjectType, "maxProperties"}};
 
+// In the order of the document, which is that of the members: addresses would have another order in
+// each process.
 void SortUnique(std::vector<const JsonNode*>* list) {
-  std::sort(list->begin(), list->end());
+  std::sort(list->begin(), list->end(),
+            [](const JsonNode* a, const JsonNode* b) { return a->number < b->number; });
   list->erase(std::unique(list->begin(), list->end()), list->end());
 }
 

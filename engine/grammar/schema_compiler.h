@@ -21,7 +21,7 @@ namespace tessera::grammar {
 struct ValueShape {
   uint8_t types = kAllTypes;
   bool integer = false;
-  std::vector<const JsonNode*> schemas;  // sorted, each once
+  std::vector<const JsonNode*> schemas;  // in the order of the document, each once
 };
 
 // Bounds on the size of something; max < 0: none.
