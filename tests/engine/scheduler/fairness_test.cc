@@ -124,8 +124,8 @@ TEST(QueueLimits, ATenantCannotFillTheQueueForOthers) {
   }
   for (const TenantBacklog& backlog : limits.Backlogs()) {
     EXPECT_EQ(backlog.requests, backlog.tenant == "third"   ? 5
-                                : backlog.tenant == "flood" ? 2
-                                                            : 1)
+                                : backlog.tenant == "flood" ? 1
+                                                            : 2)
         << backlog.tenant;
   }
 }
