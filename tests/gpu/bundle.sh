@@ -24,8 +24,9 @@ programs=(
   tests/gpu/gpu_self_test_emulated
   tests/gpu/gpu_tests
 )
-# One of each kind: bias, sliding window, few and many experts, layers with and without experts.
-reference_models=(dense-bias dense-sliding moe moe-128-top8 moe-sparse-step-2)
+# One of each kind: bias, sliding window, experts, layers with and without experts. Many experts have
+# the steps' checkpoint; the reference one would be 2 MiB too many.
+reference_models=(dense-bias dense-sliding moe moe-sparse-step-2)
 # The C library's parts that programs find by name when they run, so that none of the machine's is
 # mixed with ours: NVIDIA's libraries load the first four.
 found_by_name=(libdl.so.2 libpthread.so.0 librt.so.1 libm.so.6 libresolv.so.2 libnss_files.so.2 libnss_dns.so.2)
