@@ -264,7 +264,7 @@ absl::Status RequestBuilder::ReadBudget(const v1::ReasoningOptions& in,
       in.has_max_thinking_tokens() ? in.max_thinking_tokens() : std::numeric_limits<int32_t>::max();
   const auto length = static_cast<int64_t>(message.size());
   const bool fits = budget + length <= room || (in.min_answer_tokens() > 0 && 2 * length <= room);
-  reasoning.close_token_ids = fits ? std::move(message) : tag;
+  reasoning.close_token_ids = fits ? message : tag;
   if (in.min_answer_tokens() > 0) {
     budget = std::min(budget, room - static_cast<int64_t>(reasoning.close_token_ids.size()));
   }

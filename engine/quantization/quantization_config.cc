@@ -33,8 +33,8 @@ void RefuseMethod(const JsonFields& config, std::string_view key, std::string_vi
 std::vector<ModulePattern> Patterns(const JsonFields& fields, std::string_view key,
                                     ModulePattern::Kind kind) {
   std::vector<ModulePattern> patterns;
-  for (std::string& text : fields.Strings(key)) {
-    patterns.push_back({.kind = kind, .text = text, .written = std::move(text)});
+  for (const std::string& text : fields.Strings(key)) {
+    patterns.push_back({.kind = kind, .text = text, .written = text});
   }
   return patterns;
 }
