@@ -439,12 +439,14 @@ TEST(DequantizeFaultTest, TensorsOfOtherShapes) {
   for (const auto make : {Fp8Example, Int8Example, PackedExample, GptqExample, AwqExample}) {
     Random random(7);
     const Example example = make(&random);
-    for (const auto& [name, unused] : example.tensors) {
+    for (const auto& entry : example.tensors) {
+      const std::string& name = entry.first;
       if (name == "bias" || name == "g_idx") continue;  // optional
       EXPECT_THAT(Words(example, [&](Example& e) { e.tensors.erase(name); }),
                   HasSubstr("m." + name + ": missing"));
     }
-    for (const auto& [name, unused] : example.tensors) {
+    for (const auto& entry : example.tensors) {
+      const std::string& name = entry.first;
       const auto longer = [&](Example& e) {
         TensorBytes& tensor = e.tensors[name];
         tensor.bytes += tensor.bytes;

@@ -18,7 +18,6 @@ namespace {
 
 using Case = ToolCallCase;
 
-constexpr ToolCallFormat kHermes = ToolCallFormat::kHermes;
 constexpr ToolCallFormat kCoder = ToolCallFormat::kCoderXml;
 
 // Joins fragments as clients do, and checks what each delta promises.
