@@ -12,12 +12,14 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 import sys
 import time
 
 import campaign
 from books import Books, Footprint
 from harness import NANO, Server
+from neighbours import percentile
 
 SLOPE_LIMIT = 1.0  # MiB per hour
 DRIFT_LIMIT = 0.05
@@ -36,7 +38,7 @@ class Sample:
             begun = time.monotonic()
             books.answer()
             times.append(time.monotonic() - begun)
-        self.p99 = sorted(times)[int(0.99 * len(times))]
+        self.p99 = percentile(times, 0.99)
         self.hours = time.monotonic() / 3600
         self.mib = Footprint(server.process.pid).rss_kib / 1024
 
@@ -49,15 +51,11 @@ def slope(points):
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def median(values):
-    return sorted(values)[len(values) // 2]
-
-
 def summary(samples):
     late = samples[len(samples) // 2:]
     third = max(1, len(samples) // 3)
-    first = median([sample.p99 for sample in samples[:third]])
-    last = median([sample.p99 for sample in samples[-third:]])
+    first = statistics.median(sample.p99 for sample in samples[:third])
+    last = statistics.median(sample.p99 for sample in samples[-third:])
     return {"rounds": len(samples), "hours": samples[-1].hours - samples[0].hours,
             "resident_mib": samples[-1].mib,
             "mib_per_hour": slope([(sample.hours, sample.mib) for sample in late]),

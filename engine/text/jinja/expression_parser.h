@@ -48,6 +48,7 @@ class ExpressionParser {
   absl::StatusOr<ExprPtr> ParseParenthesized();
   absl::StatusOr<ExprPtr> ParsePostfix(ExprPtr node);
   absl::StatusOr<ExprPtr> ParseFiltersAndTests(ExprPtr node);
+  absl::StatusOr<ExprPtr> ParseCall(ExprPtr node);
   absl::StatusOr<ExprPtr> ParseAttribute(ExprPtr node);
   absl::StatusOr<ExprPtr> ParseSubscript(ExprPtr node);
   absl::StatusOr<ExprPtr> ParseSlicePart();

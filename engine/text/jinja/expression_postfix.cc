@@ -17,10 +17,7 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParsePostfix(ExprPtr node) {
     } else if (tokens_.IsOperator("[")) {
       ASSIGN_OR_RETURN(node, ParseSubscript(std::move(node)));
     } else if (tokens_.IsOperator("(")) {
-      RETURN_IF_ERROR(CheckCallee(*node));
-      ASSIGN_OR_RETURN(node, Wrap(ExprKind::kCall, tokens_.line(), std::move(node)));
-      RETURN_IF_ERROR(ParseArguments(node.get()));
-      ASSIGN_OR_RETURN(node, Finish(std::move(node)));
+      ASSIGN_OR_RETURN(node, ParseCall(std::move(node)));
     } else {
       return node;
     }
@@ -34,14 +31,18 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseFiltersAndTests(ExprPtr node) {
     } else if (tokens_.AcceptName("is")) {
       ASSIGN_OR_RETURN(node, ParseTest(std::move(node)));
     } else if (tokens_.IsOperator("(")) {
-      RETURN_IF_ERROR(CheckCallee(*node));
-      ASSIGN_OR_RETURN(node, Wrap(ExprKind::kCall, tokens_.line(), std::move(node)));
-      RETURN_IF_ERROR(ParseArguments(node.get()));
-      ASSIGN_OR_RETURN(node, Finish(std::move(node)));
+      ASSIGN_OR_RETURN(node, ParseCall(std::move(node)));
     } else {
       return node;
     }
   }
+}
+
+absl::StatusOr<ExprPtr> ExpressionParser::ParseCall(ExprPtr node) {
+  RETURN_IF_ERROR(CheckCallee(*node));
+  ASSIGN_OR_RETURN(node, Wrap(ExprKind::kCall, tokens_.line(), std::move(node)));
+  RETURN_IF_ERROR(ParseArguments(node.get()));
+  return Finish(std::move(node));
 }
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseAttribute(ExprPtr node) {

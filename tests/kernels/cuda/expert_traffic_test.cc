@@ -68,9 +68,10 @@ TEST_P(ExpertTrafficTest, Counts) {
 
 // The tensors of one exchange.
 struct Exchange {
-  Exchange(Device& device, TestTensor choices)
-      : replica_offsets(Numbers(device, kExperts + 1)),
-        replica_slots(Numbers(device, kExperts)),
+  // `offsets_of_one`: 0, 1, 2 ..., and so are `slots_of_one`: each expert has one slot.
+  Exchange(Device& device, TestTensor choices, TestTensor offsets_of_one, TestTensor slots_of_one)
+      : replica_offsets(std::move(offsets_of_one)),
+        replica_slots(std::move(slots_of_one)),
         ids(std::move(choices)),
         weights(device, DType::kF32, {kTokens, kTopK}, std::vector<float>(kChoices, 0.25F)),
         send_counts(device, DType::kI32, {1}),
@@ -84,11 +85,6 @@ struct Exchange {
         sorted_rows(device, DType::kI32, {kTokens, kTopK}),
         result_rows(device, DType::kI32, {kTokens}) {}
 
-  static TestTensor Numbers(Device& device, int32_t count) {
-    std::vector<int32_t> values(static_cast<size_t>(count));
-    std::iota(values.begin(), values.end(), 0);
-    return TestTensor::Ints(device, {count}, values);
-  }
   PlacementTensors placement() const {
     return {.replica_offsets = replica_offsets,
             .replica_slots = replica_slots,
@@ -131,7 +127,7 @@ struct Exchange {
 int64_t HeaderBytes() { return kTokens * HeaderWords(kTopK) * kInt; }
 
 TEST_P(ExpertTrafficTest, Books) {
-  const Exchange e(device(), Choices());
+  const Exchange e(device(), Choices(), Ascending({kExperts + 1}), Ascending({kExperts}));
   const TestTensor slots = Ints({kTokens, kTopK});
   ExpectTraffic((2 * kChoices + 2 * kExperts + 1) * kInt, {242, 242}, [&] {
     ops().LocalSlots({.placement = e.placement(), .rank = 0, .ids = e.ids, .slots = slots});
@@ -145,7 +141,7 @@ TEST_P(ExpertTrafficTest, Books) {
 }
 
 TEST_P(ExpertTrafficTest, Rows) {
-  const Exchange e(device(), Choices());
+  const Exchange e(device(), Choices(), Ascending({kExperts + 1}), Ascending({kExperts}));
   ops().PlanDispatch(e.Plan());
   ops().SortRows(e.Sort());
   const int64_t row = kHidden * size();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/cuda/emulation/emulator.h"
+#include "tests/kernels/cuda/moved_bytes.h"
 #include "tests/kernels/cuda/peer_ranks.h"
 
 namespace tessera::cuda {
@@ -152,12 +153,10 @@ TEST_P(PeerExchange, BringsEveryRowAndNothingElse) {
 // A row is read here and written there, and nothing in between.
 TEST_P(PeerExchange, MovesEveryRowOnce) {
   Exchanges exchanges(&LaunchPeerExchange);
-  const emulation::Statistics before = emulation::Counters();
+  const uint64_t before = test::MovedBytes();
   exchanges.LaunchAll(false);
   EXPECT_EQ(exchanges.ranks().Wait(), "");
-  const emulation::Statistics& after = emulation::Counters();
-  const uint64_t moved = after.global_bytes_read - before.global_bytes_read +
-                         after.global_bytes_written - before.global_bytes_written;
+  const uint64_t moved = test::MovedBytes() - before;
   constexpr uint64_t kFewest = 2 * kRanks * kWords * sizeof(int32_t);
   EXPECT_GE(moved, kFewest) << "not everything is counted";
   EXPECT_LE(moved, kFewest + kFewest / 4);

@@ -13,6 +13,7 @@
 
 #include "kernels/core/dtype.h"
 #include "kernels/cuda/emulation/emulator.h"
+#include "tests/kernels/cuda/moved_bytes.h"
 #include "tests/kernels/cuda/peer_ranks.h"
 
 namespace tessera::cuda {
@@ -185,12 +186,10 @@ TEST_F(PeerSum, MovesEveryPartOnce) {
   PeerRanks group(kRanks);
   const Case<uint32_t> sums(kRanks, kCount, 7);
   const Arrays<uint32_t> arrays(sums.inputs, 0);
-  const emulation::Statistics before = emulation::Counters();
+  const uint64_t before = test::MovedBytes();
   Launch(&LaunchPeerSum, group, arrays, kCount);
   ASSERT_EQ(group.Wait(), "");
-  const emulation::Statistics& after = emulation::Counters();
-  const uint64_t moved = after.global_bytes_read - before.global_bytes_read +
-                         after.global_bytes_written - before.global_bytes_written;
+  const uint64_t moved = test::MovedBytes() - before;
   constexpr uint64_t kFewest = kRanks * 2 * kRanks * kCount * sizeof(float);
   EXPECT_GE(moved, kFewest) << "not everything is counted";
   EXPECT_LE(moved, kFewest + kFewest / 4);

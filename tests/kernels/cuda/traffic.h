@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/emulation/emulator.h"
+#include "tests/kernels/cuda/moved_bytes.h"
 #include "tests/kernels/op_test.h"
 
 namespace tessera::test {
@@ -52,11 +53,11 @@ class TrafficTest : public OpTest {
   void ExpectTraffic(int64_t fewest, Percent limit, const Operation& operation) {
     ASSERT_TRUE(device().Synchronize().ok());
     const simt::emulation::Statistics before = simt::emulation::Counters();
+    const uint64_t moved_before = MovedBytes();
     operation();
     ASSERT_TRUE(device().Synchronize().ok());
     const simt::emulation::Statistics& after = simt::emulation::Counters();
-    const uint64_t bytes = after.global_bytes_read - before.global_bytes_read +
-                           after.global_bytes_written - before.global_bytes_written;
+    const uint64_t bytes = MovedBytes() - moved_before;
     const double percent = 100.0 * static_cast<double>(bytes) / static_cast<double>(fewest);
     EXPECT_GE(percent, 100) << "not everything is counted";
     EXPECT_LE(percent, act() == DType::kF32 ? limit.f32 : limit.bf16) << bytes << " bytes";
